@@ -1,0 +1,1 @@
+"""How a search runs: ask and tell, Ray workers, resume, statistics, tracking."""

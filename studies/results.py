@@ -1,0 +1,88 @@
+"""What a finished study says: the records that the command line prints and the study folder keeps."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+from tuner.presets import Score
+from tuner.schedule import Schedule
+
+
+class Candidate(BaseModel):
+    """One evaluated schedule.
+
+    Attributes:
+        trial: Its number in the study, from 0.
+        label: Where it comes from: a preset's name, ``"plain-N"`` for step reduction, or ``"search"``.
+        tflops: TFLOPs per image.
+        speedup: The baseline's TFLOPs over ``tflops``.
+        nfe: Network forward passes per image.
+        scores: Search-prompt scores by objective name.
+        schedule: What ran.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    trial: int
+    label: str
+    tflops: float
+    speedup: float
+    nfe: int
+    scores: dict[str, Score]
+    schedule: Schedule
+
+
+class Mean(BaseModel):
+    """A mean score over prompts without a difference: the baseline's."""
+
+    model_config = ConfigDict(frozen=True)
+
+    mean: float
+
+
+class Baseline(BaseModel):
+    """The full-cost sampler on the same prompts."""
+
+    model_config = ConfigDict(frozen=True)
+
+    tflops: float
+    nfe: int
+    scores: dict[str, Mean]
+
+
+class Pick(Candidate):
+    """The chosen member of the front; ``held_out`` has its scores on prompts that the search never saw."""
+
+    held_out: dict[str, Score]
+
+
+class StudyResult(BaseModel):
+    """All of a study's outcome.
+
+    Attributes:
+        study: Name.
+        model: The model that was searched.
+        trials: Finished trials, references included.
+        elapsed_s: Wall-clock seconds of all sittings together.
+        tflops_spent: Denoiser TFLOPs of everything that ran: baseline, references, trials, held-out scoring.
+        baseline: The full-cost sampler.
+        front: Pareto front within the budget, cheapest first.
+        references: Presets and step reductions that cost more than the budget; shown, never picked.
+        evaluated: Every finished trial in order.
+        pick: The chosen member.
+        preset: Path of the exported preset of ``pick``.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    study: str
+    model: str
+    trials: int
+    elapsed_s: float
+    tflops_spent: float
+    baseline: Baseline
+    front: list[Candidate]
+    references: list[Candidate]
+    evaluated: list[Candidate]
+    pick: Pick
+    preset: str

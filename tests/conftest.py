@@ -1,0 +1,17 @@
+from __future__ import annotations
+
+import os
+from typing import Any
+
+# Nothing in the tests may reach for a hub: a missing file must fail at once.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+import pytest
+
+from tests.small_flux import small_flux
+
+
+@pytest.fixture(scope="session")
+def flux_pipe() -> Any:
+    return small_flux()

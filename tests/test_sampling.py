@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image, ImageChops
+
+from tests.small_flux import small_flux
+from tuner.errors import UserError
+from tuner.models import wrap
+from tuner.sampling import sample, stage_seeds
+from tuner.schedule import Schedule, Stage
+
+PROMPTS = ["a red fox", "a blue circle above a red square", "fox"]
+
+
+def stock_latents(pipe: Any, prompts: list[str], seeds: list[int], steps: int, size: tuple[int, int]) -> Any:
+    packed = pipe(
+        prompts,
+        height=size[0],
+        width=size[1],
+        num_inference_steps=steps,
+        guidance_scale=3.5,
+        max_sequence_length=8,
+        generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
+        output_type="latent",
+    ).images
+    return pipe._unpack_latents(packed, *size, pipe.vae_scale_factor)
+
+
+@pytest.mark.parametrize("guidance_embeds", [True, False])
+@pytest.mark.parametrize("size", [(32, 32), (48, 80)])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_the_baseline_equals_the_stock_pipeline(
+    guidance_embeds: bool, size: tuple[int, int], batch: int
+) -> None:
+    pipe = small_flux(guidance_embeds=guidance_embeds)
+    model = wrap(pipe)
+    prompts, seeds = PROMPTS[:batch], [7, 8, 9][:batch]
+    ours = sample(model, model.blueprint.plain(6, size), model.encode(prompts), seeds, size)
+    theirs = stock_latents(pipe, prompts, seeds, 6, size)
+    assert theirs.std() > 0.1
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
+
+
+def test_decoded_images_equal_the_stock_pipelines(flux_pipe: Any) -> None:
+    model = wrap(flux_pipe)
+    latents = sample(model, model.blueprint.plain(3, (32, 32)), model.encode(["a red fox"]), [5], (32, 32))
+    stock = flux_pipe(
+        "a red fox",
+        height=32,
+        width=32,
+        num_inference_steps=3,
+        max_sequence_length=8,
+        generator=torch.Generator("cpu").manual_seed(5),
+    ).images[0]
+    (image,) = model.decode(latents)
+    assert isinstance(image, Image.Image)
+    largest = max(high for _, high in ImageChops.difference(image, stock).getextrema())
+    assert largest <= 1  # one grey level: 1e-5 in the latents may cross a rounding border
+
+
+STAGED = Schedule(
+    stages=(
+        Stage(scale=1, steps=2, shift=3),
+        Stage(scale=0.5, steps=4, strength=0.75, shift=3),
+        Stage(scale=1, steps=4, strength=0.5, shift=3, resample="lanczos"),
+    )
+)
+
+
+def test_an_image_does_not_depend_on_its_batch(flux_pipe: Any) -> None:
+    model = wrap(flux_pipe)
+    together = sample(model, STAGED, model.encode(PROMPTS), [1, 2, 3], (32, 32))
+    for row, (prompt, seed) in enumerate(zip(PROMPTS, [1, 2, 3], strict=True)):
+        alone = sample(model, STAGED, model.encode([prompt]), [seed], (32, 32))
+        torch.testing.assert_close(together[row : row + 1], alone, rtol=0, atol=1e-5)
+
+
+def test_stages_run_at_their_sizes_and_renoise_as_equation_8_says(flux_pipe: Any) -> None:
+    model = wrap(flux_pipe)
+    seen: list[tuple[tuple[int, ...], float]] = []
+    velocity = model.velocity
+
+    class Recording(type(model)):  # type: ignore[misc]
+        def velocity(self, x: torch.Tensor, sigma: float, conditioning: Any) -> torch.Tensor:
+            seen.append((tuple(x.shape[-2:]), sigma))
+            return torch.zeros_like(x)  # the "clean image" stays the noise it started from
+
+    recording = Recording(flux_pipe, model.blueprint)
+    schedule = Schedule(stages=(Stage(sigmas=(1, 0)), Stage(sigmas=(0.25, 0))))
+    result = sample(recording, schedule, {}, [11], (32, 32))
+    first = model.noise((32, 32), [11])
+    second = model.noise((32, 32), stage_seeds([11], 1))
+    torch.testing.assert_close(result, 0.75 * first + 0.25 * second)
+    assert velocity is not recording.velocity
+    seen.clear()
+    sample(recording, STAGED, {}, [11], (32, 48))
+    assert [shape for shape, _ in seen] == [(16, 24)] * 2 + [(8, 12)] * 3 + [(16, 24)] * 2
+    assert [sigma for _, sigma in seen] == [s for stage in STAGED.stages for s in stage.sigmas[:-1]]
+
+
+def test_seeds_of_later_stages_differ_by_stage_and_image() -> None:
+    assert stage_seeds([1, 2], 0) == [1, 2]
+    later = [*stage_seeds([1, 2], 1), *stage_seeds([1, 2], 2)]
+    assert len({1, 2, *later}) == 6
+    assert all(0 <= seed < 2**63 for seed in later)
+
+
+def test_a_size_the_model_cannot_make_is_refused(flux_pipe: Any) -> None:
+    model = wrap(flux_pipe)
+    with pytest.raises(UserError, match="multiples of 4; try 32x32"):
+        sample(model, STAGED, {}, [1], (33, 31))

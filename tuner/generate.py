@@ -1,0 +1,67 @@
+"""The one line that runs a preset on a pipeline."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tuner import presets
+from tuner.errors import UserError
+from tuner.models import FlowModel, wrap
+from tuner.presets import Preset
+from tuner.sampling import StepCallback, sample
+from tuner.schedule import Schedule
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What ``generate`` returns; ``images`` has one image per prompt, as diffusers' pipeline outputs do."""
+
+    images: list[Image.Image]
+
+
+def generate(
+    pipe: Any,
+    prompt: str | Sequence[str],
+    preset: Preset | Schedule | str | os.PathLike[str],
+    seed: int | Sequence[int] = 0,
+    height: int | None = None,
+    width: int | None = None,
+    on_step: StepCallback | None = None,
+) -> Generation:
+    """Generates images with a preset.
+
+    ``tuner.generate(pipe, "a red fox", preset="flux-3x.yaml").images[0]``
+
+    Args:
+        pipe: A loaded diffusers pipeline of a known family (it is not changed), or a `FlowModel`.
+        prompt: One prompt, or one per image.
+        preset: A preset, its file or shipped name, or a bare schedule.
+        seed: Noise seed of the first image, the following images counting up; or one seed per image.
+        height: Output height in pixels; the preset's by default, the model's for a bare schedule.
+        width: Output width in pixels, likewise.
+        on_step: Called before every network call.
+
+    Raises:
+        UserError: If the preset, the model, the size or the number of seeds is wrong.
+    """
+    model = pipe if isinstance(pipe, FlowModel) else wrap(pipe)
+    if isinstance(preset, Schedule):
+        schedule, default = preset, model.blueprint.size
+    else:
+        loaded = preset if isinstance(preset, Preset) else presets.load(preset)
+        schedule, default = loaded.schedule, (loaded.height, loaded.width)
+    prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+    seeds = [seed + i for i in range(len(prompts))] if isinstance(seed, int) else list(seed)
+    if len(seeds) != len(prompts):
+        raise UserError(
+            f"Got {len(seeds)} seeds for {len(prompts)} prompts; give one seed per prompt, or one number."
+        )
+    size = (height or default[0], width or default[1])
+    latents = sample(model, schedule, model.encode(prompts), seeds, size, on_step)
+    return Generation(images=model.decode(latents))

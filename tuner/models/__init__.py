@@ -1,0 +1,104 @@
+"""Model families: one file per short name, holding one constant, ``BLUEPRINT``.
+
+A new file is a new ``--model`` name. Third parties add theirs through the entry-point group ``tuner.models``,
+whose values are `Blueprint` objects.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import json
+import pkgutil
+from collections.abc import Mapping
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from tuner.errors import UserError, unknown_name
+from tuner.models.base import Blueprint, Conditioning, FlowModel, ReadConfig, Size
+
+__all__ = ["Blueprint", "Conditioning", "FlowModel", "Size", "available", "blueprint", "wrap"]
+
+_ENTRY_POINTS = "tuner.models"
+_NOT_MODELS = {"base"}
+
+
+def available() -> list[str]:
+    """Lists the short names, without importing any family."""
+    own = {name.replace("_", "-") for _, name, _ in pkgutil.iter_modules(__path__) if name not in _NOT_MODELS}
+    return sorted(own | {point.name for point in entry_points(group=_ENTRY_POINTS)})
+
+
+def blueprint(model: str) -> Blueprint:
+    """Finds what is known of a model without loading its weights.
+
+    Args:
+        model: A short name, a folder that holds a saved pipeline, or a hub id (``owner/name``).
+
+    Raises:
+        UserError: If nothing has this name, or if the pipeline's class belongs to no known family.
+    """
+    if model in available():
+        for point in entry_points(group=_ENTRY_POINTS):
+            if point.name == model:
+                found: Blueprint = point.load()
+                return found
+        own: Blueprint = importlib.import_module(f"{__name__}.{model.replace('-', '_')}").BLUEPRINT
+        return own
+    if "/" in model or Path(model).is_dir():
+        return _from_configs(model, functools.partial(_read_config, model))
+    raise unknown_name("model", model, available())
+
+
+def wrap(pipe: Any) -> FlowModel:
+    """Makes a `FlowModel` of a pipeline that the user has already loaded; the pipeline is not changed.
+
+    Args:
+        pipe: A diffusers pipeline.
+
+    Raises:
+        UserError: If the pipeline's class belongs to no known family.
+    """
+
+    def read(part: str) -> Mapping[str, Any]:
+        if part == "model_index.json":
+            return {"_class_name": type(pipe).__name__}
+        component = getattr(pipe, part.split("/")[0])
+        config: Mapping[str, Any] = getattr(component, "config", None) or component.init_kwargs
+        return config
+
+    source = str(getattr(pipe, "name_or_path", "") or type(pipe).__name__)
+    return _from_configs(source, read).wrap(pipe)
+
+
+def _from_configs(source: str, read: ReadConfig) -> Blueprint:
+    pipeline_class = read("model_index.json").get("_class_name", "")
+    families = [blueprint(name) for name in available()]
+    for family in families:
+        if family.pipeline_class == pipeline_class:
+            return family.reconfigured(source, read)
+    known = sorted({family.pipeline_class for family in families})
+    raise UserError(
+        f"Pipeline class {pipeline_class!r} of {source!r} belongs to no known model family. "
+        f"Known: {', '.join(known)}."
+    )
+
+
+def _read_config(source: str, part: str) -> Mapping[str, Any]:
+    path = Path(source) / part
+    if not Path(source).is_dir():
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+        try:
+            path = Path(hf_hub_download(source, part))
+        except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+            raise UserError(
+                f"Model {source!r} is neither a short name ({', '.join(available())}) nor a folder, and the hub did "
+                f"not answer for {part} ({type(error).__name__}); check the name, or give a local folder."
+            ) from error
+    if not path.is_file():
+        raise UserError(f"Folder {source!r} holds no saved pipeline: {part} is missing.")
+    config: Mapping[str, Any] = json.loads(path.read_text())
+    return config

@@ -1,0 +1,176 @@
+"""Presets: a schedule on file, with what it is for, what it costs and where it comes from.
+
+The published methods ship as ``presets/*.yaml``; a search exports its winner in the same format.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from tuner.errors import UserError, unknown_name
+from tuner.schedule import Schedule
+
+_FOLDER = Path(__file__).parent / "presets"
+
+
+class Score(BaseModel):
+    """A mean score over prompts and its paired difference to the baseline.
+
+    Attributes:
+        mean: Mean over prompts.
+        delta: Mean over prompts of (this schedule's score minus the baseline's), same prompt, same noise.
+        ci95: 95 % bootstrap interval of ``delta``.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    mean: float
+    delta: float
+    ci95: tuple[float, float]
+
+
+class Cost(BaseModel):
+    """Cost of a schedule per image; ``speedup`` is the baseline's TFLOPs over the schedule's."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    tflops: float
+    nfe: int
+    speedup: float
+
+
+class Provenance(BaseModel):
+    """What is needed to run the recorded scores again.
+
+    Attributes:
+        study: Name of the study.
+        trial: Number of the trial.
+        seed: Seed of the study.
+        image_seeds: First noise seed; image i of the prompt set has ``image_seeds + i``.
+        prompts_hash: Content hash of the prompt set that was scored.
+        prompts: How many prompts were scored.
+        objectives: The objectives as they were asked for, with their weights.
+        versions: Versions of the packages that decide the numbers.
+        created: Time of export, ISO 8601.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    study: str
+    trial: int
+    seed: int
+    image_seeds: int
+    prompts_hash: str
+    prompts: int
+    objectives: tuple[str, ...]
+    versions: dict[str, str]
+    created: str
+
+
+class Preset(BaseModel):
+    """A schedule on file.
+
+    Attributes:
+        name: What it is called.
+        model: Short name or source of the model that it was made for.
+        source: Citation, or the study that found it.
+        notes: Which numbers are the source's and which are ours.
+        height: Output height in pixels.
+        width: Output width in pixels.
+        schedule: What runs.
+        cost: Cost on ``model`` at this size, where known.
+        scores: Scores on prompts that the search never saw, where known.
+        search_scores: Scores on the prompts that the search used, where known.
+        provenance: Where the scores come from.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    model: str
+    source: str
+    notes: str = ""
+    height: int = Field(gt=0)
+    width: int = Field(gt=0)
+    schedule: Schedule
+    cost: Cost | None = None
+    scores: dict[str, Score] = Field(default_factory=dict)
+    search_scores: dict[str, Score] = Field(default_factory=dict)
+    provenance: Provenance | None = None
+
+
+def available() -> list[str]:
+    """Lists the names of the shipped presets."""
+    return sorted(path.stem for path in _FOLDER.glob("*.yaml"))
+
+
+def load(preset: str | os.PathLike[str]) -> Preset:
+    """Reads a preset by its shipped name or from a YAML file.
+
+    Args:
+        preset: A name that ``available`` lists, or a path.
+
+    Raises:
+        UserError: If there is no such preset, or if the file breaks a rule.
+    """
+    text = os.fspath(preset)
+    if text in available():
+        return _read(_FOLDER / f"{text}.yaml")
+    path = Path(text)
+    if path.is_file():
+        return _read(path)
+    if path.suffix in (".yaml", ".yml") or os.sep in text:
+        raise UserError(
+            f"Preset file {text!r} does not exist; give a file, or one of: {', '.join(available())}."
+        )
+    raise unknown_name("preset", text, available())
+
+
+def save(preset: Preset, path: str | os.PathLike[str]) -> Path:
+    """Writes a preset as YAML that ``load`` reads back unchanged.
+
+    Args:
+        preset: What to write.
+        path: The file; its folder is created.
+
+    Raises:
+        UserError: If the file cannot be written.
+    """
+    path = Path(path)
+    text = yaml.safe_dump(
+        preset.model_dump(mode="json", exclude_none=True), sort_keys=False, allow_unicode=True
+    )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    except OSError as error:
+        raise UserError(
+            f"Preset {str(path)!r} cannot be written ({error.strerror}); choose a writable place."
+        ) from error
+    return path
+
+
+def _read(path: Path) -> Preset:
+    try:
+        data: Any = yaml.safe_load(path.read_text())
+        return Preset.model_validate(data)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"Preset {str(path)!r} cannot be read: {error}.") from error
+    except yaml.YAMLError as error:
+        where = " ".join(str(error).split())
+        raise UserError(f"Preset {str(path)!r} is not valid YAML: {where}.") from error
+    except ValidationError as error:
+        raise UserError(f"Preset {str(path)!r} breaks a rule: {first_problem(error)}") from error
+
+
+def first_problem(error: ValidationError) -> str:
+    """Says in one line where the first broken rule is and what it is."""
+    problem = error.errors()[0]
+    where = ".".join(str(part) for part in problem["loc"])
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{where}: {message}" if where else message

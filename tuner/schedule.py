@@ -1,0 +1,123 @@
+"""The one idea: a schedule is a list of stages, a stage is a size and a list of sigmas."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, field_validator, model_validator
+
+from tuner.sigmas import truncated_sigmas
+
+Resample = Literal["nearest", "bilinear", "bicubic", "lanczos", "area"]
+Solver = Literal["euler", "heun"]
+
+RESAMPLE_MODES: tuple[str, ...] = get_args(Resample)
+
+_FRIENDLY = ("steps", "strength", "shift")
+
+
+class Stage(BaseModel):
+    """One resolution and the noise levels that are solved at it.
+
+    A stage may be written as ``sigmas``, which is what runs, or as ``steps``, ``strength``, ``shift``, which
+    is how people think; the second form is turned into the first on construction and is not kept.
+
+    Attributes:
+        scale: Fraction of the output height and width, in (0, 1]; rounded to the model's size multiple.
+        sigmas: N + 1 strictly decreasing noise levels in [0, 1] ending at 0: N solver steps. The last step may
+            jump from a high level to 0, because an Euler step to 0 is the clean-image prediction.
+        resample: How the previous stage's result is brought to this size; unused in the first stage.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    scale: float = 1.0
+    sigmas: tuple[float, ...]
+    resample: Resample = "bilinear"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sigmas_from_steps(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or not any(key in data for key in _FRIENDLY):
+            return data
+        if "sigmas" in data:
+            raise ValueError("write either `sigmas` or `steps`, `strength`, `shift`, not both.")
+        if "steps" not in data:
+            raise ValueError("`strength` and `shift` need `steps`; add it or write `sigmas`.")
+        rest = {key: value for key, value in data.items() if key not in _FRIENDLY}
+        steps, strength, shift = data["steps"], data.get("strength", 1.0), data.get("shift", 1.0)
+        if isinstance(steps, bool) or not isinstance(steps, int):
+            raise ValueError(f"`steps` must be a whole number, but got {steps!r}.")
+        for name, value in (("strength", strength), ("shift", shift)):
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                raise ValueError(f"`{name}` must be a number, but got {value!r}.")
+        return rest | {"sigmas": truncated_sigmas(steps, float(strength), float(shift))}
+
+    @field_validator("scale")
+    @classmethod
+    def _check_scale(cls, scale: float) -> float:
+        if not 0 < scale <= 1:
+            raise ValueError(f"`0 < scale <= 1` must hold, but got {scale=}.")
+        return scale
+
+    @field_validator("sigmas")
+    @classmethod
+    def _check_sigmas(cls, sigmas: tuple[float, ...]) -> tuple[float, ...]:
+        if len(sigmas) < 2:
+            raise ValueError(f"a stage needs at least two sigmas (one step), but got {list(sigmas)}.")
+        if not all(0 <= sigma <= 1 for sigma in sigmas):
+            raise ValueError(f"`0 <= sigma <= 1` must hold for every sigma, but got {list(sigmas)}.")
+        for high, low in zip(sigmas, sigmas[1:], strict=False):
+            if not high > low:
+                raise ValueError(
+                    f"sigmas must strictly decrease, but {low} follows {high}; sort or remove one."
+                )
+        if sigmas[-1] != 0:
+            raise ValueError(f"sigmas must end at 0, but the last one is {sigmas[-1]}; append 0.")
+        return sigmas
+
+    @property
+    def steps(self) -> int:
+        """Solver steps of this stage."""
+        return len(self.sigmas) - 1
+
+
+class Schedule(BaseModel):
+    """The whole plan: stages that run one after another, and the solver that runs them.
+
+    Attributes:
+        stages: At least one stage; the first starts at sigma 1, the last has scale 1.
+        solver: The ODE step rule of every stage.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    stages: tuple[Stage, ...]
+    solver: Solver = "euler"
+
+    @field_validator("stages")
+    @classmethod
+    def _check_stages(cls, stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
+        if not stages:
+            raise ValueError("a schedule needs at least one stage.")
+        if stages[0].sigmas[0] != 1:
+            raise ValueError(
+                f"the first stage starts from pure noise, so its first sigma must be 1, but it is "
+                f"{stages[0].sigmas[0]}."
+            )
+        if stages[-1].scale != 1:
+            raise ValueError(f"the last stage must have scale 1, but it has {stages[-1].scale}.")
+        return stages
+
+    @property
+    def content_hash(self) -> str:
+        """Sixteen hex digits that are equal for two schedules exactly when everything that runs is equal."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def steps(self) -> int:
+        """Solver steps of all stages together."""
+        return sum(stage.steps for stage in self.stages)

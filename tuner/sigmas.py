@@ -1,0 +1,106 @@
+"""Noise-level grids: pure functions from a few numbers to a decreasing list of sigmas."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def shift_sigma(sigma: float, shift: float) -> float:
+    """Moves one noise level towards 1 (``shift > 1``) or towards 0 (``shift < 1``).
+
+    ``sigma' = s * sigma / (1 + (s - 1) * sigma)``: Stable Diffusion 3 (arXiv 2403.03206, Eq. 23) and
+    Bottleneck Sampling (arXiv 2503.18940, Eq. 9). It fixes 0 and 1, and ``shift_sigma(., 1 / s)`` undoes it.
+
+    Args:
+        sigma: Noise level in [0, 1].
+        shift: Positive factor ``s``; 1 changes nothing.
+    """
+    return shift * sigma / (1 + (shift - 1) * sigma)
+
+
+def skipped_steps(steps: int, strength: float) -> int:
+    """Counts the leading steps that a stage of renoise strength ``w`` leaves out: round(N(1 - w)).
+
+    Halves round up, so that the stage keeps the fewer steps. Products are rounded to nine decimals first:
+    20 * (1 - 0.8) is 3.9999999999999996 in binary floating point and must count as 4.
+
+    Args:
+        steps: ``N``, the steps of the full grid from 1 to 0.
+        strength: Renoise strength ``w`` in (0, 1], a fraction of the grid (arXiv 2503.18940, Eq. 7-8).
+    """
+    return math.floor(round(steps * (1 - strength), 9) + 0.5)
+
+
+def truncated_sigmas(steps: int, strength: float = 1.0, shift: float = 1.0) -> tuple[float, ...]:
+    """Builds the sigmas of a stage from its (steps, strength, shift): Bottleneck Sampling, Eq. 7-9.
+
+    ``steps + 1`` uniform noise levels from 1 to 0 are shifted, and the part that starts at index
+    ``skipped_steps(steps, strength)`` is kept.
+
+    Args:
+        steps: ``N >= 1``, the steps of the full grid.
+        strength: Renoise strength ``w`` in (0, 1]; 1 keeps every step.
+        shift: Timestep shift ``s > 0``.
+
+    Returns:
+        Between 2 and ``steps + 1`` strictly decreasing noise levels that end at 0.
+
+    Raises:
+        ValueError: If an argument is out of range, or if the strength leaves no step.
+    """
+    if steps < 1:
+        raise ValueError(f"`steps >= 1` must hold, but got {steps=}.")
+    if not 0 < strength <= 1:
+        raise ValueError(f"`0 < strength <= 1` must hold, but got {strength=}.")
+    if not 0 < shift < math.inf:
+        raise ValueError(f"`shift > 0` must hold, but got {shift=}.")
+    first = skipped_steps(steps, strength)
+    if first >= steps:
+        raise ValueError(
+            f"`round(steps * (1 - strength)) < steps` must hold, but {steps=} and {strength=} leave no step; "
+            "raise the strength or the steps."
+        )
+    return tuple(shift_sigma(1 - k / steps, shift) for k in range(first, steps + 1))
+
+
+def partial_sigmas(steps: int, start: float, shift: float) -> tuple[float, ...]:
+    """Builds ``steps`` steps from unshifted level ``start`` to 0: Eq. 7-9 for a real-valued cut.
+
+    Where ``start = 1 - skipped_steps(N, w) / N`` this equals ``truncated_sigmas(N, w, shift)``; a search uses
+    this form because its step count is exact for every ``start``.
+
+    Args:
+        steps: Number of steps, at least 1.
+        start: Unshifted first noise level in (0, 1].
+        shift: Timestep shift ``s > 0``.
+    """
+    return tuple(shift_sigma(float(u), shift) for u in np.linspace(start, 0.0, steps + 1))
+
+
+def start_and_shift(sigmas: Sequence[float]) -> tuple[float, float] | None:
+    """Inverts ``partial_sigmas``: finds (start, shift), or None if no pair gives these sigmas.
+
+    With odds ``o = sigma / (1 - sigma)`` the shift multiplies the odds of the unshifted level, so the first
+    two levels determine both unknowns. A single step leaves the shift free; 1 is returned for it.
+
+    Args:
+        sigmas: Noise levels of one stage, strictly decreasing, ending at 0.
+    """
+    steps = len(sigmas) - 1
+    if steps == 1:
+        return sigmas[0], 1.0
+    ratio = (steps - 1) / steps
+    second = sigmas[1] / (1 - sigmas[1])
+    if sigmas[0] == 1:
+        start, shift = 1.0, second * (1 - ratio) / ratio
+    else:
+        odds = sigmas[0] / (1 - sigmas[0]) / second
+        start = (ratio * odds - 1) / (ratio * (odds - 1))
+        if not 0 < start < 1:
+            return None
+        shift = second * (1 - ratio * start) / (ratio * start)
+    rebuilt = partial_sigmas(steps, start, shift)
+    return (start, shift) if np.allclose(rebuilt, sigmas, rtol=0, atol=1e-6) else None
