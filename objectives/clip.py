@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from objectives._hub import no_wait_without_network
 from objectives.base import Direction, check_pairs
 from tuner.errors import UserError, unknown_name
 
@@ -95,10 +96,11 @@ def _load_open_clip(weights: str, device: str) -> tuple[Any, Any, Any]:
     # OpenAI's), and only warns: the scores would be wrong.
     tag_config = open_clip.get_pretrained_cfg(model_name, tag) if tag else {}
     try:
-        model, preprocess = open_clip.create_model_from_pretrained(
-            model_name, pretrained=tag, device=device, force_quick_gelu=bool(tag_config.get("quick_gelu"))
-        )
-        tokenizer = open_clip.get_tokenizer(model_name)
+        with no_wait_without_network():
+            model, preprocess = open_clip.create_model_from_pretrained(
+                model_name, pretrained=tag, device=device, force_quick_gelu=bool(tag_config.get("quick_gelu"))
+            )
+            tokenizer = open_clip.get_tokenizer(model_name)
     except (RuntimeError, OSError, ValueError) as error:
         raise _load_error(weights, model_name, error) from error
     return model.eval(), preprocess, tokenizer
