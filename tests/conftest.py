@@ -8,6 +8,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 import pytest
+from hypothesis import settings
 
 from tests.small_flux import small_flux
 
@@ -15,3 +16,8 @@ from tests.small_flux import small_flux
 @pytest.fixture(scope="session")
 def flux_pipe() -> Any:
     return small_flux()
+
+
+# A slow machine must not fail a property: timing never decides a test.
+settings.register_profile("tuner", deadline=None)
+settings.load_profile("tuner")

@@ -63,9 +63,7 @@ def small_flux(*, guidance_embeds: bool = True, seed: int = 0) -> Any:
             bos_token_id=3,
         )
     )
-    t5 = T5EncoderModel(
-        T5Config(vocab_size=len(WORDS), d_model=32, d_kv=8, d_ff=64, num_layers=1, num_heads=4)
-    )
+    t5 = T5EncoderModel(T5Config(vocab_size=len(WORDS), d_model=32, d_kv=8, d_ff=64, num_layers=1, num_heads=4))
     scheduler = FlowMatchEulerDiscreteScheduler(
         use_dynamic_shifting=True,
         base_shift=0.5,

@@ -32,9 +32,7 @@ def stock_latents(pipe: Any, prompts: list[str], seeds: list[int], steps: int, s
 @pytest.mark.parametrize("guidance_embeds", [True, False])
 @pytest.mark.parametrize("size", [(32, 32), (48, 80)])
 @pytest.mark.parametrize("batch", [1, 3])
-def test_the_baseline_equals_the_stock_pipeline(
-    guidance_embeds: bool, size: tuple[int, int], batch: int
-) -> None:
+def test_the_baseline_equals_the_stock_pipeline(guidance_embeds: bool, size: tuple[int, int], batch: int) -> None:
     pipe = small_flux(guidance_embeds=guidance_embeds)
     model = wrap(pipe)
     prompts, seeds = PROMPTS[:batch], [7, 8, 9][:batch]

@@ -125,9 +125,7 @@ def load(preset: str | os.PathLike[str]) -> Preset:
     if path.is_file():
         return _read(path)
     if path.suffix in (".yaml", ".yml") or os.sep in text:
-        raise UserError(
-            f"Preset file {text!r} does not exist; give a file, or one of: {', '.join(available())}."
-        )
+        raise UserError(f"Preset file {text!r} does not exist; give a file, or one of: {', '.join(available())}.")
     raise unknown_name("preset", text, available())
 
 
@@ -142,9 +140,7 @@ def save(preset: Preset, path: str | os.PathLike[str]) -> Path:
         UserError: If the file cannot be written.
     """
     path = Path(path)
-    text = yaml.safe_dump(
-        preset.model_dump(mode="json", exclude_none=True), sort_keys=False, allow_unicode=True
-    )
+    text = yaml.safe_dump(preset.model_dump(mode="json", exclude_none=True), sort_keys=False, allow_unicode=True)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)

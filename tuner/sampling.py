@@ -57,9 +57,7 @@ def sample(
                 x = noise
             else:
                 start = stage.sigmas[0]
-                x = (1 - start) * resize(
-                    x, (noise.shape[-2], noise.shape[-1]), stage.resample
-                ) + start * noise
+                x = (1 - start) * resize(x, (noise.shape[-2], noise.shape[-1]), stage.resample) + start * noise
 
             def velocity(x: torch.Tensor, sigma: float, index: int = index) -> torch.Tensor:
                 if on_step is not None:
@@ -78,6 +76,4 @@ def stage_seeds(seeds: Sequence[int], stage: int) -> list[int]:
     """
     if stage == 0:
         return list(seeds)
-    return [
-        int.from_bytes(hashlib.sha256(f"{seed}/{stage}".encode()).digest()[:8], "big") >> 1 for seed in seeds
-    ]
+    return [int.from_bytes(hashlib.sha256(f"{seed}/{stage}".encode()).digest()[:8], "big") >> 1 for seed in seeds]

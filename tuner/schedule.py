@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from typing import Any, Literal, get_args
 
@@ -69,11 +70,9 @@ class Stage(BaseModel):
             raise ValueError(f"a stage needs at least two sigmas (one step), but got {list(sigmas)}.")
         if not all(0 <= sigma <= 1 for sigma in sigmas):
             raise ValueError(f"`0 <= sigma <= 1` must hold for every sigma, but got {list(sigmas)}.")
-        for high, low in zip(sigmas, sigmas[1:], strict=False):
+        for high, low in itertools.pairwise(sigmas):
             if not high > low:
-                raise ValueError(
-                    f"sigmas must strictly decrease, but {low} follows {high}; sort or remove one."
-                )
+                raise ValueError(f"sigmas must strictly decrease, but {low} follows {high}; sort or remove one.")
         if sigmas[-1] != 0:
             raise ValueError(f"sigmas must end at 0, but the last one is {sigmas[-1]}; append 0.")
         return sigmas

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 
 class _State(Protocol):
@@ -41,7 +41,7 @@ def heun(velocity: Velocity[T], x: T, sigmas: Sequence[float]) -> T:
     return x
 
 
-SOLVERS: dict[str, Callable[..., object]] = {solver.__name__: solver for solver in (euler, heun)}
+SOLVERS: dict[str, Callable[..., Any]] = {solver.__name__: solver for solver in (euler, heun)}
 
 
 def network_calls(solver: str, sigmas: Sequence[float]) -> int:

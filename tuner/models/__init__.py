@@ -95,7 +95,7 @@ def _read_config(source: str, part: str) -> Mapping[str, Any]:
             path = Path(hf_hub_download(source, part))
         except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
             raise UserError(
-                f"Model {source!r} is neither a short name ({', '.join(available())}) nor a folder, and the hub did "
+                f"Model {source!r} is no short name ({', '.join(available())}) and no folder, and the hub did "
                 f"not answer for {part} ({type(error).__name__}); check the name, or give a local folder."
             ) from error
     if not path.is_file():

@@ -52,13 +52,11 @@ class FluxBlueprint(Blueprint):
 
         config = {key: value for key, value in self.transformer.items() if not key.startswith("_")}
         tokens = size[0] * size[1] // self.multiple**2
-        with torch.device("meta"), torch.inference_mode():
+        with torch.device("meta"), torch.no_grad():
             transformer = FluxTransformer2DModel(**config)
             transformer(
                 hidden_states=torch.empty(1, tokens, transformer.config.in_channels),
-                encoder_hidden_states=torch.empty(
-                    1, self.text_tokens, transformer.config.joint_attention_dim
-                ),
+                encoder_hidden_states=torch.empty(1, self.text_tokens, transformer.config.joint_attention_dim),
                 pooled_projections=torch.empty(1, transformer.config.pooled_projection_dim),
                 timestep=torch.empty(1),
                 guidance=torch.empty(1) if transformer.config.guidance_embeds else None,
@@ -70,9 +68,7 @@ class FluxBlueprint(Blueprint):
         """Reads sizes, guidance, text length and sigma grid from a saved or loaded pipeline's configuration."""
         transformer, vae = read("transformer/config.json"), read("vae/config.json")
         factor = 2 ** (len(vae["block_out_channels"]) - 1)
-        longest_prompt = read("tokenizer_2/tokenizer_config.json").get(
-            "model_max_length", _PIPELINE_TEXT_TOKENS
-        )
+        longest_prompt = read("tokenizer_2/tokenizer_config.json").get("model_max_length", _PIPELINE_TEXT_TOKENS)
         return replace(
             self,
             name=source,
@@ -99,7 +95,7 @@ class FluxBlueprint(Blueprint):
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         dtype = dtype or ("float32" if device == "cpu" else "bfloat16")
         try:
-            pipe = FluxPipeline.from_pretrained(self.source, torch_dtype=getattr(torch, dtype))
+            pipe = FluxPipeline.from_pretrained(self.source, dtype=getattr(torch, dtype))
         except OSError as error:
             raise UserError(
                 f"Model {self.name!r} could not be loaded from {self.source!r}: it is neither a local pipeline "
@@ -121,7 +117,7 @@ class FluxModel(FlowModel):
         """Encodes with both text encoders of the pipeline; see `FlowModel.encode`."""
         import torch
 
-        with torch.inference_mode():
+        with torch.no_grad():
             tokens_BTD, pooled_BD, _ = self.pipe.encode_prompt(
                 prompt=list(prompts), prompt_2=None, max_sequence_length=self.blueprint.text_tokens
             )
@@ -151,7 +147,7 @@ class FluxModel(FlowModel):
         image_ids = self.pipe._prepare_latent_image_ids(batch, height // 2, width // 2, device, dtype)
         text_ids = torch.zeros(conditioning["tokens"].shape[1], 3, device=device, dtype=dtype)
         guidance = None
-        if transformer.config.guidance_embeds:
+        if self.blueprint.guidance is not None:
             guidance = torch.full((batch,), self.blueprint.guidance, device=device, dtype=torch.float32)
         velocity = transformer(
             hidden_states=packed,
@@ -171,7 +167,7 @@ class FluxModel(FlowModel):
 
         vae = self.pipe.vae
         latents = (x_BCHW / vae.config.scaling_factor + vae.config.shift_factor).to(vae.dtype)
-        with torch.inference_mode():
+        with torch.no_grad():
             pixels = vae.decode(latents, return_dict=False)[0]
         images: list[Image.Image] = self.pipe.image_processor.postprocess(pixels, output_type="pil")
         return images

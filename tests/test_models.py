@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tuner import models
+from tuner.errors import UserError
+from tuner.models import blueprint, wrap
+
+
+@pytest.mark.parametrize("name", models.available())
+def test_every_family_states_its_defaults(name: str) -> None:
+    known = blueprint(name)
+    assert known.name == name
+    assert known.check_size(known.size) == known.size
+    baseline = known.baseline()
+    assert baseline.steps == known.steps
+    assert baseline.stages[0].sigmas[0] == 1
+
+
+def test_flux_shifts_by_image_size() -> None:
+    flux = blueprint("flux")
+    # mu is 1.15 at 4096 tokens (1024 x 1024) and 0.5 at 256 (256 x 256): the shift is exp(mu).
+    sigma = flux.sigmas(2, (1024, 1024))[1]
+    assert sigma / (1 - sigma) == pytest.approx(2.718281828**1.15)
+    sigma = flux.sigmas(2, (256, 256))[1]
+    assert sigma / (1 - sigma) == pytest.approx(2.718281828**0.5)
+
+
+def test_a_folder_and_a_loaded_pipe_are_the_same_model(flux_pipe: Any, tmp_path: Path) -> None:
+    flux_pipe.save_pretrained(tmp_path / "pipe")
+    folder = blueprint(str(tmp_path / "pipe"))
+    wrapped = wrap(flux_pipe).blueprint
+    for field in ("height", "width", "multiple", "guidance", "text_tokens"):
+        assert getattr(folder, field) == getattr(wrapped, field)
+    assert folder.sigmas(5, (32, 32)) == wrapped.sigmas(5, (32, 32))
+    loaded = folder.load(device="cpu")
+    prompts = ["a red fox"]
+    ours, theirs = loaded.encode(prompts), wrap(flux_pipe).encode(prompts)
+    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+
+
+def test_wrapping_does_not_change_the_pipe(flux_pipe: Any) -> None:
+    before = {name: value.clone() for name, value in flux_pipe.transformer.state_dict().items()}
+    attributes = dict(vars(flux_pipe))
+    scheduler = dict(vars(flux_pipe.scheduler))
+    model = wrap(flux_pipe)
+    model.decode(model.noise((32, 32), [0]))
+    model.velocity(model.noise((32, 32), [0]), 0.5, model.encode(["a"]))
+    assert dict(vars(flux_pipe)) == attributes
+    assert dict(vars(flux_pipe.scheduler)) == scheduler
+    assert all(torch.equal(before[name], value) for name, value in flux_pipe.transformer.state_dict().items())
+
+
+def test_noise_rows_depend_on_their_seed_alone(flux_pipe: Any) -> None:
+    model = wrap(flux_pipe)
+    together = model.noise((32, 32), [3, 1, 3])
+    assert torch.equal(together[0], together[2])
+    assert torch.equal(together[1:2], model.noise((32, 32), [1]))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("fluxx", "Did you mean 'flux'"),
+        ("nobody/nothing", "the hub did not answer"),
+    ],
+)
+def test_unknown_models_are_user_errors(name: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        blueprint(name)
+
+
+def test_a_folder_without_a_pipeline_and_an_unknown_class_are_user_errors(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"model_index\.json is missing"):
+        blueprint(str(tmp_path))
+    (tmp_path / "model_index.json").write_text('{"_class_name": "KandinskyPipeline"}')
+    with pytest.raises(UserError, match=r"'KandinskyPipeline'.*Known: FluxPipeline"):
+        blueprint(str(tmp_path))
+
+
+def test_a_model_that_cannot_be_fetched_is_a_user_error() -> None:
+    with pytest.raises(UserError, match="give a local folder"):
+        blueprint("flux").load(device="cpu")
+
+
+def test_blueprints_need_no_torch() -> None:
+    code = "import sys, tuner.models as m; [m.blueprint(n) for n in m.available()]; print('torch' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "False"
