@@ -70,3 +70,15 @@ def test_a_stage_is_rounded_to_the_size_multiple() -> None:
     schedule = Schedule(stages=(Stage(scale=0.3, sigmas=(1, 0)), Stage(sigmas=(0.5, 0))))
     first = price(schedule, FLUX).stages[0]
     assert (first.height, first.width) == (304, 304)
+
+
+@pytest.mark.parametrize("name", presets.available())
+def test_the_costs_written_in_shipped_presets_hold(name: str) -> None:
+    preset = presets.load(name)
+    known = blueprint(preset.model)
+    size = (preset.height, preset.width)
+    cost, baseline = price(preset.schedule, known, size), price(known.baseline(size), known, size)
+    assert preset.cost is not None
+    assert preset.cost.tflops == pytest.approx(cost.tflops, rel=1e-4)
+    assert preset.cost.speedup == pytest.approx(baseline.tflops / cost.tflops, rel=1e-4)
+    assert preset.cost.nfe == cost.nfe

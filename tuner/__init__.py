@@ -2,10 +2,30 @@
 
 from __future__ import annotations
 
-from tuner.errors import UserError
-from tuner.generate import Generation, generate
-from tuner.presets import Preset
-from tuner.schedule import Schedule, Stage
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tuner.errors import UserError
+    from tuner.generation import Generation, generate
+    from tuner.presets import Preset
+    from tuner.schedule import Schedule, Stage
 
 __all__ = ["Generation", "Preset", "Schedule", "Stage", "UserError", "generate"]
 __version__ = "0.1.0"
+
+_HOMES = {
+    "Generation": "tuner.generation",
+    "Preset": "tuner.presets",
+    "Schedule": "tuner.schedule",
+    "Stage": "tuner.schedule",
+    "UserError": "tuner.errors",
+    "generate": "tuner.generation",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Imports a public name when it is first used, so that the command line answers at once."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'tuner' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

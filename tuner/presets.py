@@ -140,15 +140,20 @@ def save(preset: Preset, path: str | os.PathLike[str]) -> Path:
         UserError: If the file cannot be written.
     """
     path = Path(path)
-    text = yaml.safe_dump(preset.model_dump(mode="json", exclude_none=True), sort_keys=False, allow_unicode=True)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+        path.write_text(to_yaml(preset))
     except OSError as error:
         raise UserError(
             f"Preset {str(path)!r} cannot be written ({error.strerror}); choose a writable place."
         ) from error
     return path
+
+
+def to_yaml(preset: Preset) -> str:
+    """Writes a preset as YAML text, in the order of its fields, leaving out what is not known."""
+    data = preset.model_dump(mode="json", exclude_none=True)
+    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
 
 
 def _read(path: Path) -> Preset:

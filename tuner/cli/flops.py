@@ -1,0 +1,73 @@
+"""``tuner flops``: what a schedule costs, without weights and without a GPU."""
+
+from __future__ import annotations
+
+import click
+
+from tuner.cli._common import json_option, print_json, print_table, size_option
+
+_EXAMPLES = """\b
+Examples:
+  tuner flops --model flux
+  tuner flops --model flux --preset bottleneck-flux-3x
+  tuner flops --model flux --preset flux-3x.yaml --size 768x1344 --json
+"""
+
+
+@click.command(
+    help="Counts the TFLOPs of a schedule on a model, on meta tensors: no weights, no GPU.\n\n" + _EXAMPLES
+)
+@click.option("--model", required=True, help="Short name, hub id or local folder.")
+@click.option("--preset", help="Shipped preset or YAML file; without it, the model's baseline is priced.")
+@size_option
+@json_option
+def command(model: str, preset: str | None, size: tuple[int, int] | None, as_json: bool) -> None:
+    """Prices a preset, or the baseline, and prints the cost by stage."""
+    from tuner import presets
+    from tuner.flops import price
+    from tuner.models import blueprint
+
+    known = blueprint(model)
+    loaded = presets.load(preset) if preset else None
+    if size is None:
+        size = (loaded.height, loaded.width) if loaded and loaded.model == model else known.size
+    baseline = price(known.baseline(size), known, size)
+    cost = price(loaded.schedule, known, size) if loaded else baseline
+    speedup = baseline.tflops / cost.tflops
+    if as_json:
+        stages = [
+            {key: value for key, value in stage.items() if key != "nfe"} for stage in cost.as_dict()["stages"]
+        ]
+        print_json(
+            {
+                "model": model,
+                "preset": preset,
+                "height": size[0],
+                "width": size[1],
+                "nfe": cost.nfe,
+                "tflops": cost.tflops,
+                "baseline_tflops": baseline.tflops,
+                "speedup": speedup,
+                "stages": stages,
+            }
+        )
+        return
+    print_table(
+        ["stage", "size", "steps", "sigmas", "TFLOPs per step", "TFLOPs"],
+        [
+            (
+                index,
+                f"{stage.height}x{stage.width}",
+                stage.steps,
+                f"{stage.sigmas[0]:.3f} to {stage.sigmas[-2]:.3f}, 0",
+                f"{stage.tflops_per_step:.6g}",
+                f"{stage.steps * stage.tflops_per_step:.6g}",
+            )
+            for index, stage in enumerate(cost.stages, start=1)
+        ],
+        title=f"{preset or 'baseline'} on {model} at {size[0]}x{size[1]}",
+    )
+    click.echo(
+        f"{cost.tflops:.6g} TFLOPs and {cost.nfe} network calls per image; the baseline takes "
+        f"{baseline.tflops:.6g} TFLOPs: {speedup:.2f}x"
+    )

@@ -1,0 +1,73 @@
+"""The ``tuner`` command: finds the commands by file name and turns errors into exit codes."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import sys
+from collections.abc import Sequence
+
+import click
+
+import tuner
+import tuner.cli
+from tuner.errors import UserError
+
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+
+_EXAMPLES = """\b
+Examples:
+  tuner search --model tiny --budget 3x          a search that runs on a laptop CPU
+  tuner search --model flux --budget 40% -n 200  the same on a GPU
+  tuner report STUDY                             the Pareto front as a table
+  tuner export STUDY --pick knee -o best.yaml    the winner as a preset
+  tuner sample best.yaml "a red fox" -o fox.png  an image from it
+"""
+
+
+class _Commands(click.Group):
+    """Lists the files of this folder as commands and imports each when it is needed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        names = [name for _, name, _ in pkgutil.iter_modules(tuner.cli.__path__)]
+        return sorted(name for name in names if name != "main" and not name.startswith("_"))
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in self.list_commands(ctx):
+            return None
+        command: click.Command = importlib.import_module(f"tuner.cli.{name}").command
+        return command
+
+
+@click.command(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    help="Searches multi-stage sampling schedules for diffusion and flow-matching models.\n\n" + _EXAMPLES,
+)
+@click.version_option(tuner.__version__, prog_name="tuner")
+def app() -> None:
+    """The command group; its help is in the decorator."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line and exits: 0 done, 1 failure, 2 usage, 130 interrupted.
+
+    Args:
+        arguments: What follows ``tuner``; the process's own arguments if None.
+    """
+    try:
+        app.main(args=None if arguments is None else list(arguments), prog_name="tuner", standalone_mode=False)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted", err=True)
+        sys.exit(EXIT_INTERRUPTED)
+    except click.ClickException as error:
+        click.echo(f"error: {_one_line(error.format_message())}", err=True)
+        sys.exit(EXIT_USAGE)
+    except UserError as error:
+        click.echo(f"error: {_one_line(str(error))}", err=True)
+        sys.exit(EXIT_USAGE)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

@@ -1,0 +1,70 @@
+"""``tuner sample``: one image from a preset."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from tuner.cli._common import size_option
+from tuner.errors import UserError
+
+_EXAMPLES = """\b
+Examples:
+  tuner sample runs/tiny-3x/preset.yaml "a red circle" -o circle.png
+  tuner sample bottleneck-flux-3x "a red fox" --seed 7 -o fox.png
+  tuner sample flux-3x.yaml "a red fox" --model ./my-flux-finetune -o fox.png
+"""
+
+
+@click.command(help="Generates an image with a preset.\n\n" + _EXAMPLES)
+@click.argument("preset")
+@click.argument("prompt")
+@click.option("-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), help="Image file.")
+@click.option("--model", help="Short name, hub id or local folder; by default the preset's own.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Noise seed.")
+@size_option
+@click.option("--device", help="Torch device; by default the first GPU, else the CPU.")
+@click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="Precision of the weights.")
+def command(
+    preset: str,
+    prompt: str,
+    output: Path,
+    model: str | None,
+    seed: int,
+    size: tuple[int, int] | None,
+    device: str | None,
+    dtype: str | None,
+) -> None:
+    """Loads the model, runs the preset with a progress bar and saves the image."""
+    from PIL import Image
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from tuner import generate, presets
+    from tuner.models import blueprint
+    from tuner.solvers import network_calls
+
+    loaded = presets.load(preset)
+    known = blueprint(model or loaded.model)
+    Image.init()
+    if output.suffix.lower() not in Image.EXTENSION:
+        raise UserError(f"Output {str(output)!r} names no image format; end it in .png, .jpg or .webp.")
+    if model and model != loaded.model and size is None:
+        size = known.size
+    height, width = known.check_size(size or (loaded.height, loaded.width))
+    flow = known.load(device, dtype)
+    calls = sum(network_calls(loaded.schedule.solver, stage.sigmas) for stage in loaded.schedule.stages)
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("sampling", total=calls)
+        result = generate(
+            flow, prompt, loaded, seed, height, width, on_step=lambda stage, sigma: progress.advance(task)
+        )
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        result.images[0].save(output)
+    except OSError as error:
+        raise UserError(
+            f"Image {str(output)!r} cannot be written ({error.strerror}); choose a writable place."
+        ) from error
+    click.echo(str(output))
