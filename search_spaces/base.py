@@ -1,0 +1,64 @@
+"""What every search space has to offer: a trial in, a schedule that fits the budget out, and the way back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from tuner.schedule import Schedule
+
+if TYPE_CHECKING:
+    from optuna.trial import BaseTrial
+
+    from tuner.flops import Price
+
+ROUNDING = 1e-9
+"""Relative slack of comparisons with a limit: 20 of 50 steps cost 40 % of the baseline only up to rounding."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What one image may cost.
+
+    Attributes:
+        tflops: Limit in TFLOPs per image.
+        nfe: Limit in network forward passes per image; None for no such limit.
+    """
+
+    tflops: float
+    nfe: int | None = None
+
+    def allows(self, price: Price) -> bool:
+        """Whether a schedule of this price fits."""
+        return price.tflops <= self.tflops * (1 + ROUNDING) and (self.nfe is None or price.nfe <= self.nfe)
+
+
+@runtime_checkable
+class SearchSpace(Protocol):
+    """A set of schedules, and the parameters that name each of them.
+
+    A space is built as ``ClassName(blueprint, size, budget)``.
+    """
+
+    def suggest(self, trial: BaseTrial, budget: Budget) -> Schedule:
+        """Asks the trial for parameters and turns them into a schedule.
+
+        Args:
+            trial: Optuna's; a parameter without effect on the schedule is not asked for.
+            budget: The budget that the space was built for.
+
+        Returns:
+            A schedule that ``budget`` allows, whatever the parameters are.
+        """
+        ...
+
+    def params_of(self, schedule: Schedule) -> dict[str, Any]:
+        """Finds the parameters of a schedule, to be enqueued in a study: the inverse of ``suggest``.
+
+        Returns:
+            Parameters from which ``suggest`` makes this schedule, sigmas equal to within 1e-7.
+
+        Raises:
+            ValueError: If the schedule lies outside the space or its budget; the message says why.
+        """
+        ...

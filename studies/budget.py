@@ -1,0 +1,86 @@
+"""What the user writes after ``--budget``."""
+
+from __future__ import annotations
+
+import decimal
+import math
+import re
+from typing import TYPE_CHECKING
+
+from search_spaces.base import ROUNDING, Budget
+from tuner.errors import UserError
+from tuner.flops import tflops_per_call
+
+if TYPE_CHECKING:
+    from tuner.flops import Price
+    from tuner.models import Blueprint, Size
+
+__all__ = ["Budget", "parse_budget"]
+
+_PATTERN = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*(x|%|t|nfe|)", re.IGNORECASE)
+_FORMS = (
+    "write 3x (a third of the baseline's TFLOPs), 40% (of them), 1200T (TFLOPs per image) or 16nfe "
+    "(network forward passes per image)"
+)
+
+
+def parse_budget(text: str, baseline: Price, blueprint: Blueprint, size: Size) -> Budget:
+    """Turns ``3x``, ``40%``, ``1200T``, ``16nfe`` or ``16`` into limits per image.
+
+    ``3x``, ``40%`` and ``1200T`` limit the TFLOPs and leave the number of network calls open. ``16nfe``, or a
+    bare ``16``, limits the network calls at whatever size they run; as no call costs more than one at full
+    size, the TFLOPs limit is then that of as many full-size calls.
+
+    Args:
+        text: What the user wrote.
+        baseline: Price of the model's own default sampler at this size.
+        blueprint: The model.
+        size: Output (height, width) in pixels.
+
+    Raises:
+        UserError: If the text is no budget, or is dearer than the baseline, or buys less than one full-size
+            step, which every schedule ends with.
+    """
+    match = _PATTERN.fullmatch(text.strip())
+    if match is None:
+        raise UserError(f"Budget {text!r} is not a budget; {_FORMS}.")
+    number, unit = float(match[1]), match[2].lower()
+    if not 0 < number < math.inf:
+        raise UserError(f"Budget {text!r} must be a positive, finite number; {_FORMS}.")
+    step = tflops_per_call(blueprint, size)
+    if unit in ("nfe", ""):
+        if number != int(number):
+            raise UserError(f"Budget {text!r} must be a whole number of network forward passes, such as 16nfe.")
+        budget, dearest, smallest = Budget(number * step, int(number)), f"{baseline.nfe}nfe", "1nfe"
+    elif unit == "x":
+        budget, dearest, smallest = Budget(baseline.tflops / number), "1x", f"{_down(baseline.tflops / step)}x"
+    elif unit == "%":
+        share = 100 * step / baseline.tflops
+        budget, dearest, smallest = Budget(number / 100 * baseline.tflops), "100%", f"{_up(share)}%"
+    else:
+        budget, dearest, smallest = Budget(number), f"{_down(baseline.tflops)}T", f"{_up(step)}T"
+    if budget.tflops > baseline.tflops * (1 + ROUNDING):
+        raise UserError(
+            f"Budget {text!r} is dearer than the baseline ({baseline.tflops:.6g} TFLOPs, {baseline.nfe} NFE per "
+            f"image), and a search is for something cheaper; write at most {dearest}."
+        )
+    if budget.tflops < step * (1 - ROUNDING):
+        raise UserError(
+            f"Budget {text!r} buys {budget.tflops:.6g} TFLOPs per image, but the last step runs at full size and "
+            f"costs {step:.6g} on {blueprint.name}; the smallest budget is {smallest}."
+        )
+    return budget
+
+
+def _down(value: float) -> str:
+    """Writes a number with at most four digits that is not above ``value``, but for rounding."""
+    return _cut(value * (1 + ROUNDING), decimal.ROUND_FLOOR)
+
+
+def _up(value: float) -> str:
+    """Writes a number with at most four digits that is not below ``value``, but for rounding."""
+    return _cut(value * (1 - ROUNDING), decimal.ROUND_CEILING)
+
+
+def _cut(value: float, rounding: str) -> str:
+    return f"{decimal.Context(prec=4, rounding=rounding).create_decimal_from_float(value).normalize():f}"

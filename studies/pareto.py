@@ -1,0 +1,100 @@
+"""Which schedules are worth having: the Pareto front, its knee, and the user's pick."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from studies.results import Candidate
+from tuner.errors import UserError, unknown_name
+
+if TYPE_CHECKING:
+    from objectives import Direction
+
+    Directions = Mapping[str, Direction]
+
+
+def front(candidates: Sequence[Candidate], directions: Directions) -> list[Candidate]:
+    """Keeps the candidates that no other one dominates: none is as good everywhere and better somewhere.
+
+    Args:
+        candidates: Any candidates, each with a score for every objective.
+        directions: Which way each objective improves; fewer TFLOPs are always better.
+
+    Returns:
+        The front, cheapest first. Of candidates with equal values the earliest trial stands for all.
+    """
+    ordered = sorted(candidates, key=lambda candidate: (*_losses(candidate, directions), candidate.trial))
+    kept: list[Candidate] = []
+    for candidate in ordered:  # nothing that comes later can dominate, so one pass is enough
+        losses = _losses(candidate, directions)
+        if not any(np.all(np.less_equal(_losses(better, directions), losses)) for better in kept):
+            kept.append(candidate)
+    return kept
+
+
+def knee(candidates: Sequence[Candidate], directions: Directions) -> Candidate:
+    """Finds the member of the front after which more compute buys little more quality.
+
+    TFLOPs and every objective are scaled to [0, 1] over the front, and the scaled objectives are averaged into
+    one quality. The knee is the member that lies highest above the chord from the cheapest member to the one of
+    best quality; the cheapest of equals, and of a front of two.
+
+    Args:
+        candidates: At least one candidate.
+        directions: Which way each objective improves.
+    """
+    members = front(candidates, directions)
+    losses = np.array([_losses(member, directions) for member in members])
+    spread = np.ptp(losses, axis=0)
+    scaled = (losses - losses.min(axis=0)) / np.where(spread > 0, spread, 1)
+    cost, quality = scaled[:, 0], 1 - scaled[:, 1:].mean(axis=1)
+    best = int(quality.argmax())
+    slope = (quality[best] - quality[0]) / cost[best] if best else 0.0
+    height = quality[: best + 1] - quality[0] - slope * cost[: best + 1]
+    return members[int(np.argmax(np.round(height, 12)))]
+
+
+def pick(candidates: Sequence[Candidate], spec: str, directions: Directions) -> Candidate:
+    """Chooses a candidate as the user asks.
+
+    Args:
+        candidates: What may be chosen, at least one.
+        spec: ``knee``, ``cheapest``, ``best:OBJECTIVE`` (the cheapest of equals) or ``trial:N``.
+        directions: Which way each objective improves.
+
+    Raises:
+        UserError: If the spec is none of these, or names an objective or a trial that is not there.
+    """
+    kind, _, argument = spec.partition(":")
+    if spec == "knee":
+        return knee(candidates, directions)
+    members = front(candidates, directions)
+    if spec == "cheapest":
+        return members[0]
+    if kind == "best" and argument:
+        if argument not in directions:
+            raise unknown_name("objective", argument, directions)
+        index = 1 + list(directions).index(argument)
+        return min(members, key=lambda member: _losses(member, directions)[index])
+    if kind == "trial" and argument:
+        chosen = [candidate for candidate in candidates if str(candidate.trial) == argument]
+        if not chosen:
+            numbers = ", ".join(str(candidate.trial) for candidate in members)
+            raise UserError(
+                f"Trial {argument!r} cannot be picked: it is not a finished trial within the budget; "
+                f"the front's are {numbers}."
+            )
+        return chosen[0]
+    raise unknown_name("pick", spec, ["knee", "cheapest", *(f"best:{name}" for name in directions), "trial:N"])
+
+
+def _losses(candidate: Candidate, directions: Directions) -> tuple[float, ...]:
+    """TFLOPs and then every objective, turned so that less is better."""
+    signs = {"minimize": 1, "maximize": -1}
+    return (
+        candidate.tflops,
+        *(signs[direction] * candidate.scores[name].mean for name, direction in directions.items()),
+    )
