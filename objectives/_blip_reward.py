@@ -89,6 +89,8 @@ class BlipReward(nn.Module):
                 encoder_hidden_size=config.vision_width,
                 # Builds the cross-attention; the causal mask comes only with is_decoder=True in forward.
                 is_decoder=True,
+                bos_token_id=None,  # read by generation only; the defaults assume the full vocabulary
+                sep_token_id=None,
                 # The layers add the mask to the logits, which is right only for the eager kind of mask.
                 attn_implementation="eager",
             ),
@@ -120,7 +122,8 @@ class BlipReward(nn.Module):
         states = self.text(
             input_ids=token_ids, attention_mask=token_mask, encoder_hidden_states=patches
         ).last_hidden_state  # (B, L, T)
-        return cast(Tensor, self.head(states[:, 0].float()).squeeze(-1))
+        with torch.autocast(states.device.type, enabled=False):  # half precision would tie close rewards
+            return cast(Tensor, self.head(states[:, 0].float()).squeeze(-1))
 
 
 def tokenize(tokenizer: Any, prompts: list[str], length: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -136,9 +136,7 @@ def infer_config(official: Mapping[str, Tensor], text_config: Mapping[str, Any])
     patch_weight = official[vision + "patch_embed.proj.weight"]  # (V, 3, patch, patch)
     patch_size = patch_weight.shape[-1]
     patches = official[vision + "pos_embed"].shape[1] - 1
-    blocks = {
-        match[1] for key in official if (match := re.match(r"blip\.visual_encoder\.blocks\.(\d+)\.", key))
-    }
+    blocks = {match[1] for key in official if (match := re.match(r"blip\.visual_encoder\.blocks\.(\d+)\.", key))}
     return RewardConfig(
         image_size=round(patches**0.5) * patch_size,
         patch_size=patch_size,
@@ -167,9 +165,7 @@ def convert(official: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _head_layers(official: Mapping[str, Tensor]) -> list[int]:
-    return sorted(
-        int(match[1]) for key in official if (match := re.match(r"mlp\.layers\.(\d+)\.weight$", key))
-    )
+    return sorted(int(match[1]) for key in official if (match := re.match(r"mlp\.layers\.(\d+)\.weight$", key)))
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
