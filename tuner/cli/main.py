@@ -61,6 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (KeyboardInterrupt, click.Abort):
         click.echo("interrupted", err=True)
         sys.exit(EXIT_INTERRUPTED)
+    except click.exceptions.NoArgsIsHelpError as help_text:  # a bare `tuner` shows what it can do
+        click.echo(help_text.format_message(), err=True)
+        sys.exit(EXIT_USAGE)
     except click.ClickException as error:
         click.echo(f"error: {_one_line(error.format_message())}", err=True)
         sys.exit(EXIT_USAGE)
