@@ -74,7 +74,7 @@ class Free:
             name, same_size = f"stage{index + 1}", index == first or scales[index] == scales[index - 1]
             start = 1.0 if index == first else trial.suggest_float(f"{name}.start", *_START)
             shift = trial.suggest_float(f"{name}.shift", *_SHIFT, log=True) if n > 1 else 1.0
-            resample = (
+            resample: Any = (
                 {} if same_size else {"resample": trial.suggest_categorical(f"{name}.resample", RESAMPLE_MODES)}
             )
             stages.append(Stage(scale=scales[index], sigmas=_sigmas(n, start, shift), **resample))

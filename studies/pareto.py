@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TypeAlias
 
 import numpy as np
 
+from objectives.base import Direction
 from studies.results import Candidate
 from tuner.errors import UserError, unknown_name
 
-if TYPE_CHECKING:
-    from objectives import Direction
-
-    Directions = Mapping[str, Direction]
+Directions: TypeAlias = Mapping[str, Direction]
+"""Which way each objective improves, by its name."""
 
 
 def front(candidates: Sequence[Candidate], directions: Directions) -> list[Candidate]:

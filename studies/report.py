@@ -1,0 +1,132 @@
+"""What a finished study looks like: tables for the terminal and for files, and the picture of its front."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from studies.figures import contact_sheet, front_figure
+from studies.results import Candidate, StudyResult
+from tuner.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from tuner.presets import Score
+    from tuner.schedule import Schedule
+
+__all__ = ["contact_sheet", "front_figure", "front_table", "markdown", "write_report"]
+
+_PICTURES = (".png", ".svg", ".pdf")
+
+
+def front_table(result: StudyResult) -> Table:
+    """Makes the front a table for the terminal; the pick is marked and bold."""
+    from rich.table import Table
+
+    header, rows = _cells(result, result.front)
+    table = Table(title=f"Pareto front of {result.study}: {result.trials} trials on {result.model}")
+    for index, column in enumerate(header):
+        table.add_column(column, justify="left" if index in (0, 1) else "right", no_wrap=index > 1)
+    for candidate, row in zip(result.front, rows, strict=True):
+        table.add_row(*row, style="bold" if candidate.trial == result.pick.trial else None)
+    return table
+
+
+def markdown(result: StudyResult) -> str:
+    """Writes the study as Markdown: the pick on unseen prompts, the front, and the dearer references."""
+    pick, baseline = result.pick, result.baseline
+    scores = ", ".join(f"{name} {mean.mean:.4g}" for name, mean in baseline.scores.items())
+    parts = [
+        f"# Study {result.study}",
+        f"Model {result.model}, {result.trials} trials, {result.elapsed_s:.0f} s, "
+        f"{result.tflops_spent:.4g} denoiser TFLOPs in all.",
+        f"The baseline costs {baseline.tflops:.4g} TFLOPs and {baseline.nfe} network calls per image: {scores}. "
+        "Behind each score stands its paired difference to the baseline on the same prompts and noise, with the "
+        "95 % bootstrap interval of that difference.",
+        f"## Pick: trial {pick.trial}, {pick.speedup:.2f}x",
+        f"`{result.preset}` holds it: {describe(pick.schedule)}, {pick.tflops:.4g} TFLOPs.",
+        _markdown_table(
+            ["objective", "search prompts", "prompts never seen"],
+            [[name, _score(score), _score(pick.held_out[name])] for name, score in pick.scores.items()],
+        ),
+        "## Pareto front",
+        _markdown_table(*_cells(result, result.front)),
+    ]
+    if result.references:
+        parts += ["## References beyond the budget", _markdown_table(*_cells(result, result.references))]
+    return "\n\n".join(parts) + "\n"
+
+
+def write_report(result: StudyResult, path: str | os.PathLike[str]) -> Path:
+    """Writes a report in the format that the file's suffix names.
+
+    Args:
+        result: The study.
+        path: A ``.md`` file for tables, ``.png``, ``.svg`` or ``.pdf`` for the front as a picture, or ``.json``.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        UserError: If the suffix is another one, or if the file cannot be written.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix not in (".md", ".json", *_PICTURES):
+        raise UserError(
+            f"Report {str(path)!r} has no known format; end its name in one of .md, .json, {', '.join(_PICTURES)}."
+        )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if suffix == ".md":
+            path.write_text(markdown(result), encoding="utf-8")
+        elif suffix == ".json":
+            path.write_text(result.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        else:
+            front_figure(result).savefig(path, dpi=160)
+    except OSError as error:
+        raise UserError(
+            f"Report {str(path)!r} cannot be written ({error.strerror}); choose a writable place."
+        ) from error
+    return path
+
+
+def describe(schedule: Schedule) -> str:
+    """Writes a schedule in a few characters, each stage as steps@scale: ``8@0.5 > 6@1``."""
+    return " > ".join(f"{stage.steps}@{stage.scale:.3g}" for stage in schedule.stages)
+
+
+def _cells(result: StudyResult, candidates: Sequence[Candidate]) -> tuple[list[str], list[list[str]]]:
+    header = ["trial", "steps@scale", "TFLOPs", "speedup", "NFE", *result.baseline.scores]
+    rows = []
+    for candidate in candidates:
+        mark = " (pick)" if candidate.trial == result.pick.trial else ""
+        origin = "" if candidate.label == "search" else f" {candidate.label}"
+        rows.append(
+            [
+                f"{candidate.trial}{origin}{mark}",
+                describe(candidate.schedule),
+                f"{candidate.tflops:.4g}",
+                f"{candidate.speedup:.2f}x",
+                str(candidate.nfe),
+                *(_score(candidate.scores[name]) for name in result.baseline.scores),
+            ]
+        )
+    return header, rows
+
+
+def _score(score: Score) -> str:
+    low, high = score.ci95
+    return f"{score.mean:.4g} ({score.delta:+.3g} [{low:+.3g}, {high:+.3g}])"
+
+
+def _markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(len(line[i]) for line in (header, *rows)) for i in range(len(header))]
+    lines = [header, ["-" * width for width in widths], *rows]
+    return "\n".join(
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |"
+        for line in lines
+    )
