@@ -76,3 +76,22 @@ def small_flux(*, guidance_embeds: bool = True, seed: int = 0) -> Any:
     pipe = FluxPipeline(scheduler, vae, clip, tokenizer, t5, tokenizer, transformer)
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+def stock_latents(
+    pipe: Any, prompts: list[str], seeds: list[int], steps: int, size: tuple[int, int], text_tokens: int = 8
+) -> Any:
+    """Runs the pipeline itself and returns its latents (B, C, h, w)."""
+    import torch
+
+    packed = pipe(
+        prompts,
+        height=size[0],
+        width=size[1],
+        num_inference_steps=steps,
+        guidance_scale=3.5,
+        max_sequence_length=text_tokens,
+        generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
+        output_type="latent",
+    ).images
+    return pipe._unpack_latents(packed, *size, pipe.vae_scale_factor)

@@ -8,7 +8,7 @@ import torch
 import yaml
 
 import tuner
-from tests.test_sampling import stock_latents
+from tests.small_flux import stock_latents
 from tuner import presets
 from tuner.errors import UserError
 from tuner.models import wrap

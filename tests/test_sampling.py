@@ -6,27 +6,13 @@ import pytest
 import torch
 from PIL import Image, ImageChops
 
-from tests.small_flux import small_flux
+from tests.small_flux import small_flux, stock_latents
 from tuner.errors import UserError
 from tuner.models import wrap
 from tuner.sampling import sample, stage_seeds
 from tuner.schedule import Schedule, Stage
 
 PROMPTS = ["a red fox", "a blue circle above a red square", "fox"]
-
-
-def stock_latents(pipe: Any, prompts: list[str], seeds: list[int], steps: int, size: tuple[int, int]) -> Any:
-    packed = pipe(
-        prompts,
-        height=size[0],
-        width=size[1],
-        num_inference_steps=steps,
-        guidance_scale=3.5,
-        max_sequence_length=8,
-        generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
-        output_type="latent",
-    ).images
-    return pipe._unpack_latents(packed, *size, pipe.vae_scale_factor)
 
 
 @pytest.mark.parametrize("guidance_embeds", [True, False])
