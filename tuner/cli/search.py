@@ -1,0 +1,150 @@
+"""``tuner search``: finds schedules that fit a budget."""
+
+from __future__ import annotations
+
+import re
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tuner.cli._common import json_option, out_option, print_json, size_option
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+    from studies import Progress, StudyResult
+
+_EXAMPLES = """\b
+Examples:
+  tuner search --model tiny --budget 3x
+  tuner search --model flux --budget 40% --trials 200 --prompts mine.txt
+  tuner search --model ./my-flux --budget 1200T --objectives clip,image_reward
+  tuner search --model flux --budget 3x --workers 16 --gpus-per-worker 0.5 --ray-address auto
+  tuner search --model tiny --budget 3x --resume          continue what was interrupted
+
+\b
+Budgets, per image:
+  3x      a third of the baseline's TFLOPs       40%   of the baseline's TFLOPs
+  1200T   TFLOPs                                 16nfe network forward passes
+"""
+_SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+class _DurationType(click.ParamType[float]):
+    """A length of time: ``90s``, ``30m``, ``2h`` or seconds."""
+
+    name = "T"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", str(value).strip().lower())
+        if not found or float(found[1]) == 0:
+            self.fail(f"{value!r} is no length of time; write 90s, 30m, 2h or seconds, more than 0.", param, ctx)
+        return float(found[1]) * _SECONDS[found[2]]
+
+
+@click.command(help="Searches schedules that fit a compute budget.\n\n" + _EXAMPLES)
+@click.option("--model", required=True, help="Short name, hub id or local folder.")
+@click.option("--budget", required=True, help="What one image may cost: 3x, 40%, 1200T or 16nfe.")
+@click.option("-n", "--trials", default=40, show_default=True, help="Schedules to propose, beyond the references.")
+@click.option("--time-limit", type=_DurationType(), help="Propose nothing new after this long, e.g. 30m.")
+@click.option("--prompts", metavar="FILE", help="One prompt per line; half are held out. Default: a shipped set.")
+@click.option(
+    "--search-prompts", default=32, show_default=True, help="At most this many prompts score a schedule."
+)
+@click.option("--held-out-prompts", default=64, show_default=True, help="At most this many others score the pick.")
+@click.option(
+    "--objectives", default="clip,image_reward", show_default=True, help="NAME or NAME:WEIGHTS, with commas."
+)
+@click.option("--space", default="free", show_default=True, help="Search space.")
+@size_option
+@click.option("--pick", default="knee", show_default=True, help="Winner: knee, cheapest or best:OBJECTIVE.")
+@click.option("--study", metavar="NAME", help="Name of the study; by default MODEL-BUDGET.")
+@click.option("--resume", is_flag=True, help="Continue the study of this name.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the proposals and of the noise.")
+@click.option("--workers", type=int, help="Worker processes; by default one per GPU, or per CPU core.")
+@click.option("--gpus-per-worker", type=float, metavar="F", help="GPUs of each worker; may be a fraction.")
+@click.option("--ray-address", metavar="A", help="Ray cluster to join; by default one is started here.")
+@click.option("--storage", metavar="URL", help="Optuna storage; by default a journal in the study's folder.")
+@click.option("--tracking-uri", metavar="URI", help="MLflow server; by default a database in DIR.")
+@out_option
+@json_option
+def command(as_json: bool, resume: bool, objectives: str, **options: Any) -> None:
+    """Runs the search with progress on stderr, and prints the front on stdout."""
+    from studies import SearchSettings, search
+
+    names = tuple(name.strip() for name in objectives.split(",") if name.strip())
+    settings = SearchSettings(objectives=names, **options)
+    with _Display() as display:
+        try:
+            result = search(settings, on_progress=display.show, resume=resume)
+        except KeyboardInterrupt:
+            click.echo(f"study {settings.name!r} is saved; continue it with --resume", err=True)
+            raise
+    if as_json:
+        print_json(result.model_dump(mode="json"))
+    else:
+        _print_result(result)
+
+
+def _print_result(result: StudyResult) -> None:
+    from rich.console import Console
+
+    from studies.report import front_table
+
+    Console().print(front_table(result))
+    unseen = ", ".join(
+        f"{name} {score.mean:.4g} ({score.delta:+.3g} [{score.ci95[0]:+.3g}, {score.ci95[1]:+.3g}])"
+        for name, score in result.pick.held_out.items()
+    )
+    click.echo(
+        f"pick: trial {result.pick.trial}, {result.pick.speedup:.2f}x fewer TFLOPs than the baseline; on prompts "
+        f"that the search never saw: {unseen}\npreset: {result.preset}"
+    )
+
+
+class _Display:
+    """A progress bar on stderr, or one line per phase where stderr is no terminal."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[details]}"),
+            console=Console(stderr=True),
+        )
+        self._task: TaskID | None = None
+        self._phase = ""
+
+    def __enter__(self) -> _Display:
+        if self._bar.console.is_terminal:
+            self._bar.start()
+            self._task = self._bar.add_task("starting", total=None, details="")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def show(self, progress: Progress) -> None:
+        """Shows where the search is."""
+        best = ", ".join(f"{name} {value:.4g}" for name, value in progress.best.items())
+        left = "" if progress.left_s is None else f", {progress.left_s:.0f} s left"
+        details = f"{progress.tflops_spent:.4g} TFLOPs spent{left}" + (f", best {best}" if best else "")
+        if self._task is not None:
+            self._bar.update(
+                self._task,
+                description=progress.phase,
+                completed=progress.trials_done,
+                total=progress.trials_total,
+                details=details,
+            )
+        elif progress.phase != self._phase:
+            click.echo(f"{progress.phase}: {progress.trials_done}/{progress.trials_total}, {details}", err=True)
+        self._phase = progress.phase

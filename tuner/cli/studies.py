@@ -1,0 +1,40 @@
+"""``tuner studies``: what is in the folder of studies."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from tuner.cli._common import json_option, out_option, print_json, print_table
+
+
+@click.command(help="Lists the studies in DIR, finished and unfinished.")
+@out_option
+@json_option
+def command(out: str, as_json: bool) -> None:
+    """Lists name, model, budget and state, and the pick of those that are finished."""
+    from studies import list_studies
+
+    rows: list[dict[str, Any]] = []
+    for study in list_studies(out):
+        settings = study.settings
+        row: dict[str, Any] = {
+            "study": study.name,
+            "model": settings.model,
+            "budget": settings.budget,
+            "state": study.state,
+            "trials": None,
+            "speedup": None,
+        }
+        if study.state == "finished":
+            result = study.result()
+            row |= {"trials": result.trials, "speedup": result.pick.speedup}
+        rows.append(row)
+    if as_json:
+        print_json(rows)
+    elif rows:
+        columns = list(rows[0])
+        print_table(columns, [["" if row[column] is None else row[column] for column in columns] for row in rows])
+    else:
+        click.echo(f"no studies in {out}", err=True)
