@@ -12,15 +12,17 @@ import pkgutil
 from importlib.metadata import EntryPoint, entry_points
 from typing import Protocol, cast
 
-from objectives.base import Objective
+from objectives.base import Direction, Objective
 from tuner.errors import UserError, unknown_name
 
-__all__ = ["Objective", "available", "load", "parse"]
+__all__ = ["Objective", "available", "direction", "load", "parse"]
 
 _ENTRY_POINT_GROUP = "tuner.objectives"
 
 
 class _ObjectiveClass(Protocol):
+    direction: Direction
+
     def __call__(self, weights: str | None, device: str) -> Objective: ...
 
 
@@ -67,12 +69,25 @@ def load(spec: str, device: str = "cpu") -> Objective:
         UserError: If the name is unknown or its weights cannot be loaded.
     """
     name, weights = parse(spec)
+    return _class(name)(weights, device)
+
+
+def direction(spec: str) -> Direction:
+    """Says which way an objective improves, without loading its weights.
+
+    Raises:
+        UserError: If the name is unknown.
+    """
+    return _class(parse(spec)[0]).direction
+
+
+def _class(name: str) -> _ObjectiveClass:
     if name in _files():
         module = importlib.import_module(f"{__name__}.{name}")
-        loaded: object = getattr(module, _class_name(name))
+        found: object = getattr(module, _class_name(name))
     else:
-        loaded = _entry_points()[name].load()
-    return cast(_ObjectiveClass, loaded)(weights, device)
+        found = _entry_points()[name].load()
+    return cast(_ObjectiveClass, found)
 
 
 def _files() -> list[str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tuner import presets
 from tuner.errors import UserError
+from tuner.invariance import batch_invariant, decode_each
 from tuner.models import FlowModel, wrap
 from tuner.presets import Preset
 from tuner.sampling import StepCallback, sample
@@ -38,6 +39,8 @@ def generate(
 
     ``tuner.generate(pipe, "a red fox", preset="flux-3x.yaml").images[0]``
 
+    On a CPU an image depends on its own prompt and seed alone, bit by bit, not on how many are drawn at once.
+
     Args:
         pipe: A loaded diffusers pipeline of a known family (it is not changed), or a `FlowModel`.
         prompt: One prompt, or one per image.
@@ -63,5 +66,6 @@ def generate(
             f"Got {len(seeds)} seeds for {len(prompts)} prompts; give one seed per prompt, or one number."
         )
     size = (height or default[0], width or default[1])
-    latents = sample(model, schedule, model.encode(prompts), seeds, size, on_step)
-    return Generation(images=model.decode(latents))
+    with batch_invariant():
+        latents = sample(model, schedule, model.encode(prompts), seeds, size, on_step)
+        return Generation(images=decode_each(model, latents))

@@ -1,0 +1,139 @@
+"""One unit of work, a schedule on a chunk of prompts, and what does it: a model and objectives, loaded once."""
+
+from __future__ import annotations
+
+import functools
+import io
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from tuner.invariance import batch_invariant, decode_each
+from tuner.models import Conditioning, FlowModel, Size
+from tuner.sampling import sample
+from tuner.schedule import Schedule
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from objectives import Objective
+
+_CACHED_CHUNKS = 64  # text embeddings kept; a study has a dozen chunks of prompts
+
+
+@dataclass(frozen=True)
+class Task:
+    """A schedule to run on a chunk of prompts.
+
+    Attributes:
+        schedule: What to run.
+        prompts: The chunk, drawn as one batch.
+        seeds: Noise seed of each prompt.
+        size: Output (height, width) in pixels.
+        keep_images: Whether the images come back with the scores.
+    """
+
+    schedule: Schedule
+    prompts: tuple[str, ...]
+    seeds: tuple[int, ...]
+    size: Size
+    keep_images: bool = False
+
+    @property
+    def key(self) -> tuple[str, tuple[str, ...], tuple[int, ...], Size]:
+        """Equal for two tasks exactly when they give the same scores."""
+        return self.schedule.content_hash, self.prompts, self.seeds, self.size
+
+
+@dataclass(frozen=True)
+class ChunkResult:
+    """What a finished task found.
+
+    Attributes:
+        scores: For each objective, one score per prompt of the chunk.
+        seconds: Time spent in ``sampling``, ``decoding`` and ``scoring``.
+        images: PNG files, one per prompt, if the task asked for them.
+    """
+
+    scores: Mapping[str, Sequence[float]]
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    images: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a task has no result. It is the schedule's failure, not the study's."""
+
+    reason: str
+
+
+class Evaluator:
+    """Draws and scores; plain Python that knows nothing of workers.
+
+    Args:
+        model: The model to sample from.
+        objectives: What scores the images; their names differ.
+    """
+
+    def __init__(self, model: FlowModel, objectives: Sequence[Objective]):
+        self._model = model
+        self._objectives = list(objectives)
+        self._encode = functools.lru_cache(_CACHED_CHUNKS)(self._encode_chunk)
+
+    @classmethod
+    def load(cls, model: str, objectives: Sequence[str]) -> Evaluator:
+        """Loads the weights of a model and of objectives, on the first GPU or else the CPU.
+
+        Args:
+            model: Short name, folder or hub id.
+            objectives: ``name:weights`` of each.
+
+        Raises:
+            UserError: If any weights cannot be loaded.
+        """
+        import torch
+
+        from objectives import load
+        from tuner.models import blueprint
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        return cls(blueprint(model).load(device), [load(spec, device) for spec in objectives])
+
+    def evaluate(self, task: Task) -> ChunkResult | Failure:
+        """Runs a task. Equal tasks give equal scores, on a CPU bit by bit."""
+        start = time.perf_counter()
+        with batch_invariant():
+            latents = sample(self._model, task.schedule, self._encode(task.prompts), task.seeds, task.size)
+            if not bool(latents.isfinite().all()):
+                return Failure("the latents are not finite (NaN or infinity).")
+            sampled = time.perf_counter()
+            images = decode_each(self._model, latents)
+        decoded = time.perf_counter()
+        for image, prompt in zip(images, task.prompts, strict=True):
+            if _is_blank(image):
+                return Failure(f"the image for {prompt!r} is all one colour.")
+        scores = {objective.name: objective.score(images, task.prompts) for objective in self._objectives}
+        for name, of_prompts in scores.items():
+            if not all(math.isfinite(score) for score in of_prompts):
+                return Failure(f"objective {name!r} gave a score that is not finite: {of_prompts}.")
+        seconds = {
+            "sampling": sampled - start,
+            "decoding": decoded - sampled,
+            "scoring": time.perf_counter() - decoded,
+        }
+        return ChunkResult(scores, seconds, tuple(_png(image) for image in images) if task.keep_images else ())
+
+    def _encode_chunk(self, prompts: tuple[str, ...]) -> Conditioning:
+        return self._model.encode(prompts)
+
+
+def _is_blank(image: Image) -> bool:
+    return image.convert("RGB").getcolors(maxcolors=1) is not None
+
+
+def _png(image: Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    return buffer.getvalue()

@@ -1,0 +1,107 @@
+"""What a study has evaluated and what is on its way: between the loop, the disk and the workers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from studies.evaluation import Failure, Task
+
+if TYPE_CHECKING:
+    from studies.executors import Executor
+    from studies.plan import Plan
+    from studies.scores import ScoreLog
+    from studies.store import StudyFolder
+
+
+class Evaluations:
+    """Runs tasks that have no outcome yet, keeps what comes back, and counts what it cost.
+
+    Args:
+        plan: The search.
+        folder: Where images are kept.
+        scores: Where scores are kept.
+        start_workers: Makes the executor; called when the first task has to run.
+    """
+
+    def __init__(self, plan: Plan, folder: StudyFolder, scores: ScoreLog, start_workers: Callable[[], Executor]):
+        self._plan = plan
+        self._folder = folder
+        self._scores = scores
+        self._start_workers = start_workers
+        self._executor: Executor | None = None
+        self._running: set[Any] = set()
+        self._earlier_s = scores.elapsed_s
+        self._earlier_tflops = scores.tflops
+        self._started = time.monotonic()
+        self._first_task: float | None = None
+
+    @property
+    def tflops_spent(self) -> float:
+        """Denoiser TFLOPs of the study so far, earlier sittings included."""
+        return self._scores.tflops
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds spent on the study so far, earlier sittings included."""
+        return self._earlier_s + time.monotonic() - self._started
+
+    @property
+    def tflops_per_second(self) -> float | None:
+        """Throughput of all workers in this sitting; None before anything has come back."""
+        tflops = self._scores.tflops - self._earlier_tflops
+        if self._first_task is None or not tflops:
+            return None
+        return tflops / max(time.monotonic() - self._first_task, 1e-6)
+
+    @property
+    def working(self) -> bool:
+        """Whether any task is on its way."""
+        return bool(self._running)
+
+    def request(self, tasks: Sequence[Task]) -> None:
+        """Sends those tasks to the workers that have not been run and are not on their way."""
+        for task in tasks:
+            if task.key in self._running or self._scores.get(task) is not None:
+                continue
+            if self._executor is None:
+                self._executor = self._start_workers()
+                self._first_task = time.monotonic()
+            self._executor.submit(task)
+            self._running.add(task.key)
+
+    def wait(self) -> None:
+        """Waits for any task to come back and writes what it found to the disk."""
+        if self._executor is None:
+            raise RuntimeError("there is nothing to wait for.")
+        task, outcome = self._executor.next()
+        if not isinstance(outcome, Failure) and outcome.images:
+            self._folder.write_images(task.schedule.content_hash, outcome.images)
+        tflops = self._plan.price(task.schedule).tflops * len(task.prompts)
+        self._scores.put(task, outcome, tflops, self.elapsed_s)
+        self._running.discard(task.key)
+
+    def outcome(self, tasks: Sequence[Task]) -> dict[str, list[float]] | Failure | None:
+        """Returns the scores by objective, in the order of the prompts, or why there are none.
+
+        None while any of the tasks is missing; a failure is known as soon as one task has failed.
+        """
+        results = [self._scores.get(task) for task in tasks]
+        scores: dict[str, list[float]] = {name: [] for name in self._plan.directions}
+        missing = False
+        for result in results:
+            if isinstance(result, Failure):
+                return result
+            if result is None:
+                missing = True
+                continue
+            for name, values in result.scores.items():
+                scores[name] += values
+        return None if missing else scores
+
+    def close(self) -> None:
+        """Stops the workers, if any were started."""
+        if self._executor is not None:
+            self._executor.close()
+            self._executor = None

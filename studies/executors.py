@@ -1,0 +1,60 @@
+"""Who runs the tasks of a study: this process."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+if TYPE_CHECKING:
+    from studies.evaluation import ChunkResult, Evaluator, Failure, Task
+
+Load: TypeAlias = "Callable[[], Evaluator]"
+"""Makes the evaluator of a worker, in the worker's own process."""
+
+
+class Executor(Protocol):
+    """Runs tasks in any order and hands back their outcomes."""
+
+    def submit(self, task: Task) -> None:
+        """Adds a task; tasks start in the order of submission."""
+
+    def next(self) -> tuple[Task, ChunkResult | Failure]:
+        """Waits until any submitted task is over.
+
+        Raises:
+            UserError: If no worker can be started because its weights cannot be loaded.
+        """
+        ...
+
+    def close(self) -> None:
+        """Stops what runs and frees every worker; may be called twice."""
+
+
+class LocalExecutor:
+    """Runs tasks one after another in the calling process; the evaluator is made when the first one runs.
+
+    Args:
+        load: Makes the evaluator.
+    """
+
+    def __init__(self, load: Load):
+        self._load = load
+        self._evaluator: Evaluator | None = None
+        self._tasks: deque[Task] = deque()
+
+    def submit(self, task: Task) -> None:
+        """See `Executor.submit`."""
+        self._tasks.append(task)
+
+    def next(self) -> tuple[Task, ChunkResult | Failure]:
+        """See `Executor.next`."""
+        if self._evaluator is None:
+            self._evaluator = self._load()
+        task = self._tasks.popleft()
+        return task, self._evaluator.evaluate(task)
+
+    def close(self) -> None:
+        """See `Executor.close`."""
+        self._tasks.clear()
+        self._evaluator = None
