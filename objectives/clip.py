@@ -14,7 +14,7 @@ from tuner.errors import UserError, unknown_name
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-# The model that torchmetrics' and most papers' "CLIP score" on text-to-image models means.
+# torchmetrics' default, and so what most papers mean by "CLIP score" that name no model.
 DEFAULT_WEIGHTS = "ViT-L-14/openai"
 TINY_FOLDER = Path(__file__).parent / "tiny" / "weights" / "clip"
 
@@ -23,8 +23,9 @@ class Clip:
     """100 times the cosine of the image's and the prompt's CLIP embeddings.
 
     This is ``100 * cos(E_image, E_prompt)`` in [-100, 100], without the clamp at zero. CLIP-S of Hessel et
-    al. 2021 (arXiv 2104.08718, Eq. 1) is ``2.5 * max(cos, 0)``: divide by 40 and clamp to get it. The
-    prompt is used as it is, without their prefix "A photo depicts".
+    al. 2021 (arXiv 2104.08718, Eq. 1) is ``2.5 * max(cos, 0)``: divide by 40 and clamp to get it;
+    torchmetrics' is ``max(100 cos, 0)``. The prompt is used as it is, without the prefix "A photo depicts"
+    that Hessel et al. add.
 
     Prompts longer than the model's context (77 tokens for OpenAI's models) are cut; a warning says so
     once.

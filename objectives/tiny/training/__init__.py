@@ -1,1 +1,1 @@
-"""How the embedded scorers were made: ``python -m objectives.tiny.training {clip,reward,samples,tune}``."""
+"""How the embedded scorers were made: ``python -m objectives.tiny.training {clip,reward,tune}``."""
