@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from studies.export import preset_of
     from studies.progress import Progress
     from studies.results import Candidate, StudyResult
-    from studies.search import search
+    from studies.engine import search
     from studies.settings import SearchSettings
     from studies.store import StudyFolder, list_studies, open_study
     from studies.tracking import log_study
@@ -37,7 +37,7 @@ _HOMES = {
     "log_study": "studies.tracking",
     "open_study": "studies.store",
     "preset_of": "studies.export",
-    "search": "studies.search",
+    "search": "studies.engine",
 }
 
 
