@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import optuna
 
 from search_spaces.base import ROUNDING, Budget
 from tuner.flops import tflops_per_call
-from tuner.schedule import RESAMPLE_MODES, Schedule, Stage
+from tuner.schedule import RESAMPLE_MODES, Resample, Schedule, Stage
 from tuner.sigmas import partial_sigmas, shift_sigma, start_and_shift
 
 if TYPE_CHECKING:
@@ -29,17 +29,17 @@ _SHIFT_DECIMALS = 9  # what is rounded here can be read back from the sigmas exa
 class Free:
     """Schedules of one to five stages, solved by Euler's rule, every stage ending at sigma 0.
 
-    ============  =======================================================================================
-    ``stages``    how many, 1 to 5, as far as one step of each is affordable
-    ``spend``     the part of the budget to spend, from one full-size step to all of it
-    ``K.scale``   size of stage K, on the finest even grid of scales whose sizes differ; the last has 1
-    ``K.share``   of what stages 1 to K spend together, the part that stage K spends (K >= 2)
-    ``K.start``   sigma to which the resized result of stage K - 1 is renoised (K >= 2)
-    ``K.shift``   shift of the stage's uniform grid, log scale; left out for a single step
-    ``K.resample``  how the previous result is resized; left out where the size stays
-    ============  =======================================================================================
+    =================== ===============================================================================
+    ``stages``          how many, 1 to 5, as far as one step of each is affordable
+    ``spend``           the part of the budget to spend, from one full-size step to all of it
+    ``stageK.scale``    on the finest even grid of scales whose sizes differ; 1 for the last stage
+    ``stageK.share``    of what stages 1 to K spend together, the part that stage K spends; K >= 2
+    ``stageK.start``    sigma to which the resized result of stage K - 1 is renoised; K >= 2
+    ``stageK.shift``    shift of the stage's uniform grid, log scale; not for a single step
+    ``stageK.resample`` how the result of stage K - 1 is resized; not where the size stays
+    =================== ===============================================================================
 
-    with ``stageK`` for ``K``. Shares are counted from the end so that the dear last stage is one parameter.
+    Shares are counted from the end because the last stage is the dear one: its part is one parameter.
 
     Steps are what a stage's part buys at the exact price of a call of its size (of any size, under a limit of
     network calls), rounded to the nearest whole number, at least 1, and at most the steps of the model's
@@ -57,10 +57,17 @@ class Free:
 
     def suggest(self, trial: BaseTrial, budget: Budget) -> Schedule:
         """Asks for stages, scales and compute, which give the steps, and then for the noise levels."""
+        stages: list[Stage] = []
+        for number, (scale, steps) in self._suggest_sizes_and_steps(trial, budget).items():
+            stages.append(_suggest_stage(trial, number, scale, steps, stages[-1].scale if stages else None))
+        return Schedule(stages=tuple(stages))
+
+    def _suggest_sizes_and_steps(self, trial: BaseTrial, budget: Budget) -> dict[int, tuple[float, int]]:
+        """Returns scale and steps by stage number; the numbers of stages left out are missing."""
         prices, limit = self._prices(budget)
         affordable = 1 + int((limit - prices[1.0]) / min(prices.values()))
         count = trial.suggest_int("stages", 1, min(_MOST_STAGES, affordable))
-        low, step = self._scales[0], 1 - self._scales[-2] if len(self._scales) > 1 else None
+        low, step = self._scales[0], (1 - self._scales[-2] if len(self._scales) > 1 else None)
         scales = [trial.suggest_float(f"stage{k}.scale", low, 1.0, step=step) for k in range(1, count)] + [1.0]
         spend = trial.suggest_float("spend", min(1.0, prices[1.0] / limit), 1.0)
         shares = [trial.suggest_float(f"stage{k}.share", 0.0, 1.0) for k in range(2, count + 1)]
@@ -69,21 +76,14 @@ class Free:
             del costs[0]
         first = count - len(costs)
         steps = _steps(costs, shares[first:], spend * limit, limit, self._most_steps)
-        stages = []
-        for index, n in enumerate(steps, start=first):
-            name, same_size = f"stage{index + 1}", index == first or scales[index] == scales[index - 1]
-            start = 1.0 if index == first else trial.suggest_float(f"{name}.start", *_START)
-            shift = trial.suggest_float(f"{name}.shift", *_SHIFT, log=True) if n > 1 else 1.0
-            resample: Any = (
-                {} if same_size else {"resample": trial.suggest_categorical(f"{name}.resample", RESAMPLE_MODES)}
-            )
-            stages.append(Stage(scale=scales[index], sigmas=_sigmas(n, start, shift), **resample))
-        return Schedule(stages=tuple(stages))
+        return dict(enumerate(zip(scales[first:], steps, strict=True), start=first + 1))
 
     def params_of(self, schedule: Schedule) -> dict[str, Any]:
         """Reads the parameters off the stages, and makes sure that they give the schedule back."""
         prices, limit = self._prices(self._budget)
-        params: dict[str, Any] = {"stages": len(schedule.stages)}
+        params: dict[str, Any] = {
+            "stages": _within((1, _MOST_STAGES), len(schedule.stages), "the number of stages")
+        }
         spent = 0.0
         for k, stage in enumerate(schedule.stages, start=1):
             if stage.scale not in prices:
@@ -140,6 +140,18 @@ def _steps(prices: Sequence[float], shares: Sequence[float], spend: float, limit
         spent = [n * price if n > 1 else 0.0 for n, price in zip(steps, prices, strict=True)]
         steps[spent.index(max(spent))] -= 1
     return steps
+
+
+def _suggest_stage(trial: BaseTrial, number: int, scale: float, steps: int, scale_before: float | None) -> Stage:
+    """Asks for what is left to choose in a stage whose size and steps are known."""
+    name = f"stage{number}"
+    start = 1.0 if scale_before is None else trial.suggest_float(f"{name}.start", *_START)
+    shift = trial.suggest_float(f"{name}.shift", *_SHIFT, log=True) if steps > 1 else 1.0
+    sigmas = _sigmas(steps, start, shift)
+    if scale_before in (None, scale):
+        return Stage(scale=scale, sigmas=sigmas)
+    resample = cast(Resample, trial.suggest_categorical(f"{name}.resample", RESAMPLE_MODES))
+    return Stage(scale=scale, sigmas=sigmas, resample=resample)
 
 
 def _sigmas(steps: int, start: float, shift: float) -> tuple[float, ...]:

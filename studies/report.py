@@ -29,7 +29,8 @@ def front_table(result: StudyResult) -> Table:
     header, rows = _cells(result, result.front)
     table = Table(title=f"Pareto front of {result.study}: {result.trials} trials on {result.model}")
     for index, column in enumerate(header):
-        table.add_column(column, justify="left" if index in (0, 1) else "right", no_wrap=index > 1)
+        numeric = column in ("TFLOPs", "speedup", "NFE")
+        table.add_column(column, justify="left" if index < 2 else "right", no_wrap=numeric, overflow="fold")
     for candidate, row in zip(result.front, rows, strict=True):
         table.add_row(*row, style="bold" if candidate.trial == result.pick.trial else None)
     return table

@@ -12,8 +12,11 @@ from tuner.presets import Score
 def paired_score(scores: Sequence[float], baseline: Sequence[float], seed: int = 0) -> Score:
     """Summarises per-prompt scores against the baseline's on the same prompts and the same noise.
 
-    The interval is the percentile bootstrap over prompts of the mean difference (Efron and Tibshirani, An
-    Introduction to the Bootstrap, chapter 13).
+    The interval is the expanded percentile bootstrap over prompts of the mean difference: the plain percentile
+    interval is too narrow for few prompts, as a normal interval is that divides by n and ignores Student's t,
+    so its level is raised by what makes up for both (Hesterberg, arXiv 1411.5279, "expanded
+    percentile"). Under normal differences it covers the truth 95 times in 100 from eight prompts on, 87 times
+    with four and 51 times with two: resampling cannot see what was never drawn.
 
     Args:
         scores: One score per prompt.
@@ -35,9 +38,15 @@ def paired_score(scores: Sequence[float], baseline: Sequence[float], seed: int =
 
 
 def _interval(differences: np.ndarray, seed: int) -> tuple[float, float]:
-    from scipy.stats import bootstrap
+    from scipy.stats import bootstrap, norm, t
 
+    n = len(differences)
+    tail = norm.cdf(np.sqrt(n / (n - 1)) * t.ppf(0.025, n - 1))
     interval = bootstrap(
-        (differences,), np.mean, method="percentile", rng=np.random.default_rng(seed)
+        (differences,),
+        np.mean,
+        method="percentile",
+        confidence_level=1 - 2 * tail,
+        rng=np.random.default_rng(seed),
     ).confidence_interval
     return float(interval.low), float(interval.high)

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from objectives.base import Direction
+from studies.pareto import front, knee, pick
+from studies.results import Candidate
+from tuner.errors import UserError
+from tuner.presets import Score
+from tuner.schedule import Schedule, Stage
+
+UP: dict[str, Direction] = {"clip": "maximize"}
+MIXED: dict[str, Direction] = {"clip": "maximize", "fid": "minimize"}
+_ANY = Schedule(stages=(Stage(sigmas=(1, 0)),))
+
+
+def candidate(trial: int, tflops: float, *means: float, names: Sequence[str] = ("clip", "fid")) -> Candidate:
+    scores = {
+        name: Score(mean=mean, delta=mean, ci95=(mean, mean)) for name, mean in zip(names, means, strict=False)
+    }
+    return Candidate(
+        trial=trial, label="search", tflops=tflops, speedup=1 / tflops, nfe=1, scores=scores, schedule=_ANY
+    )
+
+
+small = st.integers(1, 4).map(float)
+values = st.lists(st.tuples(small, small, small), min_size=1, max_size=12)
+
+
+def dominates(a: Sequence[float], b: Sequence[float]) -> bool:
+    """By the definition, for (TFLOPs, clip, fid)."""
+    no_worse = a[0] <= b[0] and a[1] >= b[1] and a[2] <= b[2]
+    return no_worse and tuple(a) != tuple(b)
+
+
+@given(rows=values)
+def test_the_front_is_what_brute_force_finds(rows: list[tuple[float, float, float]]) -> None:
+    found = front([candidate(i, *row) for i, row in enumerate(rows)], MIXED)
+    expected = {row for row in rows if not any(dominates(other, row) for other in rows)}
+    vectors = [(c.tflops, c.scores["clip"].mean, c.scores["fid"].mean) for c in found]
+    assert len(vectors) == len(expected)
+    assert set(vectors) == expected
+    assert [c.trial for c in found] == [rows.index(vector) for vector in vectors], "the earliest of equals"
+    assert [c.tflops for c in found] == sorted(c.tflops for c in found)
+
+
+@given(rows=values, spec=st.sampled_from(["knee", "cheapest", "best:clip", "best:fid"]), data=st.data())
+def test_every_pick_lies_on_the_front_in_any_order(
+    rows: list[tuple[float, float, float]], spec: str, data: st.DataObject
+) -> None:
+    candidates = [candidate(i, *row) for i, row in enumerate(rows)]
+    chosen = pick(candidates, spec, MIXED)
+    assert chosen in front(candidates, MIXED)
+    assert pick(data.draw(st.permutations(candidates)), spec, MIXED) == chosen
+
+
+@given(rows=values, factor=st.sampled_from([0.25, 4.0]), offset=st.integers(-8, 8))
+def test_the_knee_does_not_depend_on_units(
+    rows: list[tuple[float, float, float]], factor: float, offset: int
+) -> None:
+    plain = [candidate(i, *row) for i, row in enumerate(rows)]
+    scaled = [candidate(i, row[0] * 8, factor * row[1] + offset, row[2]) for i, row in enumerate(rows)]
+    assert knee(plain, MIXED).trial == knee(scaled, MIXED).trial
+
+
+def test_the_knee_of_a_square_root_is_at_a_quarter() -> None:
+    # sqrt(c) - c is largest where 1 / (2 sqrt(c)) = 1.
+    costs = np.arange(1, 101) / 100
+    curve = [candidate(i, 0.01 + cost, math.sqrt(cost) - math.sqrt(0.01)) for i, cost in enumerate(costs)]
+    exact = [candidate(i, cost, math.sqrt(cost)) for i, cost in enumerate(np.arange(0.0, 1.01, 0.01) + 1e-12)]
+    assert knee(exact, UP).tflops == pytest.approx(0.25)
+    # On [0.01, 1] the chord has slope 0.9 / 0.99, so the knee is at (0.99 / 1.8)^2 = 0.3025.
+    assert knee(curve, UP).tflops - 0.01 == pytest.approx(0.30)
+
+
+def test_the_knee_weighs_objectives_alike() -> None:
+    members = [candidate(0, 1, 0, 10), candidate(1, 2, 9, 10), candidate(2, 3, 9, 1), candidate(3, 11, 10, 0)]
+    assert knee(members, MIXED).trial == 2
+
+
+def test_dearer_members_of_less_quality_do_not_move_the_knee() -> None:
+    members = [candidate(0, 1, 0.0, 5), candidate(1, 2, 0.9, 1), candidate(2, 3, 1.0, 0)]
+    specialist = candidate(3, 50, 1.05, 4)  # on the front for its clip alone, and worse on average
+    assert specialist in front([*members, specialist], MIXED)
+    assert knee([*members, specialist], MIXED).trial == 1
+
+
+@pytest.mark.parametrize("rows", [[(1, 0)], [(1, 0), (2, 1)], [(1, 0), (2, 1), (3, 2)], [(2, 5), (2, 5)]])
+def test_the_knee_of_a_straight_front_is_its_cheapest(rows: list[tuple[float, float]]) -> None:
+    assert knee([candidate(i, *row) for i, row in enumerate(rows)], UP).trial == 0
+
+
+MEMBERS = [
+    candidate(0, 1, 0.0, 5),
+    candidate(1, 2, 0.9, 1),
+    candidate(2, 3, 1.0, 0),
+    candidate(7, 4, 1.0, 0),  # dominated, but a trial that may be asked for
+]
+
+
+@pytest.mark.parametrize(
+    ("spec", "trial"), [("cheapest", 0), ("knee", 1), ("best:clip", 2), ("best:fid", 2), ("trial:7", 7)]
+)
+def test_picks(spec: str, trial: int) -> None:
+    assert pick(MEMBERS, spec, MIXED).trial == trial
+
+
+@pytest.mark.parametrize(
+    ("spec", "why"),
+    [
+        ("kne", r"Unknown pick 'kne'\. Did you mean 'knee'\?.*best:clip, best:fid, cheapest, knee, trial:N"),
+        ("best:clop", r"Unknown objective 'clop'\. Did you mean 'clip'\?"),
+        ("best:", "Unknown pick"),
+        ("best", "Unknown pick"),
+        ("trial:", "Unknown pick"),
+        ("", "Unknown pick"),
+        ("trial:3", r"Trial '3' cannot be picked.*the front's are 0, 1, 2\."),
+        ("trial:two", "Trial 'two' cannot be picked"),
+    ],
+)
+def test_other_picks_are_refused(spec: str, why: str) -> None:
+    with pytest.raises(UserError, match=why):
+        pick(MEMBERS, spec, MIXED)

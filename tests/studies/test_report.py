@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from studies.figures import contact_sheet, front_figure
+from studies.report import front_table, markdown, write_report
+from studies.results import StudyResult
+from tests.studies.example import study
+from tuner.errors import UserError
+
+GOLDEN = Path(__file__).parent / "golden_report.md"
+
+
+def test_the_markdown_is_the_golden_file() -> None:
+    assert markdown(study()) == GOLDEN.read_text(encoding="utf-8")
+
+
+def test_the_terminal_table_has_a_row_for_every_member_of_the_front() -> None:
+    result = study()
+    text = io.StringIO()
+    Console(file=text, width=200).print(front_table(result))
+    for member in result.front:
+        assert f"{member.speedup:.2f}x" in text.getvalue()
+    assert text.getvalue().count("(pick)") == 1
+    assert "plain-8" in text.getvalue()
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_a_narrow_terminal_cuts_nothing(width: int) -> None:
+    text = io.StringIO()
+    Console(file=text, width=width).print(front_table(study()))
+    assert "\u2026" not in text.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("suffix", "start"), [(".png", b"\x89PNG"), (".svg", b"<?xml"), (".pdf", b"%PDF"), (".PNG", b"\x89PNG")]
+)
+def test_pictures_are_written_by_suffix(tmp_path: Path, suffix: str, start: bytes) -> None:
+    path = write_report(study(), tmp_path / "new folder" / f"front{suffix}")
+    assert path.read_bytes().startswith(start)
+
+
+def test_json_and_markdown_are_written_by_suffix(tmp_path: Path) -> None:
+    result = study()
+    text = write_report(result, tmp_path / "front.json").read_text()
+    assert StudyResult.model_validate_json(text) == result
+    assert write_report(result, str(tmp_path / "front.md")).read_text(encoding="utf-8") == markdown(result)
+
+
+@pytest.mark.parametrize("name", ["front.xlsx", "front", ".png.", "front.jpg"])
+def test_other_suffixes_are_refused_before_anything_is_written(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match=r"end its name in one of \.md, \.json, \.png, \.svg, \.pdf"):
+        write_report(study(), tmp_path / "sub" / name)
+    assert not (tmp_path / "sub").exists()
+
+
+def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UserError, match="cannot be written"):
+        write_report(study(), tmp_path / "file" / "front.md")
+
+
+def test_the_picture_shows_every_kind_of_candidate_in_every_panel() -> None:
+    result = study()
+    panels = front_figure(result).axes
+    assert [axes.get_title() for axes in panels] == ["clip", "image_reward"]
+    for axes in panels:
+        labels = axes.get_legend_handles_labels()[1]
+        assert labels == [
+            "baseline",
+            "trials",
+            "plain step reduction",
+            "published presets",
+            "Pareto front",
+            "pick",
+        ]
+        written = {text.get_text() for text in axes.texts}
+        assert {"bottleneck-flux-2x", "bottleneck-flux-3x"} <= written
+        low, high = axes.get_ylim()
+        assert low < 0 < high
+
+
+def test_a_study_of_one_trial_and_no_references_can_be_drawn(tmp_path: Path) -> None:
+    result = study()
+    lone = result.model_copy(update={"front": [result.front[0]], "references": [], "evaluated": [result.front[0]]})
+    assert write_report(lone, tmp_path / "front.png").exists()
+    assert "References" not in markdown(lone)
+
+
+def test_a_contact_sheet_has_a_row_per_schedule_and_a_column_per_prompt() -> None:
+    rows = [("baseline", ["red", "lime"]), ("trial 3\n3.1x", ["blue", "cyan"]), ("short", ["yellow"])]
+    sheet = contact_sheet([(label, [Image.new("RGB", (64, 64), c) for c in colors]) for label, colors in rows])
+    right = [sheet.getpixel((sheet.width - 64, y)) for y in (64, 200)]
+    left = [sheet.getpixel((sheet.width - 200, y)) for y in (64, 200, 330)]
+    assert right == [(0, 255, 0), (0, 255, 255)]
+    assert left == [(255, 0, 0), (0, 0, 255), (255, 255, 0)]
+    assert sheet.getpixel((sheet.width - 64, 330)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize(("size", "cell"), [(64, 128), (100, 100), (1024, 256)])
+def test_small_images_are_enlarged_by_whole_factors_and_large_ones_reduced(size: int, cell: int) -> None:
+    sheet = contact_sheet([("row", [Image.new("RGB", (size, size), "red")])])
+    red = [x for x in range(sheet.width) if sheet.getpixel((x, sheet.height // 2)) == (255, 0, 0)]
+    assert len(red) == cell
+
+
+def test_an_empty_contact_sheet_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one image"):
+        contact_sheet([("row", [])])
