@@ -6,10 +6,10 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from studies.engine import search
     from studies.export import preset_of
     from studies.progress import Progress
     from studies.results import Candidate, StudyResult
-    from studies.engine import search
     from studies.settings import SearchSettings
     from studies.store import StudyFolder, list_studies, open_study
     from studies.tracking import log_study

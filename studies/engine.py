@@ -52,6 +52,9 @@ def search(
         RuntimeError: If the baseline fails, if no trial within the budget succeeds, or if workers keep dying.
         KeyboardInterrupt: On Ctrl-C, after the workers have stopped; the study is saved.
     """
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     plan = make_plan(settings)
     folder = start_study(plan, resume)
     with folder.lock():

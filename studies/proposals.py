@@ -31,7 +31,6 @@ class Proposer:
     def __init__(self, plan: Plan):
         import optuna
 
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._plan = plan
         self._study = optuna.create_study(directions=directions_of(plan))
         self._asked: list[optuna.Trial] = []
@@ -90,7 +89,6 @@ class Proposer:
                 group=True,
                 constant_liar=False,
                 seed=_seed(self._plan.settings.seed, len(self._asked)),
-                warn_independent_sampling=False,
             )
         trial = self._study.ask()
         self._asked.append(trial)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections import deque
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from studies.environment import environment
 from studies.evaluation import ChunkResult, Failure
 from tuner.errors import UserError
 
@@ -166,7 +165,7 @@ def _spawner(load: Load, gpus: float) -> Any:
 
 def _connect(address: str | None, workers: int | None) -> bool:
     """Makes sure that Ray runs; returns whether it is ours to shut down."""
-    with _environment(_ENVIRONMENT if address is None else {}):
+    with environment(_ENVIRONMENT if address is None else {}):
         import ray
 
         if ray.is_initialized():
@@ -200,18 +199,6 @@ def _shares(workers: int | None, gpus_per_worker: float | None) -> tuple[int, fl
             f"cores; at most {fitting} do. Ask for fewer --workers or less --gpus-per-worker."
         )
     return workers or fitting, gpus
-
-
-@contextlib.contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
-    """Sets variables that are not set yet for the processes started inside, and takes them back after."""
-    added = {name: value for name, value in values.items() if name not in os.environ}
-    os.environ.update(added)
-    try:
-        yield
-    finally:
-        for name in added:
-            os.environ.pop(name, None)
 
 
 def _one_line(error: Exception) -> str:

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from studies.results import StudyResult
 from studies.settings import SearchSettings
 from tuner.errors import UserError, unknown_name
+from tuner.schedule import Schedule
 
 if TYPE_CHECKING:
     from objectives.base import Direction
@@ -67,6 +68,11 @@ class StudyFolder:
         """Which way each objective improves, by its plain name."""
         directions: dict[str, Direction] = self._about["directions"]
         return directions
+
+    @property
+    def baseline(self) -> Schedule:
+        """The model's own default sampler, as the study ran it."""
+        return Schedule.model_validate(self._about["baseline"])
 
     @property
     def id(self) -> str:
@@ -196,6 +202,7 @@ def start_study(plan: Plan, resume: bool) -> StudyFolder:
         "settings": settings.model_dump(mode="json"),
         "identity": plan.identity,
         "directions": dict(plan.directions),
+        "baseline": plan.baseline.model_dump(mode="json"),
     }
     prompts = [
         {"prompt": prompt, "seed": plan.image_seeds + index, "set": kind}
