@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ Budgets, per image:
   3x      a third of the baseline's TFLOPs       40%   of the baseline's TFLOPs
   1200T   TFLOPs                                 16nfe network forward passes
 """
+EXIT_FAILURE = 1
 _SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -71,7 +73,8 @@ class _DurationType(click.ParamType[float]):
 @json_option
 def command(as_json: bool, resume: bool, objectives: str, **options: Any) -> None:
     """Runs the search with progress on stderr, and prints the front on stdout."""
-    from studies import SearchSettings, search
+    from studies import SearchSettings, open_study, search
+    from studies.tracking import TrackingError, log_study
 
     names = tuple(name.strip() for name in objectives.split(",") if name.strip())
     settings = SearchSettings(objectives=names, **options)
@@ -81,6 +84,14 @@ def command(as_json: bool, resume: bool, objectives: str, **options: Any) -> Non
         except KeyboardInterrupt:
             click.echo(f"study {settings.name!r} is saved; continue it with --resume", err=True)
             raise
+        except RuntimeError as error:
+            click.echo(f"error: study {settings.name!r} failed, what it finished is saved: {error}", err=True)
+            sys.exit(EXIT_FAILURE)
+        display.phase("logging to MLflow")
+        try:
+            log_study(open_study(settings.out, settings.name), settings.tracking_uri)
+        except TrackingError as error:
+            click.echo(f"warning: not logged to MLflow ({error}); --resume logs the study later", err=True)
     if as_json:
         print_json(result.model_dump(mode="json"))
     else:
@@ -131,6 +142,13 @@ class _Display:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._bar.stop()
+
+    def phase(self, name: str) -> None:
+        """Shows what runs after the search itself."""
+        if self._task is not None:
+            self._bar.update(self._task, description=name, details="")
+        else:
+            click.echo(name, err=True)
 
     def show(self, progress: Progress) -> None:
         """Shows where the search is."""
