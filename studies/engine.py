@@ -77,7 +77,6 @@ class _Sitting:
         self._folder = folder
         self._evaluations = evaluations
         self._on_progress = on_progress
-        self._phase: Phase = "starting"
         self._loop = Loop(plan, evaluations, TrialRecord(plan, folder), self._changed)
 
     def run(self) -> StudyResult:
@@ -155,9 +154,11 @@ class _Sitting:
         if rate is None:
             return None
         plan = self._plan
-        done = self._loop.finished
-        left = (self._loop.total - len(done)) * plan.budget.tflops * len(plan.prompts.search)
-        return left / rate
+        trials = self._loop.total - len(self._loop.finished)
+        unseen = [task for task in plan.held_out_tasks(plan.baseline) if not self._evaluations.has(task)]
+        images = trials * len(plan.prompts.search) + sum(len(task.prompts) for task in unseen)
+        dear = plan.baseline_price.tflops * sum(len(task.prompts) for task in unseen)
+        return (images * plan.budget.tflops + dear) / rate
 
 
 def _succeeded(outcome: dict[str, list[float]] | Failure | None) -> dict[str, list[float]]:
@@ -169,7 +170,8 @@ def _succeeded(outcome: dict[str, list[float]] | Failure | None) -> dict[str, li
 def _workers(plan: Plan) -> Executor:
     """Starts what the settings ask for."""
     settings = plan.settings
-    load = functools.partial(Evaluator.load, settings.model, plan.objectives)
+    device = "cpu" if settings.gpus_per_worker == 0 else None
+    load = functools.partial(Evaluator.load, settings.model, plan.objectives, device)
     if settings.workers == 0:
         return LocalExecutor(load)
     from studies.ray_executor import RayExecutor

@@ -83,12 +83,13 @@ class Evaluator:
         self._encode = functools.lru_cache(_CACHED_CHUNKS)(self._encode_chunk)
 
     @classmethod
-    def load(cls, model: str, objectives: Sequence[str]) -> Evaluator:
-        """Loads the weights of a model and of objectives, on the first GPU or else the CPU.
+    def load(cls, model: str, objectives: Sequence[str], device: str | None = None) -> Evaluator:
+        """Loads the weights of a model and of objectives.
 
         Args:
             model: Short name, folder or hub id.
             objectives: ``name:weights`` of each.
+            device: Torch device; None for the first GPU that this process may use, else the CPU.
 
         Raises:
             UserError: If any weights cannot be loaded.
@@ -98,7 +99,7 @@ class Evaluator:
         from objectives import load
         from tuner.models import blueprint
 
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         return cls(blueprint(model).load(device), [load(spec, device) for spec in objectives])
 
     def evaluate(self, task: Task) -> ChunkResult | Failure:

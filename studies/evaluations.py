@@ -60,10 +60,14 @@ class Evaluations:
         """Whether any task is on its way."""
         return bool(self._running)
 
+    def has(self, task: Task) -> bool:
+        """Whether a task is finished."""
+        return self._scores.get(task) is not None
+
     def request(self, tasks: Sequence[Task]) -> None:
         """Sends those tasks to the workers that have not been run and are not on their way."""
         for task in tasks:
-            if task.key in self._running or self._scores.get(task) is not None:
+            if task.key in self._running or self.has(task):
                 continue
             if self._executor is None:
                 self._executor = self._start_workers()

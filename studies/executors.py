@@ -7,8 +7,10 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
+from studies.evaluation import ChunkResult, Failure
+
 if TYPE_CHECKING:
-    from studies.evaluation import ChunkResult, Evaluator, Failure, Task
+    from studies.evaluation import Evaluator, Task
 
 Load: TypeAlias = "Callable[[], Evaluator]"
 """Makes the evaluator of a worker, in the worker's own process."""
@@ -57,12 +59,25 @@ class LocalExecutor:
             self._evaluator = self._load()
         task = self._tasks.popleft()
         with _one_thread():
-            return task, self._evaluator.evaluate(task)
+            return task, run_task(self._evaluator, task)
 
     def close(self) -> None:
         """See `Executor.close`."""
         self._tasks.clear()
         self._evaluator = None
+
+
+def run_task(evaluator: Evaluator, task: Task) -> ChunkResult | Failure:
+    """Runs a task; whatever goes wrong in it, memory that runs out included, is the task's failure."""
+    try:
+        return evaluator.evaluate(task)
+    except Exception as error:
+        return Failure(f"{type(error).__name__}: {one_line(error)}")
+
+
+def one_line(error: BaseException) -> str:
+    """Puts an error's message on one line."""
+    return " ".join(str(error).split())
 
 
 @contextlib.contextmanager

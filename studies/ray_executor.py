@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from studies.environment import environment
 from studies.evaluation import ChunkResult, Failure
+from studies.executors import one_line, run_task
 from tuner.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ MOST_DEATHS = 3
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # binds every port to loopback instead of to all addresses
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # the new default; the old one warns about itself
     "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin while they wait would starve the other workers
 }
 
@@ -71,7 +71,7 @@ class RayExecutor:
     def next(self) -> tuple[Task, ChunkResult | Failure]:
         """See `Executor.next`."""
         import ray
-        from ray.exceptions import OutOfMemoryError, RayActorError, WorkerCrashedError
+        from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError, WorkerCrashedError
 
         while True:
             (done, *_), _ = ray.wait(list(self._busy), num_returns=1)
@@ -84,6 +84,8 @@ class RayExecutor:
                 if task is not None and failed is not None:
                     return task, failed
                 continue
+            except RayTaskError as error:  # tasks never raise, so this is the loading
+                raise RuntimeError(f"a worker could not load the model: {one_line(error.cause)}") from error
             if task is None and outcome is not None:
                 raise UserError(outcome)
             self._idle.append(worker)
@@ -120,12 +122,12 @@ class RayExecutor:
             if self._deaths_while_loading >= MOST_DEATHS:
                 raise RuntimeError(
                     f"{MOST_DEATHS} workers in a row died while they loaded the model, perhaps of too little "
-                    f"memory; try fewer --workers. The last one: {_one_line(error)}"
+                    f"memory; try fewer --workers. The last one: {one_line(error)}"
                 ) from error
             return None
         self._deaths[task.key] = self._deaths.get(task.key, 0) + 1
         if self._deaths[task.key] >= MOST_DEATHS:
-            return Failure(f"its worker died {MOST_DEATHS} times, the last time: {_one_line(error)}")
+            return Failure(f"its worker died {MOST_DEATHS} times, the last time: {one_line(error)}")
         self._tasks.appendleft(task)
         return None
 
@@ -140,8 +142,7 @@ class _Worker:
         """Loads the evaluator; returns what is wrong if the user can fix it."""
         import torch
 
-        if not torch.cuda.is_available():
-            torch.set_num_threads(1)  # there is a worker per core
+        torch.set_num_threads(1)  # there is a worker per core, or the work is on a GPU
         try:
             self._evaluator: Evaluator = self._load()
         except UserError as error:
@@ -149,11 +150,8 @@ class _Worker:
         return None
 
     def run(self, task: Task) -> ChunkResult | Failure:
-        """Runs a task; what goes wrong in it is the task's failure, and the worker lives on."""
-        try:
-            return self._evaluator.evaluate(task)
-        except Exception as error:
-            return Failure(f"{type(error).__name__}: {_one_line(error)}")
+        """Runs a task; the worker lives on, whatever goes wrong in it."""
+        return run_task(self._evaluator, task)
 
 
 def _spawner(load: Load, gpus: float) -> Any:
@@ -179,7 +177,7 @@ def _connect(address: str | None, workers: int | None) -> bool:
             ray.init(address=address, **quiet)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise UserError(
-                f"No Ray cluster answers at {address!r} ({_one_line(error)}); start one with `ray start --head`, "
+                f"No Ray cluster answers at {address!r} ({one_line(error)}); start one with `ray start --head`, "
                 "or leave --ray-address out to use this machine."
             ) from error
         return True
@@ -199,7 +197,3 @@ def _shares(workers: int | None, gpus_per_worker: float | None) -> tuple[int, fl
             f"cores; at most {fitting} do. Ask for fewer --workers or less --gpus-per-worker."
         )
     return workers or fitting, gpus
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

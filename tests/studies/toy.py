@@ -1,0 +1,191 @@
+"""A flow model of a few hundred multiplications and two scorers, so that whole searches run in seconds."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from objectives.base import Direction
+from studies import SearchSettings
+from studies.evaluation import ChunkResult, Evaluator, Failure, Task
+from tuner.models import Blueprint, Conditioning, FlowModel, Size, blueprint
+
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+
+_CHANNELS, _FEATURES, _FACTOR = 3, 8, 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToyBlueprint(Blueprint):
+    pipeline_class = "ToyPipeline"
+
+    def sigmas(self, steps: int, size: Size) -> tuple[float, ...]:
+        return (*(1 - k / steps for k in range(steps)), 0.0)
+
+    def meta_forward(self, size: Size) -> None:
+        import torch
+
+        pixels = torch.empty(1, size[0] // _FACTOR, size[1] // _FACTOR, _CHANNELS, device="meta")
+        weights = torch.empty(_FEATURES, _CHANNELS, device="meta")
+        torch.nn.functional.linear(torch.nn.functional.linear(pixels, weights), weights.T)
+
+    def reconfigured(self, source: str, read: Any) -> ToyBlueprint:
+        return self
+
+    def wrap(self, pipe: Any) -> FlowModel:
+        return ToyModel()
+
+    def load(self, device: str | None = None, dtype: str | None = None) -> FlowModel:
+        return ToyModel()
+
+
+TOY = ToyBlueprint(
+    name="toy",
+    source="toy",
+    license="Apache-2.0",
+    height=32,
+    width=32,
+    multiple=8,
+    steps=20,
+    guidance=None,
+    text_tokens=1,
+    transformer={},
+    scheduler={},
+)
+
+
+def find_blueprint(model: str) -> Blueprint:
+    """Finds models as the command line does, and the toy besides."""
+    return TOY if model == "toy" else blueprint(model)
+
+
+class ToyModel(FlowModel):
+    """Every pixel flows on its own, bent enough for few steps to show."""
+
+    blueprint = TOY
+
+    def __init__(self) -> None:
+        import torch
+
+        generator = torch.Generator().manual_seed(0)
+        self._weights = 1.5 * torch.randn(_FEATURES, _CHANNELS, generator=generator)
+        self.encoded: list[tuple[str, ...]] = []
+
+    def encode(self, prompts: Sequence[str]) -> Conditioning:
+        import torch
+
+        self.encoded.append(tuple(prompts))
+        return {"colour": torch.tensor([[len(prompt) % 7 / 7, ord(prompt[0]) % 5 / 5, 0.5] for prompt in prompts])}
+
+    def noise(self, size: Size, seeds: Sequence[int]) -> torch.Tensor:
+        import torch
+
+        shape = (1, _CHANNELS, size[0] // _FACTOR, size[1] // _FACTOR)
+        return torch.cat([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+
+    def velocity(self, x_BCHW: torch.Tensor, sigma: float, conditioning: Conditioning) -> torch.Tensor:
+        import torch
+
+        linear = torch.nn.functional.linear
+        bent = linear(torch.tanh(linear(x_BCHW.movedim(1, -1), self._weights)), self._weights.T).movedim(-1, 1)
+        return x_BCHW - conditioning["colour"][:, :, None, None] + 0.1 * bent * (1 + sigma)
+
+    def decode(self, x_BCHW: torch.Tensor) -> list[Image]:
+        import torch
+        from PIL import Image
+
+        grey_BHWC = (127.5 * (1 + x_BCHW.tanh())).round().to(torch.uint8).movedim(1, -1).contiguous().numpy()
+        size = (grey_BHWC.shape[2] * _FACTOR, grey_BHWC.shape[1] * _FACTOR)
+        return [Image.fromarray(image).resize(size, Image.Resampling.NEAREST) for image in grey_BHWC]
+
+
+class Brightness:
+    """Stands in for the objective ``clip``."""
+
+    name, unit = "clip", "grey levels"
+    direction: Direction = "maximize"
+
+    def score(self, images: Sequence[Image], prompts: Sequence[str]) -> list[float]:
+        import numpy as np
+
+        return [float(np.asarray(image, dtype=float).mean()) for image in images]
+
+
+class Smoothness:
+    """Stands in for the objective ``image_reward``."""
+
+    name, unit = "image_reward", "grey levels"
+    direction: Direction = "maximize"
+
+    def score(self, images: Sequence[Image], prompts: Sequence[str]) -> list[float]:
+        import numpy as np
+
+        return [-float(np.abs(np.diff(np.asarray(image, dtype=float), axis=0)).mean()) for image in images]
+
+
+def load_toy() -> Evaluator:
+    return Evaluator(ToyModel(), [Brightness(), Smoothness()])
+
+
+class Dying:
+    """An evaluator that kills its own process with SIGKILL; each file of a folder is one death to die."""
+
+    def __init__(self, deaths: Path, seed: int | None = None):
+        self._deaths = deaths
+        self._seed = seed
+        self._evaluator = load_toy()
+
+    def evaluate(self, task: Task) -> ChunkResult | Failure:
+        if self._seed is None or self._seed in task.seeds:
+            for death in self._deaths.iterdir():
+                death.unlink()
+                os.kill(os.getpid(), signal.SIGKILL)
+        return self._evaluator.evaluate(task)
+
+
+class Counting:
+    """Runs tasks in this process, keeps a list of them, and stops with Ctrl-C after some."""
+
+    def __init__(self, interrupt_after: int | None = None, failing: Mapping[str, str] | None = None):
+        self.ran: list[Task] = []
+        self.closed = False
+        self._waiting: list[Task] = []
+        self._evaluator = load_toy()
+        self._interrupt_after = interrupt_after
+        self._failing = dict(failing or {})
+
+    def submit(self, task: Task) -> None:
+        self._waiting.append(task)
+
+    def next(self) -> tuple[Task, ChunkResult | Failure]:
+        if len(self.ran) == self._interrupt_after:
+            raise KeyboardInterrupt
+        task = self._waiting.pop(0)
+        self.ran.append(task)
+        if (reason := self._failing.get(task.schedule.content_hash)) is not None:
+            return task, Failure(reason)
+        return task, self._evaluator.evaluate(task)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def toy_settings(out: Path, **changes: Any) -> SearchSettings:
+    """A search of a few seconds; the tests' fixture makes ``toy`` a model name."""
+    values: dict[str, Any] = {
+        "model": "toy",
+        "budget": "3x",
+        "trials": 8,
+        "out": str(out),
+        "search_prompts": 6,
+        "held_out_prompts": 4,
+        "chunk": 2,
+        "lag": 3,
+    }
+    return SearchSettings(**(values | changes))
