@@ -1,0 +1,141 @@
+"""Real Ray on this machine, started once."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from studies import search
+from studies.environment import environment
+from studies.evaluation import ChunkResult, Evaluator, Failure, Task
+from studies.ray_executor import MOST_DEATHS, RayExecutor, _connect
+from tests.studies.test_search import comparable
+from tests.studies.toy import TOY, Counting, Dying, load_toy, toy_settings
+from tuner.errors import UserError
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ray() -> Iterator[Any]:
+    """Keeps Ray up for the whole file: an executor uses what it finds and leaves it running."""
+    before = dict(os.environ)
+    assert _connect(None, workers=2)
+    assert dict(os.environ) == before
+    import ray
+
+    yield ray
+    ray.shutdown()
+
+
+def tasks(count: int) -> list[Task]:
+    schedule = TOY.plain(3)
+    return [Task(schedule, (f"prompt {seed}",), (seed,), TOY.size) for seed in range(count)]
+
+
+def run_all(executor: RayExecutor, submitted: list[Task]) -> dict[Any, ChunkResult | Failure]:
+    for task in submitted:
+        executor.submit(task)
+    outcomes = {}
+    for _ in submitted:
+        task, outcome = executor.next()
+        outcomes[task.key] = outcome
+    executor.close()
+    return outcomes
+
+
+def scores(outcome: ChunkResult | Failure) -> Any:
+    assert isinstance(outcome, ChunkResult), outcome
+    return outcome.scores
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_any_number_of_workers_gives_the_study_of_one_process(tmp_path: Path, workers: int) -> None:
+    local = search(toy_settings(tmp_path / "local"), executor=Counting())
+    on_ray = search(toy_settings(tmp_path / "ray"), executor=RayExecutor(load_toy, workers=workers))
+    assert comparable(on_ray) == comparable(local) | {"tflops_spent": pytest.approx(local.tflops_spent)}
+    assert on_ray.front == local.front
+
+
+def test_a_killed_worker_is_replaced_and_its_task_runs_again(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        (tmp_path / name).touch()
+    outcomes = run_all(RayExecutor(functools.partial(Dying, tmp_path), workers=2), tasks(6))
+    assert list(tmp_path.iterdir()) == []  # both deaths were died
+    evaluator = load_toy()
+    assert {task.key: scores(evaluator.evaluate(task)) for task in tasks(6)} == {
+        key: scores(outcome) for key, outcome in outcomes.items()
+    }
+
+
+def test_a_search_survives_the_death_of_a_worker(tmp_path: Path) -> None:
+    deaths = tmp_path / "deaths"
+    deaths.mkdir()
+    (deaths / "one").touch()
+    executor = RayExecutor(functools.partial(Dying, deaths, seed=3), workers=2)
+    result = search(toy_settings(tmp_path / "ray"), executor=executor)
+    assert list(deaths.iterdir()) == []
+    unharmed = search(toy_settings(tmp_path / "local"), executor=Counting())
+    assert result.front == unharmed.front
+    assert result.trials == unharmed.trials
+
+
+def test_a_task_that_keeps_killing_workers_fails_alone(tmp_path: Path) -> None:
+    for death in range(MOST_DEATHS):
+        (tmp_path / str(death)).touch()
+    submitted = tasks(4)
+    outcomes = run_all(RayExecutor(functools.partial(Dying, tmp_path, seed=1), workers=2), submitted)
+    failed = outcomes.pop(submitted[1].key)
+    assert isinstance(failed, Failure)
+    assert f"died {MOST_DEATHS} times" in failed.reason
+    assert all(isinstance(outcome, ChunkResult) for outcome in outcomes.values())
+
+
+def raise_user_error() -> Evaluator:
+    raise UserError("CLIP weights 'nowhere' are not a folder.")
+
+
+def test_weights_that_cannot_be_loaded_are_the_users_error() -> None:
+    executor = RayExecutor(raise_user_error, workers=1)
+    executor.submit(tasks(1)[0])
+    with pytest.raises(UserError, match="'nowhere' are not a folder"):
+        executor.next()
+    executor.close()
+
+
+def raise_import_error() -> Evaluator:
+    raise ImportError("No module named 'tuner'")
+
+
+def test_any_other_trouble_while_loading_ends_the_study_in_one_line() -> None:
+    executor = RayExecutor(raise_import_error, workers=1)
+    executor.submit(tasks(1)[0])
+    with pytest.raises(RuntimeError, match="a worker could not load the model: No module named 'tuner'"):
+        executor.next()
+    executor.close()
+
+
+class Raising:
+    def evaluate(self, task: Task) -> ChunkResult | Failure:
+        raise ZeroDivisionError("no such luck")
+
+
+def test_an_exception_fails_the_task_and_the_worker_lives_on() -> None:
+    outcomes = run_all(RayExecutor(Raising, workers=1), tasks(2))  # type: ignore[arg-type]
+    assert set(outcomes.values()) == {Failure("ZeroDivisionError: no such luck")}
+
+
+@pytest.mark.parametrize(("workers", "gpus"), [(1000, None), (1, 1000.0)])
+def test_more_workers_than_fit_are_refused(workers: int, gpus: float | None) -> None:
+    with pytest.raises(UserError, match=r"do not fit.*--workers"):
+        RayExecutor(load_toy, workers=workers, gpus_per_worker=gpus)
+
+
+def test_the_environment_is_put_back() -> None:
+    with environment({"TUNER_TEST_NEW": "1", "PATH": "elsewhere"}):
+        assert os.environ["TUNER_TEST_NEW"] == "1"
+        assert os.environ["PATH"] != "elsewhere"
+    assert "TUNER_TEST_NEW" not in os.environ

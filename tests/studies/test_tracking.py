@@ -1,0 +1,134 @@
+"""Real MLflow: its sqlite store, and a server of its own on loopback."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import studies.plan
+from studies import StudyFolder, log_study, open_study, search
+from studies.tracking import EXPERIMENT, TrackingError, local_uri
+from tests.studies.toy import Counting, find_blueprint, toy_settings
+from tuner import presets
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> StudyFolder:
+    settings = toy_settings(tmp_path_factory.mktemp("runs"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(studies.plan, "blueprint", find_blueprint)
+        search(settings, executor=Counting())
+    return open_study(settings.out, settings.name)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("server")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = ["server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command += [
+        "--backend-store-uri",
+        f"sqlite:///{folder}/server.db",
+        "--artifacts-destination",
+        str(folder / "a"),
+    ]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mlflow", *command],
+        env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(600):
+            try:
+                urllib.request.urlopen(f"{url}/health", timeout=5).close()
+                break
+            except OSError:
+                assert process.poll() is None, "the server did not start"
+                time.sleep(0.5)
+        yield url
+    finally:
+        os.killpg(process.pid, 15)
+        process.wait()
+
+
+def runs(client: Any) -> list[Any]:
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    return list(client.search_runs([experiment.experiment_id]))
+
+
+def check(uri: str, study: StudyFolder, parent_id: str, tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    client, result = MlflowClient(uri), study.result()
+    parent = client.get_run(parent_id)
+    assert parent.info.status == "FINISHED"
+    assert parent.info.run_name == "toy-3x"
+    assert parent.data.params["budget"] == "3x"
+    assert parent.data.metrics["trials"] == result.trials
+    assert parent.data.metrics["tflops_spent"] == pytest.approx(result.tflops_spent)
+    assert {artifact.path for artifact in client.list_artifacts(parent_id)} == {
+        "front.json",
+        "front.md",
+        "front.png",
+        "contact_sheet.png",
+        "preset.yaml",
+    }
+    table = json.loads(Path(client.download_artifacts(parent_id, "front.json", str(tmp_path))).read_text())
+    column = table["columns"].index("tflops")
+    assert [row[column] for row in table["data"]] == [candidate.tflops for candidate in result.front]
+
+    children = {run.data.tags["tuner.trial"]: run for run in runs(client) if run.info.run_id != parent_id}
+    shown = {candidate.trial: candidate for candidate in (*result.references, *result.front)}
+    assert set(children) == {"baseline", *map(str, shown)}
+    for run in children.values():
+        assert run.data.tags["mlflow.parentRunId"] == parent_id
+    assert children["baseline"].data.metrics["clip"] == pytest.approx(result.baseline.scores["clip"].mean)
+    for trial, candidate in shown.items():
+        data = children[str(trial)].data
+        assert data.metrics["tflops"] == pytest.approx(candidate.tflops)
+        score = candidate.scores["clip"]
+        logged = [data.metrics[f"clip{part}"] for part in ("", ".delta", ".ci95.low", ".ci95.high")]
+        assert logged == pytest.approx([score.mean, score.delta, *score.ci95])
+        assert data.params["stage1.steps"] == str(candidate.schedule.stages[0].steps)
+    run_id = children[str(result.pick.trial)].info.run_id
+    assert {artifact.path for artifact in client.list_artifacts(run_id)} == {"contact_sheet.png", "preset.yaml"}
+    preset = presets.load(client.download_artifacts(run_id, "preset.yaml", str(tmp_path)))
+    assert preset.schedule == result.pick.schedule
+
+
+def test_a_study_is_logged_to_the_local_store_and_again_without_doubling(
+    study: StudyFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = log_study(study)
+    check(local_uri(study), study, first, tmp_path)
+    second = log_study(study)
+    assert second != first
+    check(local_uri(study), study, second, tmp_path)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_study_is_logged_to_a_server(study: StudyFolder, server: str, tmp_path: Path) -> None:
+    check(server, study, log_study(study, server), tmp_path)
+
+
+def test_an_unreachable_server_is_said_in_one_line(study: StudyFolder) -> None:
+    with pytest.raises(TrackingError) as caught:
+        log_study(study, "http://127.0.0.1:9")
+    assert "\n" not in str(caught.value)
+    assert "127.0.0.1" in str(caught.value)
+    assert study.state == "finished"
