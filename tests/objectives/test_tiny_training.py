@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from objectives.tiny.training import data, degradations, loop, reward, samples
+from objectives.tiny.training import data, degradations, loop, reward
 from tuner.tiny.scenes import parse_caption
 
 
@@ -66,14 +66,6 @@ def test_levels_are_clean_spoiled_and_worse(bank: data.Bank) -> None:
 def test_ranking_loss_is_that_of_image_reward() -> None:
     margins = torch.tensor([-1.0, 0.0, 2.0])
     torch.testing.assert_close(reward.ranking_loss(margins), -torch.sigmoid(margins).log().mean())
-
-
-def test_better_samples_are_those_with_more_steps_or_a_sound_last_stage() -> None:
-    pairs = samples.better_pairs()
-    columns = len(samples.PLAIN_STEPS) + len(samples.POOR_SCHEDULES)
-    assert {j for _, j in pairs} >= set(range(len(samples.PLAIN_STEPS), columns))
-    assert not {(j, i) for i, j in pairs} & set(pairs)
-    assert all(i < len(samples.PLAIN_STEPS) for i, _ in pairs)
 
 
 class _Problem:

@@ -1,1 +1,1 @@
-"""How the embedded scorers were made: ``python -m objectives.tiny.training {clip,reward,tune}``."""
+"""How the embedded scorers were made: ``python -m objectives.tiny.training {clip,reward} --work DIR``."""

@@ -1,4 +1,4 @@
-"""``python -m objectives.tiny.training {clip,reward,tune} --work DIR``."""
+"""``python -m objectives.tiny.training {clip,reward} --work DIR``."""
 
 from __future__ import annotations
 
@@ -9,38 +9,29 @@ import torch
 
 
 def main() -> None:
-    """Trains the embedded scorers; an interrupted stage continues where it stopped."""
-    parser = argparse.ArgumentParser(prog="python -m objectives.tiny.training", description=main.__doc__)
-    stages = parser.add_subparsers(dest="stage", required=True)
-    for name, steps, help_text in (
-        ("clip", 1200, "CLIP on renders"),
-        ("reward", 1200, "the reward on spoiled renders"),
-        ("tune", 300, "the shipped reward, further, on samples of the embedded denoiser"),
-    ):
-        stage = stages.add_parser(name, help=help_text, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-        stage.add_argument("--work", type=Path, required=True, help="folder for data, checkpoints and logs")
-        stage.add_argument("--steps", type=int, default=steps, help="optimiser steps")
-        stage.add_argument("--seed", type=int, default=0, help="seed of weights, renders and batches")
-        stage.add_argument("--renders", type=int, default=12000, help="captions to render, twice each")
-        stage.add_argument("--threads", type=int, default=1, help="CPU threads")
-        if name == "tune":
-            stage.add_argument("--samples", type=int, default=400, help="captions to sample by every schedule")
+    """Trains an embedded scorer and replaces its shipped weights; an interrupted run is continued."""
+    parser = argparse.ArgumentParser(
+        prog="python -m objectives.tiny.training",
+        description=main.__doc__,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("scorer", choices=("clip", "reward"))
+    parser.add_argument("--work", type=Path, required=True, help="folder for renders, checkpoints and logs")
+    parser.add_argument("--steps", type=int, default=700, help="optimiser steps")
+    parser.add_argument("--seed", type=int, default=0, help="seed of weights, renders and batches")
+    parser.add_argument("--renders", type=int, default=12000, help="captions to render, twice each")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     options.work.mkdir(parents=True, exist_ok=True)
-    common = (options.work, options.steps, options.seed, options.renders)
-    if options.stage == "clip":
+    if options.scorer == "clip":
         from objectives.tiny.training import clip
 
-        clip.run(*common)
-    elif options.stage == "reward":
+        clip.run(options.work, options.steps, options.seed, options.renders)
+    else:
         from objectives.tiny.training import reward
 
-        reward.run(*common)
-    else:
-        from objectives.tiny.training import tuning
-
-        tuning.run(*common, options.samples)
+        reward.run(options.work, options.steps, options.seed, options.renders)
 
 
 if __name__ == "__main__":
