@@ -39,6 +39,7 @@ class RayExecutor:
 
     Raises:
         UserError: If there is no cluster at the address, or if it is too small.
+        RuntimeError: If Ray does not start on this machine.
     """
 
     def __init__(
@@ -171,7 +172,14 @@ def _connect(address: str | None, workers: int | None) -> bool:
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
         if address is None:
             cores = max(workers or 0, os.cpu_count() or 1)
-            ray.init(num_cpus=cores, include_dashboard=False, **quiet)
+            try:
+                ray.init(num_cpus=cores, include_dashboard=False, **quiet)
+            except Exception as error:  # Ray gives its processes 30 s to start and then raises a bare Exception
+                ray.shutdown()
+                raise RuntimeError(
+                    f"Ray did not start on this machine, which may be too busy ({one_line(error)}); try again, or "
+                    "use `--workers 0` to evaluate in one process."
+                ) from error
             return True
         try:
             ray.init(address=address, **quiet)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # the default waits minutes for a server that is not there
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # results alone go to stdout
 }
 _STUDY_TAG, _TRIAL_TAG, _PARENT_TAG = "tuner.study_id", "tuner.trial", "mlflow.parentRunId"
 _SHOWN_PROMPTS = 8
@@ -57,7 +59,8 @@ def log_study(study: StudyFolder, tracking_uri: str | None = None) -> str:
         TrackingError: If MLflow cannot be reached or refuses.
     """
     result = study.result()
-    with environment(_ENVIRONMENT):
+    with environment(_ENVIRONMENT), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # MLflow's own, about SQLAlchemy and pandas
         from mlflow import MlflowClient
 
         for name in ("mlflow", "alembic"):

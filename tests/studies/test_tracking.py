@@ -89,8 +89,9 @@ def check(uri: str, study: StudyFolder, parent_id: str, tmp_path: Path) -> None:
         "preset.yaml",
     }
     table = json.loads(Path(client.download_artifacts(parent_id, "front.json", str(tmp_path))).read_text())
-    column = table["columns"].index("tflops")
-    assert [row[column] for row in table["data"]] == [candidate.tflops for candidate in result.front]
+    rows = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
+    assert [row["trial"] for row in rows] == [candidate.trial for candidate in result.front]
+    assert [row["clip.delta"] for row in rows] == pytest.approx([c.scores["clip"].delta for c in result.front])
 
     children = {run.data.tags["tuner.trial"]: run for run in runs(client) if run.info.run_id != parent_id}
     shown = {candidate.trial: candidate for candidate in (*result.references, *result.front)}
@@ -122,8 +123,12 @@ def test_a_study_is_logged_to_the_local_store_and_again_without_doubling(
     assert capsys.readouterr().out == ""
 
 
-def test_a_study_is_logged_to_a_server(study: StudyFolder, server: str, tmp_path: Path) -> None:
-    check(server, study, log_study(study, server), tmp_path)
+def test_a_study_is_logged_to_a_server(
+    study: StudyFolder, server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parent = log_study(study, server)
+    assert capsys.readouterr().out == ""
+    check(server, study, parent, tmp_path)
 
 
 def test_an_unreachable_server_is_said_in_one_line(study: StudyFolder) -> None:
