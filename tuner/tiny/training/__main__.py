@@ -1,0 +1,56 @@
+"""The training command; ``python -m tuner.tiny.training --help`` explains it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from tuner.errors import UserError
+from tuner.tiny import PIPELINE_FOLDER
+from tuner.tiny.training.autoencoder import train_autoencoder
+from tuner.tiny.training.denoiser import train_denoiser
+from tuner.tiny.training.export import export_pipeline
+from tuner.tiny.training.latents import encode_scenes
+from tuner.tiny.training.run import Settings, launch
+
+TRAINING = {"autoencoder": train_autoencoder, "latents": encode_scenes, "denoiser": train_denoiser}
+MINUTES = {"autoencoder": 12.0, "latents": float("inf"), "denoiser": 50.0}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one part of the training, or all of it; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        _run(options)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tuner.tiny.training", description=__doc__)
+    parser.add_argument("part", choices=[*TRAINING, "export", "all"], help="what to run; `all` runs them in turn")
+    parser.add_argument("--work", type=Path, required=True, help="folder of data, checkpoints and log.jsonl")
+    parser.add_argument("--minutes", type=float, help="wall-clock budget of a training (12 and 50)")
+    parser.add_argument("--steps", type=int, help="stop a training after so many steps")
+    parser.add_argument("--workers", type=int, default=2, help="processes of one thread each")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--folder", type=Path, default=PIPELINE_FOLDER, help="where `export` writes the pipeline")
+    return parser
+
+
+def _run(options: argparse.Namespace) -> None:
+    if options.workers < 1:
+        raise UserError(f"`--workers` must be at least 1, but got {options.workers}.")
+    for name, train in TRAINING.items():
+        if options.part in (name, "all"):
+            minutes = MINUTES[name] if options.minutes is None else options.minutes
+            launch(name, Settings(options.work, minutes, options.steps, options.workers, options.seed), train)
+    if options.part in ("export", "all"):
+        export_pipeline(options.work, options.folder)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,139 @@
+"""The denoiser: a FLUX transformer and its two text encoders, trained together by rectified flow.
+
+With clean latent x and noise e, the network sees (1 - s) x + s e and predicts e - x (Liu et al., "Flow
+Straight and Fast", arXiv 2209.03003). Noise levels are mostly logit-normal (Esser et al., "Scaling Rectified
+Flow Transformers", arXiv 2403.03206) and shifted more at larger sizes.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from tuner.tiny.training.latents import Latents, load_latents
+from tuner.tiny.training.networks import build_clip, build_t5, build_transformer
+from tuner.tiny.training.optim import Optimisers, update_average
+from tuner.tiny.training.run import Worker
+
+SIZES = {64: (0.48, 96, 3.0), 48: (0.08, 128, 2.4), 32: (0.44, 160, 1.8)}
+"""Per image size: share of the steps, images per worker and step, shift of the training noise levels."""
+UNIFORM_SHARE = 0.2
+CAPTION_DROPOUT = 0.04
+MUON_RATE = 4e-3
+ADAMW_RATE = 2e-3
+WARM_UP_STEPS = 100
+CONSTANT_SHARE = 0.4
+EMA = 0.995
+END_TOKEN = 1
+OUTER = ("transformer.x_embedder", "transformer.proj_out", "transformer.time_text_embed")
+"""Input and output layers, which AdamW trains."""
+
+
+class Denoiser(nn.Module):
+    """Token ids and noisy latents in, velocity out.
+
+    B images, C channels, h and w latent pixels, T text tokens.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.transformer = build_transformer()
+        self.t5 = build_t5()
+        self.clip = build_clip()
+
+    def forward(self, x_BChw: torch.Tensor, sigma_B: torch.Tensor, ids_BT: torch.Tensor) -> torch.Tensor:
+        """Returns the velocity of ``x`` at ``sigma``, packed like ``pack``'s result."""
+        height, width = x_BChw.shape[2] // 2, x_BChw.shape[3] // 2
+        rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+        image_ids = torch.stack([torch.zeros_like(rows), rows, columns], dim=-1).reshape(-1, 3).float()
+        velocity: torch.Tensor = self.transformer(
+            hidden_states=pack(x_BChw),
+            timestep=sigma_B,
+            encoder_hidden_states=self.t5(ids_BT)[0],
+            pooled_projections=self.clip(ids_BT).pooler_output,
+            img_ids=image_ids,
+            txt_ids=torch.zeros(ids_BT.shape[1], 3),
+            return_dict=False,
+        )[0]
+        return velocity
+
+
+def pack(x_BChw: torch.Tensor) -> torch.Tensor:
+    """Brings (B, C, h, w) to FLUX's (B, h/2 * w/2, 4C): each token holds a 2x2 patch, channel first."""
+    return F.pixel_unshuffle(x_BChw, 2).flatten(2).mT
+
+
+def train_denoiser(worker: Worker) -> None:
+    """Trains to the end of the budget; leaves the averaged weights in the checkpoint."""
+    settings = worker.settings
+    torch.manual_seed(settings.seed)
+    model = Denoiser()
+    average = copy.deepcopy(model).eval().requires_grad_(False)
+    optimiser = Optimisers([model], MUON_RATE, ADAMW_RATE, outer=OUTER)
+    if state := worker.resume():
+        model.load_state_dict(state["model"])
+        average.load_state_dict(state["average"])
+        optimiser.load_state_dict(state["optimiser"])
+
+    def checkpoint() -> dict[str, Any]:
+        return {
+            "model": model.state_dict(),
+            "average": average.state_dict(),
+            "optimiser": optimiser.state_dict(),
+        }
+
+    data = load_latents(settings.work)
+    for block in (*model.transformer.transformer_blocks, *model.transformer.single_transformer_blocks):
+        block.compile(dynamic=False)
+    sizes_rng = np.random.default_rng([settings.seed, worker.step])  # the same size on all workers
+    rng = np.random.default_rng([settings.seed, worker.step, worker.rank])
+    torch.manual_seed(int(rng.integers(2**62)))
+    losses: dict[int, list[float]] = {size: [] for size in SIZES}
+    while (progress := worker.progress()) < 1:
+        size = int(sizes_rng.choice(list(SIZES), p=[share for share, _, _ in SIZES.values()]))
+        loss = _loss(model, data, size, rng)
+        torch.autograd.backward(loss)
+        losses[size].append(loss.item())
+        worker.average_gradients(optimiser.parameters)
+        cooling = (1 - progress) / (1 - CONSTANT_SHARE)
+        optimiser.step(min(1, (worker.step + 1) / WARM_UP_STEPS, cooling))
+        worker.step += 1
+        update_average(average, model, worker.step, EMA)
+        if worker.every(30):
+            means = {f"loss{size}": round(float(np.mean(part)), 4) for size, part in losses.items() if part}
+            worker.log(progress=round(progress, 4), **means)
+            losses = {size: [] for size in SIZES}
+        worker.save(checkpoint)
+    worker.save(checkpoint, now=True)
+
+
+def _loss(model: Denoiser, data: Latents, size: int, rng: np.random.Generator) -> torch.Tensor:
+    _, batch, shift = SIZES[size]
+    index = np.sort(rng.integers(len(data.tokens), size=batch))
+    x_BChw = torch.from_numpy(np.asarray(data.latents[size][index])).float()
+    ids_BT = torch.from_numpy(data.tokens[index].astype(np.int64))
+    dropped = torch.rand(batch) < CAPTION_DROPOUT
+    ids_BT[dropped] = torch.tensor([END_TOKEN] + [0] * (ids_BT.shape[1] - 1))
+    sigma = torch.where(torch.rand(batch) < UNIFORM_SHARE, torch.rand(batch), torch.randn(batch).sigmoid())
+    sigma = shift * sigma / (1 + (shift - 1) * sigma)
+    noise = torch.randn_like(x_BChw)
+    level = sigma[:, None, None, None]
+    with torch.autocast("cpu", torch.bfloat16), _plain_attention():
+        velocity = model((1 - level) * x_BChw + level * noise, sigma, ids_BT)
+    return F.mse_loss(velocity.float(), pack(noise - x_BChw))
+
+
+@contextmanager
+def _plain_attention() -> Iterator[None]:
+    """At under a hundred tokens two matrix products beat the CPU's fused attention, and compile better."""
+    torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)  # despite its name it rules the CPU too
+    with sdpa_kernel(SDPBackend.MATH):
+        yield

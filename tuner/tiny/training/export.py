@@ -1,0 +1,44 @@
+"""Assembles the trained parts into a diffusers pipeline folder."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import FluxPipeline
+
+from tuner.errors import UserError
+from tuner.tiny.training.autoencoder import load_autoencoder
+from tuner.tiny.training.denoiser import Denoiser
+from tuner.tiny.training.networks import build_scheduler, build_tokenizer
+
+
+def export_pipeline(work: Path, folder: Path) -> None:
+    """Writes ``folder`` so that ``FluxPipeline.from_pretrained(folder)`` loads the model in a work folder.
+
+    Weights are stored as float32, so that a plain load runs on a CPU exactly as trained.
+
+    Raises:
+        UserError: If the work folder holds no trained denoiser.
+    """
+    checkpoint = work / "denoiser.checkpoint.pt"
+    if not checkpoint.exists():
+        raise UserError(f"No trained denoiser in {work}: {checkpoint.name} is missing. Run `denoiser` first.")
+    model = Denoiser()
+    model.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["average"])
+    pipeline: Any = FluxPipeline(
+        scheduler=build_scheduler(),
+        vae=load_autoencoder(work),
+        text_encoder=model.clip,
+        tokenizer=build_tokenizer(),
+        text_encoder_2=model.t5,
+        tokenizer_2=build_tokenizer(),
+        transformer=model.transformer,
+    )
+    part = folder.with_name(folder.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    pipeline.save_pretrained(part)
+    shutil.rmtree(folder, ignore_errors=True)
+    part.rename(folder)
