@@ -67,6 +67,8 @@ def search(
             return sitting.run()
         finally:
             evaluations.close()
+            if executor is not None:
+                executor.close()  # also where nothing was left to run
 
 
 class _Sitting:

@@ -145,7 +145,6 @@ def make_plan(settings: SearchSettings) -> Plan:
         raise UserError(f"`gpus_per_worker` must not be negative, but got {settings.gpus_per_worker}.")
     if settings.time_limit is not None and not settings.time_limit > 0:
         raise UserError(f"`time_limit` must be positive, but got {settings.time_limit}.")
-    check_name(settings.name)
     model = blueprint(settings.model)
     size = model.check_size(settings.size or model.size)
     specs = _objectives(settings, model)
@@ -159,6 +158,7 @@ def make_plan(settings: SearchSettings) -> Plan:
     )
     baseline = model.baseline(size)
     budget = parse_budget(settings.budget, price(baseline, model, size), model, size)
+    check_name(settings.name)
     return Plan(
         settings=settings,
         blueprint=model,

@@ -72,4 +72,4 @@ class SearchSettings(BaseModel):
         if self.study is not None:
             return self.study
         model = self.model.rstrip("/").split("/")[-1] or "model"
-        return f"{model}-{self.budget.strip().replace('%', 'pct')}"
+        return f"{model}-{''.join(self.budget.split()).replace('%', 'pct')}"

@@ -142,6 +142,7 @@ def test_a_finished_study_resumes_without_running_anything(tmp_path: Path) -> No
     executor = Counting()
     again = search(settings, executor=executor, resume=True)
     assert executor.ran == []
+    assert executor.closed
     assert comparable(again) == comparable(first)
 
 
@@ -223,6 +224,7 @@ def test_a_study_does_not_resume_with_settings_that_change_its_result(
         ({"objectives": ("clip", "clip:tiny")}, "'clip' is given twice"),
         ({"objectives": ("klip",)}, "Did you mean 'clip'"),
         ({"budget": "banana"}, "'banana'"),
+        ({"budget": "$$"}, r"Budget '\$\$' is not a budget"),
         ({"pick": "best:nothing"}, "'best:nothing'"),
         ({"study": "../elsewhere"}, "'../elsewhere' cannot name a folder"),
         ({"size": (33, 32)}, "33x32 does not fit"),
