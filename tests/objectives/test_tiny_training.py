@@ -42,8 +42,9 @@ def test_a_larger_amount_moves_an_image_further_from_the_clean_one(
     clean = bank.images[:, 0].float() / 255
     errors = []
     for amount in (0.0, 0.5, 1.0):
-        spoiled = spoil(clean, torch.full((len(clean),), amount), torch.Generator().manual_seed(0))
-        assert spoiled.shape == clean.shape
+        amounts = torch.full((len(clean),), amount)
+        spoiled = torch.stack([spoil(clean, amounts, torch.Generator().manual_seed(seed)) for seed in range(6)])
+        assert spoiled.shape[1:] == clean.shape
         errors.append((spoiled - clean).square().mean().item())
     assert errors == sorted(errors)
     assert errors[0] > 0
