@@ -21,7 +21,7 @@ from tuner.tiny.training.export import export_pipeline
 from tuner.tiny.training.latents import encode_scenes, load_latents, token_ids
 from tuner.tiny.training.networks import TEXT_TOKENS, build_scheduler, build_tokenizer
 from tuner.tiny.training.optim import Muon, orthogonal
-from tuner.tiny.training.run import Settings, Worker, launch
+from tuner.tiny.training.run import Settings, Worker
 
 
 @pytest.fixture
@@ -185,21 +185,6 @@ def test_encoding_fills_every_row_of_every_size(small: None, settings: Settings)
         size: (6, 8, size // 4, size // 4) for size in SIZES
     }
     assert (data.tokens > 0).any(axis=1).all()
-
-
-def _count(worker: Worker) -> None:
-    parameter = torch.nn.Parameter(torch.zeros(3))
-    parameter.grad = torch.full((3,), float(worker.rank))
-    worker.average_gradients([parameter])
-    (worker.settings.work / f"rank{worker.rank}").write_text(str(parameter.grad.tolist()))
-    (worker.settings.work / f"shared{worker.rank}").write_text(str(worker.shared(worker.rank + 5)))
-
-
-def test_workers_average_gradients_and_agree_with_the_first(tmp_path: Path) -> None:
-    launch("count", Settings(tmp_path, 1, None, 2, 0), _count)
-
-    assert {(tmp_path / f"rank{rank}").read_text() for rank in (0, 1)} == {"[0.5, 0.5, 0.5]"}
-    assert {(tmp_path / f"shared{rank}").read_text() for rank in (0, 1)} == {"5.0"}
 
 
 def test_exporting_nothing_is_a_clear_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -39,7 +39,7 @@ MIN_AREA = 0.012
 """Share of the image above which a colour counts as a thing; the smallest clean thing covers 0.05."""
 MIN_OVERLAP = 0.7
 """Least intersection over union of a thing with the best template; clean renders reach 0.85 and more."""
-MAX_COLOUR_ERROR = 0.16
+MAX_COLOUR_ERROR = 0.14
 """Largest distance of a fill from its colour's tone, per channel."""
 MIN_OFFSET = 0.2
 """Least distance of two things along the axis of their relation."""
