@@ -49,15 +49,15 @@ class RayExecutor:
         gpus_per_worker: float | None = None,
         address: str | None = None,
     ):
+        self._tasks: deque[Task] = deque()
+        self._idle: list[Any] = []
+        self._busy: dict[Any, tuple[Any, Task | None]] = {}  # None while the worker loads its evaluator
+        self._deaths: dict[Any, int] = {}
+        self._deaths_while_loading = 0
         self._owns_ray = _connect(address, workers)
         try:
             count, gpus = _shares(workers, gpus_per_worker)
             self._spawn = _spawner(load, gpus)
-            self._tasks: deque[Task] = deque()
-            self._idle: list[Any] = []
-            self._busy: dict[Any, tuple[Any, Task | None]] = {}  # None while the worker loads its evaluator
-            self._deaths: dict[Any, int] = {}
-            self._deaths_while_loading = 0
             for _ in range(count):
                 self._add_worker()
         except BaseException:
