@@ -20,6 +20,9 @@ MOST_DEATHS = 3
 
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # Ray prints the death of a worker on stdout, where only results belong
+}
+_LOCAL_ENVIRONMENT = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # binds every port to loopback instead of to all addresses
     "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin while they wait would starve the other workers
 }
@@ -164,7 +167,7 @@ def _spawner(load: Load, gpus: float) -> Any:
 
 def _connect(address: str | None, workers: int | None) -> bool:
     """Makes sure that Ray runs; returns whether it is ours to shut down."""
-    with environment(_ENVIRONMENT if address is None else {}):
+    with environment(_ENVIRONMENT | (_LOCAL_ENVIRONMENT if address is None else {})):
         import ray
 
         if ray.is_initialized():

@@ -13,7 +13,7 @@ import pytest
 from studies import search
 from studies.environment import environment
 from studies.evaluation import ChunkResult, Evaluator, Failure, Task
-from studies.ray_executor import _ENVIRONMENT, MOST_DEATHS, RayExecutor, _connect
+from studies.ray_executor import _ENVIRONMENT, _LOCAL_ENVIRONMENT, MOST_DEATHS, RayExecutor, _connect
 from tests.studies.test_search import comparable
 from tests.studies.toy import TOY, Counting, Dying, load_toy, toy_settings
 from tuner.errors import UserError
@@ -24,7 +24,7 @@ def ray() -> Iterator[Any]:
     """Keeps Ray up for the whole file: an executor uses what it finds and leaves it running."""
     before = set(os.environ)
     assert _connect(None, workers=2)
-    assert not (os.environ.keys() - before) & _ENVIRONMENT.keys()
+    assert not (os.environ.keys() - before) & (_ENVIRONMENT | _LOCAL_ENVIRONMENT).keys()
     import ray
 
     yield ray
@@ -60,11 +60,14 @@ def test_any_number_of_workers_gives_the_study_of_one_process(tmp_path: Path, wo
     assert on_ray.front == local.front
 
 
-def test_a_killed_worker_is_replaced_and_its_task_runs_again(tmp_path: Path) -> None:
+def test_a_killed_worker_is_replaced_and_its_task_runs_again(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     for name in ("first", "second"):
         (tmp_path / name).touch()
     outcomes = run_all(RayExecutor(functools.partial(Dying, tmp_path), workers=2), tasks(6))
     assert list(tmp_path.iterdir()) == []  # both deaths were died
+    assert capfd.readouterr().out == ""
     evaluator = load_toy()
     assert {task.key: scores(evaluator.evaluate(task)) for task in tasks(6)} == {
         key: scores(outcome) for key, outcome in outcomes.items()
