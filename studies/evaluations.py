@@ -33,9 +33,8 @@ class Evaluations:
         self._executor: Executor | None = None
         self._running: set[Any] = set()
         self._earlier_s = scores.elapsed_s
-        self._earlier_tflops = scores.tflops
         self._started = time.monotonic()
-        self._first_task: float | None = None
+        self._first_result: tuple[float, float] | None = None  # its time and the TFLOPs until then
 
     @property
     def tflops_spent(self) -> float:
@@ -49,11 +48,14 @@ class Evaluations:
 
     @property
     def tflops_per_second(self) -> float | None:
-        """Throughput of all workers in this sitting; None before anything has come back."""
-        tflops = self._scores.tflops - self._earlier_tflops
-        if self._first_task is None or not tflops:
+        """Throughput of all workers since the first result of this sitting, so without the time to load a model.
+
+        None before there are two results.
+        """
+        if self._first_result is None:
             return None
-        return tflops / max(time.monotonic() - self._first_task, 1e-6)
+        then, before = self._first_result
+        return (self._scores.tflops - before) / max(time.monotonic() - then, 1e-6) or None
 
     @property
     def working(self) -> bool:
@@ -71,7 +73,6 @@ class Evaluations:
                 continue
             if self._executor is None:
                 self._executor = self._start_workers()
-                self._first_task = time.monotonic()
             self._executor.submit(task)
             self._running.add(task.key)
 
@@ -85,6 +86,8 @@ class Evaluations:
         tflops = self._plan.price(task.schedule).tflops * len(task.prompts)
         self._scores.put(task, outcome, tflops, self.elapsed_s)
         self._running.discard(task.key)
+        if self._first_result is None:
+            self._first_result = time.monotonic(), self._scores.tflops
 
     def outcome(self, tasks: Sequence[Task]) -> dict[str, list[float]] | Failure | None:
         """Returns the scores by objective, in the order of the prompts, or why there are none.
