@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from objectives.base import Direction
 from studies.results import Candidate
@@ -13,6 +14,10 @@ from tuner.errors import UserError, unknown_name
 
 Directions: TypeAlias = Mapping[str, Direction]
 """Which way each objective improves, by its name."""
+
+_Array: TypeAlias = npt.NDArray[np.float64]
+
+_KNEE_SPAN = 4.0
 
 
 def front(candidates: Sequence[Candidate], directions: Directions) -> list[Candidate]:
@@ -37,22 +42,22 @@ def front(candidates: Sequence[Candidate], directions: Directions) -> list[Candi
 def knee(candidates: Sequence[Candidate], directions: Directions) -> Candidate:
     """Finds the member of the front after which more compute buys little more quality.
 
-    TFLOPs and every objective are scaled to [0, 1] over the front, and the scaled objectives are averaged into
-    one quality. The knee is the member that lies highest above the chord from the cheapest member to the one of
-    best quality; the cheapest of equals, and of a front of two.
+    TFLOPs and every objective are scaled to [0, 1], and the scaled objectives are averaged into one quality. The
+    knee is the member that lies highest above the chord from the cheapest member to the one of best quality; the
+    cheapest of equals, and of two. Members that cost less than a quarter of the best one are left out: schedules
+    of a step or two are so bad that beside them everything dearer looks equally good.
 
     Args:
         candidates: At least one candidate.
         directions: Which way each objective improves.
     """
     members = front(candidates, directions)
-    losses = np.array([_losses(member, directions) for member in members])
-    spread = np.ptp(losses, axis=0)
-    scaled = (losses - losses.min(axis=0)) / np.where(spread > 0, spread, 1)
-    cost, quality = scaled[:, 0], 1 - scaled[:, 1:].mean(axis=1)
-    best = int(quality.argmax())
-    slope = (quality[best] - quality[0]) / cost[best] if best else 0.0
-    height = quality[: best + 1] - quality[0] - slope * cost[: best + 1]
+    best = members[int(_cost_and_quality(members, directions)[1].argmax())]
+    members = [member for member in members if member.tflops * _KNEE_SPAN >= best.tflops]
+    cost, quality = _cost_and_quality(members, directions)
+    end = int(quality.argmax())
+    slope = (quality[end] - quality[0]) / cost[end] if end else 0.0
+    height = quality[: end + 1] - quality[0] - slope * cost[: end + 1]
     return members[int(np.argmax(np.round(height, 12)))]
 
 
@@ -97,3 +102,11 @@ def _losses(candidate: Candidate, directions: Directions) -> tuple[float, ...]:
         candidate.tflops,
         *(signs[direction] * candidate.scores[name].mean for name, direction in directions.items()),
     )
+
+
+def _cost_and_quality(members: Sequence[Candidate], directions: Directions) -> tuple[_Array, _Array]:
+    """TFLOPs and the mean of the objectives (more is better), each scaled to [0, 1] over the members."""
+    losses = np.array([_losses(member, directions) for member in members])
+    spread = np.ptp(losses, axis=0)
+    scaled = (losses - losses.min(axis=0)) / np.where(spread > 0, spread, 1)
+    return scaled[:, 0], 1 - scaled[:, 1:].mean(axis=1)

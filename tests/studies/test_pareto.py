@@ -69,14 +69,17 @@ def test_the_knee_does_not_depend_on_units(
     assert knee(plain, MIXED).trial == knee(scaled, MIXED).trial
 
 
-def test_the_knee_of_a_square_root_is_at_a_quarter() -> None:
-    # sqrt(c) - c is largest where 1 / (2 sqrt(c)) = 1.
-    costs = np.arange(1, 101) / 100
-    curve = [candidate(i, 0.01 + cost, math.sqrt(cost) - math.sqrt(0.01)) for i, cost in enumerate(costs)]
-    exact = [candidate(i, cost, math.sqrt(cost)) for i, cost in enumerate(np.arange(0.0, 1.01, 0.01) + 1e-12)]
-    assert knee(exact, UP).tflops == pytest.approx(0.25)
-    # On [0.01, 1] the chord has slope 0.9 / 0.99, so the knee is at (0.99 / 1.8)^2 = 0.3025.
-    assert knee(curve, UP).tflops - 0.01 == pytest.approx(0.30)
+def test_the_knee_of_a_square_root() -> None:
+    # On [1/4, 1] the chord of sqrt has slope (1 - 1/2) / (3/4) = 2/3, and 1 / (2 sqrt(c)) = 2/3 at c = 9/16.
+    curve = [candidate(i, cost, math.sqrt(cost)) for i, cost in enumerate(np.arange(4, 17) / 16)]
+    assert knee(curve, UP).tflops == pytest.approx(9 / 16)
+
+
+def test_schedules_of_a_step_or_two_do_not_move_the_knee() -> None:
+    curve = [candidate(i, cost, math.sqrt(cost)) for i, cost in enumerate(np.arange(4, 17) / 16)]
+    hopeless = [candidate(100 + i, cost, -9.0 + i) for i, cost in enumerate((0.05, 0.1, 0.2))]
+    assert front([*hopeless, *curve], UP) == [*hopeless, *curve]
+    assert knee([*hopeless, *curve], UP) == knee(curve, UP)
 
 
 def test_the_knee_weighs_objectives_alike() -> None:

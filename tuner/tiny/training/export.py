@@ -39,6 +39,7 @@ def export_pipeline(work: Path, folder: Path) -> None:
     )
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
+    pipeline.vae.register_to_config(_name_or_path="")  # or it would name the work folder
     pipeline.save_pretrained(part)
     shutil.rmtree(folder, ignore_errors=True)
     part.rename(folder)
