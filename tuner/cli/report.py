@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from tuner.cli._common import json_option, out_option, print_json
+from tuner.cli._common import json_option, out_option, print_json, stdout_console
 
 _EXAMPLES = """\b
 Examples:
@@ -34,6 +34,4 @@ def command(study: str, output: Path | None, out: str, as_json: bool) -> None:
     elif as_json:
         print_json(result.model_dump(mode="json"))
     else:
-        from rich.console import Console
-
-        Console().print(front_table(result))
+        stdout_console().print(front_table(result))

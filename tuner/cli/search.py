@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tuner.cli._common import json_option, out_option, print_json, size_option
+from tuner.cli._common import json_option, out_option, print_json, size_option, stdout_console
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -99,11 +99,9 @@ def command(as_json: bool, resume: bool, objectives: str, **options: Any) -> Non
 
 
 def _print_result(result: StudyResult) -> None:
-    from rich.console import Console
-
     from studies.report import front_table
 
-    Console().print(front_table(result))
+    stdout_console().print(front_table(result))
     unseen = ", ".join(
         f"{name} {score.mean:.4g} ({score.delta:+.3g} [{score.ci95[0]:+.3g}, {score.ci95[1]:+.3g}])"
         for name, score in result.pick.held_out.items()
