@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from studies.evaluation import ChunkResult, Failure
+from tuner.invariance import one_thread
 
 if TYPE_CHECKING:
     from studies.evaluation import Evaluator, Task
@@ -58,7 +58,7 @@ class LocalExecutor:
         if self._evaluator is None:
             self._evaluator = self._load()
         task = self._tasks.popleft()
-        with _one_thread():
+        with one_thread():
             return task, run_task(self._evaluator, task)
 
     def close(self) -> None:
@@ -78,15 +78,3 @@ def run_task(evaluator: Evaluator, task: Task) -> ChunkResult | Failure:
 def one_line(error: BaseException) -> str:
     """Puts an error's message on one line."""
     return " ".join(str(error).split())
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -39,7 +39,8 @@ def generate(
 
     ``tuner.generate(pipe, "a red fox", preset="flux-3x.yaml").images[0]``
 
-    On a CPU an image depends on its own prompt and seed alone, bit by bit, not on how many are drawn at once.
+    On a CPU one thread draws, and an image depends on its own prompt and seed alone, bit by bit, not on how many
+    are drawn at once: it is the image that a study's worker scored.
 
     Args:
         pipe: A loaded diffusers pipeline of a known family (it is not changed), or a `FlowModel`.

@@ -156,9 +156,13 @@ def test_ui_serves_the_local_store_on_loopback(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    tuner = [sys.executable, "-c", "from tuner.cli.main import main; main()"]
+    # A shell that starts the tests in the background makes them, and so their children, ignore SIGINT.
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from tuner.cli.main import main; main()"
+    )
     server = subprocess.Popen(
-        [*tuner, "ui", "--out", str(tmp_path), "--port", str(port), "--no-open"],
+        [sys.executable, "-c", code, "ui", "--out", str(tmp_path), "--port", str(port), "--no-open"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,

@@ -139,7 +139,8 @@ class _Display:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._bar.stop()
+        if self._task is not None:  # stopping a bar that never started prints an empty line
+            self._bar.stop()
 
     def phase(self, name: str) -> None:
         """Shows what runs after the search itself."""

@@ -34,7 +34,12 @@ def command(out: str, as_json: bool) -> None:
     if as_json:
         print_json(rows)
     elif rows:
-        columns = list(rows[0])
-        print_table(columns, [["" if row[column] is None else row[column] for column in columns] for row in rows])
+        print_table(list(rows[0]), [list(map(_cell, row.values())) for row in rows])
     else:
         click.echo(f"no studies in {out}", err=True)
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.2f}x"
+    return "" if value is None else str(value)
