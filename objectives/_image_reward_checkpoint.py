@@ -20,7 +20,7 @@ from torch import Tensor
 
 from objectives import _hub
 from objectives._blip_reward import BlipReward, RewardConfig
-from tuner.errors import UserError
+from tuner.errors import UserError, one_line
 
 T = TypeVar("T")
 
@@ -86,7 +86,7 @@ def fetch(get: Callable[[], T], what: str) -> T:
     try:
         return get()
     except OSError as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise UserError(
             f"ImageReward needs {what!r} from the Hugging Face Hub and cannot get it: {reason} Without "
             f"network, give a local folder that holds {CHECKPOINT_NAMES[-1]}, {TEXT_CONFIG_NAME} and "
@@ -122,7 +122,7 @@ def load_reward(files: CheckpointFiles) -> BlipReward:
         network = BlipReward(infer_config(official, text_config))
         network.load_state_dict(convert(official), strict=True)
     except (KeyError, RuntimeError, ValueError, pickle.UnpicklingError) as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = one_line(error)[:300]
         raise UserError(
             f"{str(files.weights)!r} is not an ImageReward checkpoint that fits "
             f"{str(files.text_config)!r}: {reason}. Take both files from zai-org/ImageReward."

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from objectives._hub import no_wait_without_network
 from objectives.base import Direction, check_pairs
-from tuner.errors import UserError, unknown_name
+from tuner.errors import UserError, one_line, unknown_name
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -139,7 +139,7 @@ def _locate(weights: str) -> tuple[str, str | None]:
 
 
 def _load_error(weights: str, model_name: str, error: Exception) -> UserError:
-    reason = " ".join(str(error).split())
+    reason = one_line(error)
     if model_name.startswith("local-dir:"):
         return UserError(
             f"CLIP weights {weights!r} could not be loaded: {reason}. The folder must hold "

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from studies.evaluation import ChunkResult, Failure
+from tuner.errors import one_line
 from tuner.invariance import one_thread
 
 if TYPE_CHECKING:
@@ -73,8 +74,3 @@ def run_task(evaluator: Evaluator, task: Task) -> ChunkResult | Failure:
         return evaluator.evaluate(task)
     except Exception as error:
         return Failure(f"{type(error).__name__}: {one_line(error)}")
-
-
-def one_line(error: BaseException) -> str:
-    """Puts an error's message on one line."""
-    return " ".join(str(error).split())

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from studies.environment import environment
 from studies.evaluation import ChunkResult, Failure
-from studies.executors import one_line, run_task
-from tuner.errors import UserError
+from studies.executors import run_task
+from tuner.errors import UserError, one_line
 
 if TYPE_CHECKING:
     from studies.evaluation import Evaluator, Task

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from studies.figures import contact_sheet, front_figure
 from studies.results import Candidate, StudyResult
-from tuner.errors import UserError
+from tuner.errors import UserError, unwritable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -89,9 +89,7 @@ def write_report(result: StudyResult, path: str | os.PathLike[str]) -> Path:
         else:
             front_figure(result).savefig(path, dpi=160)
     except OSError as error:
-        raise UserError(
-            f"Report {str(path)!r} cannot be written ({error.strerror}); choose a writable place."
-        ) from error
+        raise unwritable("Report", path, error) from error
     return path
 
 

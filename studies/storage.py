@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from studies.proposals import directions_of
 from studies.scores import drop_unfinished_line
-from tuner.errors import UserError
+from tuner.errors import UserError, one_line
 
 if TYPE_CHECKING:
     import optuna
@@ -66,7 +66,7 @@ def _open(url: str | None, journal: Path) -> optuna.storages.BaseStorage:
     try:
         return optuna.storages.get_storage(url)
     except Exception as error:  # SQLAlchemy, database drivers and Optuna each raise their own
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise UserError(
             f"Storage {url!r} cannot be opened ({type(error).__name__}: {reason}); give a database URL such as "
             "sqlite:///studies.db."

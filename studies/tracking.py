@@ -14,6 +14,7 @@ from studies.export import preset_of
 from studies.figures import contact_sheet, front_figure
 from studies.report import describe, markdown
 from tuner import presets
+from tuner.errors import one_line
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -69,7 +70,7 @@ def log_study(study: StudyFolder, tracking_uri: str | None = None) -> str:
             client = MlflowClient(tracking_uri or local_uri(study))
             return _Log(client, study, result, local=tracking_uri is None).write()
         except Exception as error:  # MLflow, requests, SQLAlchemy and artifact stores each raise their own
-            reason = " ".join(str(error).split())
+            reason = one_line(error)
             raise TrackingError(f"{type(error).__name__}: {reason[:300]}") from error
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable
 
 
@@ -25,3 +26,19 @@ def unknown_name(kind: str, name: str, available: Iterable[str]) -> UserError:
     near = difflib.get_close_matches(name, names, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return UserError(f"Unknown {kind} {name!r}.{hint} Available: {', '.join(names)}.")
+
+
+def unwritable(kind: str, path: os.PathLike[str], error: OSError) -> UserError:
+    """Builds the error for a file that cannot be written.
+
+    Args:
+        kind: What would have been written, capitalised, e.g. ``"Preset"``.
+        path: Where to.
+        error: What the operating system said.
+    """
+    return UserError(f"{kind} {os.fspath(path)!r} cannot be written ({error.strerror}); choose a writable place.")
+
+
+def one_line(message: object) -> str:
+    """Puts a message, e.g. another library's error, on one line."""
+    return " ".join(str(message).split())

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from tuner.errors import UserError, unknown_name
+from tuner.errors import UserError, one_line, unknown_name, unwritable
 from tuner.schedule import Schedule
 
 _FOLDER = Path(__file__).parent / "presets"
@@ -144,9 +144,7 @@ def save(preset: Preset, path: str | os.PathLike[str]) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(to_yaml(preset))
     except OSError as error:
-        raise UserError(
-            f"Preset {str(path)!r} cannot be written ({error.strerror}); choose a writable place."
-        ) from error
+        raise unwritable("Preset", path, error) from error
     return path
 
 
@@ -163,8 +161,7 @@ def _read(path: Path) -> Preset:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"Preset {str(path)!r} cannot be read: {error}.") from error
     except yaml.YAMLError as error:
-        where = " ".join(str(error).split())
-        raise UserError(f"Preset {str(path)!r} is not valid YAML: {where}.") from error
+        raise UserError(f"Preset {str(path)!r} is not valid YAML: {one_line(error)}.") from error
     except ValidationError as error:
         raise UserError(f"Preset {str(path)!r} breaks a rule: {first_problem(error)}") from error
 

@@ -11,7 +11,7 @@ import click
 
 import tuner
 import tuner.cli
-from tuner.errors import UserError
+from tuner.errors import UserError, one_line
 
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
@@ -65,12 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         click.echo(help_text.format_message(), err=True)
         sys.exit(EXIT_USAGE)
     except click.ClickException as error:
-        click.echo(f"error: {_one_line(error.format_message())}", err=True)
+        click.echo(f"error: {one_line(error.format_message())}", err=True)
         sys.exit(EXIT_USAGE)
     except UserError as error:
-        click.echo(f"error: {_one_line(str(error))}", err=True)
+        click.echo(f"error: {one_line(error)}", err=True)
         sys.exit(EXIT_USAGE)
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())

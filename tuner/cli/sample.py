@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from tuner.cli._common import size_option
-from tuner.errors import UserError
+from tuner.errors import UserError, unwritable
 
 _EXAMPLES = """\b
 Examples:
@@ -64,7 +64,5 @@ def command(
         output.parent.mkdir(parents=True, exist_ok=True)
         result.images[0].save(output)
     except OSError as error:
-        raise UserError(
-            f"Image {str(output)!r} cannot be written ({error.strerror}); choose a writable place."
-        ) from error
+        raise unwritable("Image", output, error) from error
     click.echo(str(output))
