@@ -9,7 +9,7 @@ from PIL import Image, ImageChops
 from tests.small_flux import small_flux, stock_latents
 from tuner.errors import UserError
 from tuner.models import wrap
-from tuner.sampling import sample, stage_seeds
+from tuner.sampling import renoise, sample, stage_seeds
 from tuner.schedule import Schedule, Stage
 
 PROMPTS = ["a red fox", "a blue circle above a red square", "fox"]
@@ -65,7 +65,6 @@ def test_an_image_does_not_depend_on_its_batch(flux_pipe: Any) -> None:
 def test_stages_run_at_their_sizes_and_renoise_as_equation_8_says(flux_pipe: Any) -> None:
     model = wrap(flux_pipe)
     seen: list[tuple[tuple[int, ...], float]] = []
-    velocity = model.velocity
 
     class Recording(type(model)):  # type: ignore[misc]
         def velocity(self, x: torch.Tensor, sigma: float, conditioning: Any) -> torch.Tensor:
@@ -78,11 +77,31 @@ def test_stages_run_at_their_sizes_and_renoise_as_equation_8_says(flux_pipe: Any
     first = model.noise((32, 32), [11])
     second = model.noise((32, 32), stage_seeds([11], 1))
     torch.testing.assert_close(result, 0.75 * first + 0.25 * second)
-    assert velocity is not recording.velocity
     seen.clear()
     sample(recording, STAGED, {}, [11], (32, 48))
     assert [shape for shape, _ in seen] == [(16, 24)] * 2 + [(8, 12)] * 3 + [(16, 24)] * 2
     assert [sigma for _, sigma in seen] == [s for stage in STAGED.stages for s in stage.sigmas[:-1]]
+
+
+@pytest.mark.parametrize(("level", "target"), [(0.0, 0.4), (0.3, 0.3), (0.3, 0.7), (0.6, 1.0)])
+def test_renoising_gives_a_latent_of_the_wanted_level(level: float, target: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    clean, first, fresh = torch.randn(3, 200_000, generator=generator)
+    x = renoise((1 - level) * clean + level * first, fresh, level, target)
+    share_of_clean = (x * clean).mean() / (clean * clean).mean()
+    rest = x - (1 - target) * clean
+    assert share_of_clean.item() == pytest.approx(1 - target, abs=0.01)
+    assert rest.std().item() == pytest.approx(target, abs=0.01)
+    assert (target > level) or torch.equal(x, (1 - level) * clean + level * first)
+
+
+def test_a_stage_that_ends_early_hands_its_noisy_latent_on(flux_pipe: Any) -> None:
+    model = wrap(flux_pipe)
+    conditioning = model.encode(PROMPTS[:1])
+    whole = Schedule(stages=(Stage(sigmas=(1, 0.7, 0.3, 0)),))
+    split = Schedule(stages=(Stage(sigmas=(1, 0.7)), Stage(sigmas=(0.7, 0.3, 0))))
+    expected = sample(model, whole, conditioning, [3], (32, 32))
+    torch.testing.assert_close(sample(model, split, conditioning, [3], (32, 32)), expected, rtol=0, atol=0)
 
 
 def test_seeds_of_later_stages_differ_by_stage_and_image() -> None:

@@ -17,13 +17,19 @@ def schedules(draw: st.DrawFn) -> Schedule:
     stages = []
     count = draw(st.integers(1, 5))
     for index in range(count):
-        levels = draw(st.sets(st.floats(0.01, 0.99), min_size=0 if index == 0 else 1, max_size=6))
+        floor = stages[-1].sigmas[-1] if stages else 0.01
+        levels = draw(st.sets(st.floats(max(floor, 0.01), 0.99), min_size=0 if index == 0 else 1, max_size=6))
         first = {1.0} if index == 0 else set()
+        sigmas = sorted(levels | first, reverse=True)
+        last = index == count - 1
+        if last or len(sigmas) < 2 or draw(st.booleans()):
+            sigmas.append(0.0)
         stages.append(
             Stage(
-                scale=1 if index == count - 1 else draw(st.sampled_from([0.25, 0.5, 0.75, 1])),
-                sigmas=(*sorted(levels | first, reverse=True), 0.0),
+                scale=1 if last else draw(st.sampled_from([0.25, 0.5, 0.75, 1])),
+                sigmas=tuple(sigmas),
                 resample=draw(st.sampled_from(RESAMPLE_MODES)),
+                reuse=tuple(sorted(draw(st.sets(st.integers(1, len(sigmas) - 2))))) if len(sigmas) > 2 else (),
             )
         )
     return Schedule(stages=tuple(stages), solver=draw(st.sampled_from(["euler", "heun"])))
@@ -35,6 +41,11 @@ def test_json_and_yaml_round_trips_change_nothing(schedule: Schedule) -> None:
     from_yaml = Schedule.model_validate(yaml.safe_load(yaml.safe_dump(schedule.model_dump(mode="json"))))
     assert from_json == from_yaml == schedule
     assert from_json.content_hash == from_yaml.content_hash == schedule.content_hash
+
+
+def test_an_option_that_is_off_is_not_written() -> None:
+    assert "reuse" not in Stage(sigmas=(1, 0.5, 0)).model_dump()
+    assert Stage(sigmas=(1, 0.5, 0), reuse=(1,)).model_dump(mode="json")["reuse"] == [1]
 
 
 @given(schedules(), schedules())
@@ -59,7 +70,10 @@ def test_the_hash_is_stable_across_releases() -> None:
     [
         ({"sigmas": [1, 0.5, 0.6, 0]}, "strictly decrease, but 0.6 follows 0.5"),
         ({"sigmas": [1, 0.5, 0.5, 0]}, "strictly decrease"),
-        ({"sigmas": [1, 0.5]}, "must end at 0"),
+        ({"sigmas": [1, 0.5, 0], "reuse": [0]}, "from 1 to 1, but got .0."),
+        ({"sigmas": [1, 0.5, 0], "reuse": [2]}, "from 1 to 1, but got .2."),
+        ({"sigmas": [1, 0.5, 0.2, 0], "reuse": [2, 1]}, "increasing"),
+        ({"sigmas": [1, 0.5, 0.2, 0], "reuse": [1, 1]}, "increasing"),
         ({"sigmas": [0]}, "at least two sigmas"),
         ({"sigmas": [1.5, 0]}, "0 <= sigma <= 1"),
         ({"sigmas": [float("nan"), 0]}, "0 <= sigma <= 1"),
@@ -86,6 +100,11 @@ def test_broken_stages_name_the_rule(stage: dict[str, Any], rule: str) -> None:
         ({"stages": []}, "at least one stage"),
         ({"stages": [{"sigmas": [0.9, 0]}]}, "first sigma must be 1"),
         ({"stages": [{"sigmas": [1, 0], "scale": 0.5}]}, "last stage must have scale 1"),
+        ({"stages": [{"sigmas": [1, 0.5]}]}, "must end at 0"),
+        (
+            {"stages": [{"sigmas": [1, 0.5]}, {"sigmas": [0.4, 0]}]},
+            "cannot start at 0.4; start it at 0.5 or above",
+        ),
         ({"stages": [{"sigmas": [1, 0]}], "solver": "rk45"}, "euler"),
     ],
 )

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuner.solvers import SOLVERS, euler, network_calls
+from tuner.solvers import SOLVERS, euler, network_calls, reusing
 
 DATA_STD = 0.5
 ORDERS = {"euler": 1, "heun": 2}
@@ -56,3 +56,19 @@ def test_an_euler_step_to_zero_is_the_clean_prediction() -> None:
 def test_network_calls(name: str, calls: int) -> None:
     # Heun: two calls per step, one for the step that ends at 0.
     assert network_calls(name, (1.0, 0.75, 0.5, 0.25, 0.0)) == calls
+
+
+def test_a_step_that_reuses_a_velocity_calls_nothing_and_follows_the_last_one() -> None:
+    sigmas = (1.0, 0.8, 0.5, 0.2, 0.0)
+    called: list[float] = []
+
+    def velocity(x: float, sigma: float) -> float:
+        called.append(sigma)
+        return sigma
+
+    end = euler(reusing(velocity, sigmas, (1, 2)), 0.0, sigmas)
+
+    assert called == [1.0, 0.2]
+    assert end == pytest.approx(-0.8 * 1.0 - 0.2 * 0.2)
+    assert network_calls("euler", sigmas, (1, 2)) == 2
+    assert network_calls("heun", sigmas) - network_calls("heun", sigmas, (1,)) == 2

@@ -66,7 +66,7 @@ def price(schedule: Schedule, blueprint: Blueprint, size: Size | None = None) ->
     stages = []
     for stage in schedule.stages:
         height, width = blueprint.stage_size(size, stage.scale)
-        calls = network_calls(schedule.solver, stage.sigmas)
+        calls = network_calls(schedule.solver, stage.sigmas, stage.reuse)
         per_call = tflops_per_call(blueprint, (height, width))
         stages.append(
             StagePrice(

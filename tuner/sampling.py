@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from tuner.models.base import Conditioning, FlowModel, Size
 from tuner.resample import resize
 from tuner.schedule import Schedule
-from tuner.solvers import SOLVERS
+from tuner.solvers import SOLVERS, reusing
 
 if TYPE_CHECKING:
     import torch
@@ -28,9 +29,6 @@ def sample(
 ) -> torch.Tensor:
     """Samples one clean latent per seed.
 
-    Every stage starts from ``x = (1 - s) x_previous + s noise`` at its first sigma ``s`` (Bottleneck Sampling,
-    arXiv 2503.18940, Eq. 8), with the previous result resized; the first stage has s = 1, pure noise.
-
     Args:
         model: The model to call.
         schedule: What to run.
@@ -45,27 +43,77 @@ def sample(
     Raises:
         UserError: If the model cannot produce this size.
     """
+    size = model.blueprint.check_size(size or model.blueprint.size)
+    x: torch.Tensor | None = None
+    for index in range(len(schedule.stages)):
+        x = run_stage(model, schedule, index, x, conditioning, seeds, size, on_step)
+    assert x is not None  # a schedule has at least one stage
+    return x
+
+
+def run_stage(
+    model: FlowModel,
+    schedule: Schedule,
+    index: int,
+    x_before: torch.Tensor | None,
+    conditioning: Conditioning,
+    seeds: Sequence[int],
+    size: Size,
+    on_step: StepCallback | None = None,
+) -> torch.Tensor:
+    """Runs one stage: resizes what the stage before left, renoises it, and solves down to the last sigma.
+
+    What it returns depends on the stages up to this one alone, so it may be kept for another schedule that
+    begins with the same stages.
+
+    Args:
+        model: The model to call.
+        schedule: What is run.
+        index: Number of the stage, from 0.
+        x_before: What the stage before returned; None for the first stage, which starts from pure noise.
+        conditioning: B rows, from ``model.encode``.
+        seeds: B seeds of the images.
+        size: Output (height, width) in pixels of the whole schedule.
+        on_step: Called before every network call.
+
+    Returns:
+        Latents (B, C, h, w), float32, at the stage's size and last sigma.
+    """
     import torch
 
-    blueprint = model.blueprint
-    size = blueprint.check_size(size or blueprint.size)
-    x: torch.Tensor
+    stage = schedule.stages[index]
+
+    def velocity(x: torch.Tensor, sigma: float) -> torch.Tensor:
+        if on_step is not None:
+            on_step(index, sigma)
+        return model.velocity(x, sigma, conditioning)
+
     with torch.inference_mode():
-        for index, stage in enumerate(schedule.stages):
-            noise = model.noise(blueprint.stage_size(size, stage.scale), stage_seeds(seeds, index))
-            if index == 0:
-                x = noise
-            else:
-                start = stage.sigmas[0]
-                x = (1 - start) * resize(x, (noise.shape[-2], noise.shape[-1]), stage.resample) + start * noise
+        x = model.noise(model.blueprint.stage_size(size, stage.scale), stage_seeds(seeds, index))
+        if x_before is not None:
+            resized = resize(x_before, (x.shape[-2], x.shape[-1]), stage.resample)
+            x = renoise(resized, x, schedule.stages[index - 1].sigmas[-1], stage.sigmas[0])
+        solved: torch.Tensor = SOLVERS[schedule.solver](
+            reusing(velocity, stage.sigmas, stage.reuse), x, stage.sigmas
+        )
+    return solved
 
-            def velocity(x: torch.Tensor, sigma: float, index: int = index) -> torch.Tensor:
-                if on_step is not None:
-                    on_step(index, sigma)
-                return model.velocity(x, sigma, conditioning)
 
-            x = SOLVERS[schedule.solver](velocity, x, stage.sigmas)
-    return x
+def renoise(x: torch.Tensor, noise: torch.Tensor, level: float, target: float) -> torch.Tensor:
+    """Brings a latent from one noise level to a higher one by adding fresh noise.
+
+    A latent at level e is (1 - e) clean + e noise, so scaling it by a = (1 - s) / (1 - e) and adding noise of
+    variance s^2 - (a e)^2 gives one at level s. From a clean latent this is (1 - s) x + s noise (Bottleneck
+    Sampling, arXiv 2503.18940, Eq. 8); at its own level the latent stays as it is.
+
+    Args:
+        x: Latent at noise level ``level``.
+        noise: Fresh unit noise of the same shape.
+        level: Noise level of ``x``, below 1.
+        target: Noise level wanted, at least ``level``.
+    """
+    scale = (1 - target) / (1 - level)
+    return scale * x + math.sqrt(target * target - (scale * level) ** 2) * noise
 
 
 def stage_seeds(seeds: Sequence[int], stage: int) -> list[int]:

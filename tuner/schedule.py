@@ -7,7 +7,14 @@ import itertools
 import json
 from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from tuner.sigmas import truncated_sigmas
 
@@ -27,9 +34,12 @@ class Stage(BaseModel):
 
     Attributes:
         scale: Fraction of the output height and width, in (0, 1]; rounded to the model's size multiple.
-        sigmas: N + 1 strictly decreasing noise levels in [0, 1] ending at 0: N solver steps. The last step may
-            jump from a high level to 0, because an Euler step to 0 is the clean-image prediction.
+        sigmas: N + 1 strictly decreasing noise levels in [0, 1]: N solver steps. The last step may jump from a
+            high level to 0, because an Euler step to 0 is the clean-image prediction; or the stage may end
+            above 0, and the next one goes on from a latent that is still noisy.
         resample: How the previous stage's result is brought to this size; unused in the first stage.
+        reuse: Increasing numbers of steps (the first is 0) that follow the last predicted velocity instead of
+            calling the network. Step 0 cannot, since a new stage has no velocity of its size yet.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -37,6 +47,13 @@ class Stage(BaseModel):
     scale: float = 1.0
     sigmas: tuple[float, ...]
     resample: Resample = "bilinear"
+    reuse: tuple[int, ...] = ()
+
+    @model_serializer(mode="wrap")
+    def _leave_out_what_is_off(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Keeps files short, and content hashes as they were before an option existed."""
+        data: dict[str, Any] = handler(self)
+        return data if self.reuse else {key: value for key, value in data.items() if key != "reuse"}
 
     @model_validator(mode="before")
     @classmethod
@@ -73,9 +90,15 @@ class Stage(BaseModel):
         for high, low in itertools.pairwise(sigmas):
             if not high > low:
                 raise ValueError(f"sigmas must strictly decrease, but {low} follows {high}; sort or remove one.")
-        if sigmas[-1] != 0:
-            raise ValueError(f"sigmas must end at 0, but the last one is {sigmas[-1]}; append 0.")
         return sigmas
+
+    @model_validator(mode="after")
+    def _check_reuse(self) -> Stage:
+        if list(self.reuse) != sorted(set(self.reuse)) or not all(0 < step < self.steps for step in self.reuse):
+            raise ValueError(
+                f"`reuse` must be increasing step numbers from 1 to {self.steps - 1}, but got {list(self.reuse)}."
+            )
+        return self
 
     @property
     def steps(self) -> int:
@@ -87,7 +110,8 @@ class Schedule(BaseModel):
     """The whole plan: stages that run one after another, and the solver that runs them.
 
     Attributes:
-        stages: At least one stage; the first starts at sigma 1, the last has scale 1.
+        stages: At least one stage; the first starts at sigma 1, the last has scale 1 and ends at sigma 0. No
+            stage starts below the noise level that the one before it ended at.
         solver: The ODE step rule of every stage.
     """
 
@@ -108,6 +132,14 @@ class Schedule(BaseModel):
             )
         if stages[-1].scale != 1:
             raise ValueError(f"the last stage must have scale 1, but it has {stages[-1].scale}.")
+        if stages[-1].sigmas[-1] != 0:
+            raise ValueError(f"sigmas must end at 0, but the last one is {stages[-1].sigmas[-1]}; append 0.")
+        for before, after in itertools.pairwise(stages):
+            if after.sigmas[0] < before.sigmas[-1]:
+                raise ValueError(
+                    f"a stage ends at sigma {before.sigmas[-1]}, so the next one cannot start at "
+                    f"{after.sigmas[0]}; start it at {before.sigmas[-1]} or above."
+                )
         return stages
 
     @property

@@ -44,12 +44,33 @@ def heun(velocity: Velocity[T], x: T, sigmas: Sequence[float]) -> T:
 SOLVERS: dict[str, Callable[..., Any]] = {solver.__name__: solver for solver in (euler, heun)}
 
 
-def network_calls(solver: str, sigmas: Sequence[float]) -> int:
+def reusing(velocity: Velocity[T], sigmas: Sequence[float], reuse: Sequence[int]) -> Velocity[T]:
+    """Makes a velocity that repeats its last value at the noise levels of some steps.
+
+    Args:
+        velocity: Calls the network.
+        sigmas: The stage's noise levels.
+        reuse: Numbers of the steps whose noise level gets no call of its own; never step 0.
+    """
+    skipped = {sigmas[step] for step in reuse}
+    last: T
+
+    def reused(x: T, sigma: float) -> T:
+        nonlocal last
+        if sigma not in skipped:
+            last = velocity(x, sigma)
+        return last
+
+    return reused
+
+
+def network_calls(solver: str, sigmas: Sequence[float], reuse: Sequence[int] = ()) -> int:
     """Counts the network calls of a stage by running its solver on a number instead of a latent.
 
     Args:
         solver: A key of ``SOLVERS``.
         sigmas: The stage's noise levels.
+        reuse: Numbers of the steps that reuse the last velocity.
     """
     calls = 0
 
@@ -58,5 +79,5 @@ def network_calls(solver: str, sigmas: Sequence[float]) -> int:
         calls += 1
         return 0.0
 
-    SOLVERS[solver](velocity, 0.0, sigmas)
+    SOLVERS[solver](reusing(velocity, sigmas, reuse), 0.0, sigmas)
     return calls
