@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from studies.statistics import paired_score
+from studies.statistics import interval, paired_score
 
 
 def test_means_and_paired_differences() -> None:
@@ -43,12 +43,36 @@ def test_too_few_prompts_or_unequal_lengths_are_refused(scores: list[float], bas
         paired_score(scores, baseline)
 
 
-def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
-    rng = np.random.default_rng(0)
-    truth, covered, repetitions = 0.25, 0, 1000
-    for _ in range(repetitions):
-        baseline = rng.normal(size=16)
-        scores = baseline + truth + rng.normal(size=16)
-        low, high = paired_score(scores.tolist(), baseline.tolist()).ci95
-        covered += low <= truth <= high
-    assert 0.93 <= covered / repetitions <= 0.97
+def test_seeds_of_one_prompt_are_averaged_before_prompts_are_resampled() -> None:
+    scores, baseline = [1.0, 3.0, 10.0, 12.0, 5.0], [0.0, 0.0, 1.0, 3.0, 5.0]
+    prompts = ["a fox", "a fox", "a hen", "a hen", "a cat"]
+    clustered = paired_score(scores, baseline, prompts=prompts)
+    assert clustered == paired_score([2.0, 11.0, 5.0], [0.0, 2.0, 5.0])
+    shuffled = [0, 2, 4, 1, 3]
+    assert clustered == paired_score(
+        [scores[i] for i in shuffled], [baseline[i] for i in shuffled], prompts=[prompts[i] for i in shuffled]
+    )
+
+
+def test_one_prompt_with_many_seeds_is_too_little_and_every_score_has_a_prompt() -> None:
+    with pytest.raises(ValueError, match="two or more, but got 1"):
+        paired_score([1.0, 2.0, 3.0], [0.0, 0.0, 0.0], prompts=["a fox"] * 3)
+    with pytest.raises(ValueError, match="one prompt per score, but got 2 and 3"):
+        paired_score([1.0, 2.0, 3.0], [0.0, 0.0, 0.0], prompts=["a fox"] * 2)
+
+
+@pytest.mark.parametrize("n", [2, 15, 16, 40])
+@pytest.mark.parametrize("unlike", [1, 2, 40])
+def test_the_ends_are_finite_and_in_order_however_many_differences_are_equal(n: int, unlike: int) -> None:
+    values = np.zeros(n)
+    values[:unlike] = np.linspace(-3, 1, n)[:unlike]
+    low, high = interval(values, 0.95)
+    assert np.isfinite([low, high]).all()
+    assert low <= values.mean() <= high
+
+
+def test_the_interval_moves_and_scales_with_its_values() -> None:
+    values = np.random.default_rng(0).exponential(size=32)
+    low, high = interval(values, 0.95)
+    assert interval(-2 * values + 7, 0.95) == pytest.approx((7 - 2 * high, 7 - 2 * low), rel=0.02)
+    assert high - values.mean() > 1.2 * (values.mean() - low)  # the long tail is where more may hide
