@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from studies.prompt_files import read_prompts
 from tuner.errors import UserError
 
 if TYPE_CHECKING:
@@ -39,54 +40,59 @@ class PromptSets:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+@dataclass(frozen=True)
+class ShippedSet:
+    """A set that comes with the package.
+
+    Attributes:
+        name: Its name; a model of that name gets it by default, all others get ``general``.
+        prompts: Search and held-out prompts, in turns.
+        source: Where the prompts come from.
+        license: What they may be used for.
+    """
+
+    name: str
+    prompts: tuple[str, ...]
+    source: str
+    license: str
+
+
+def shipped_sets() -> list[ShippedSet]:
+    """Lists the shipped sets by name; the comments that begin a file say ``Source:`` and ``Licence:``."""
+    return [_shipped(path) for path in sorted(_SHIPPED.glob("*.txt"))]
+
+
+def _shipped(path: Path) -> ShippedSet:
+    comments = " ".join(
+        line.lstrip("# ") for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#")
+    )
+    source, _, license_ = comments.removeprefix("Source: ").partition(" Licence: ")
+    return ShippedSet(path.stem, tuple(read_prompts(path)), source, license_)
+
+
 def load_prompts(path: str | os.PathLike[str] | None, blueprint: Blueprint) -> PromptSets:
     """Reads a prompt file, or the shipped set that suits a model.
 
-    A file has one prompt per line in UTF-8; blank lines and lines that start with ``#`` are skipped, and a
-    prompt that comes again is taken once. Every second prompt is held out.
+    Every second prompt is held out.
 
     Args:
-        path: The file; None for ``prompt_sets/MODEL.txt``, or ``general.txt`` where there is none of that name.
+        path: The file, in any format of `studies.prompt_files`; None for ``prompt_sets/MODEL.txt``, or
+            ``general.txt`` where there is none of that name.
         blueprint: The model that will draw the prompts.
 
     Raises:
-        UserError: If the file cannot be read as text, or has too few prompts to split.
+        UserError: If the file cannot be read, or has too few prompts to split.
     """
     if path is None:
         names = {file.stem for file in _SHIPPED.glob("*.txt")}
         path = _SHIPPED / f"{blueprint.name if blueprint.name in names else 'general'}.txt"
     path = Path(path)
-    lines = [line.strip() for line in _read(path).splitlines()]
-    prompts = list(dict.fromkeys(line for line in lines if line and not line.startswith("#")))
+    prompts = read_prompts(path)
     if len(prompts) < _FEWEST:
         raise UserError(
-            f"Prompts file {str(path)!r} has {len(prompts)} different prompts, one per line, and at least "
+            f"Prompts file {str(path)!r} has {len(prompts)} different prompts, and at least "
             f"{_FEWEST} are needed to search on some and check on others; add {_FEWEST - len(prompts)}."
         )
     return PromptSets(
         tuple(prompts[::2]), tuple(prompts[1::2]), path.stem if path.parent == _SHIPPED else path.name
     )
-
-
-def _read(path: Path) -> str:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise UserError(
-            f"Prompts file {str(path)!r} does not exist; give a text file, one prompt per line."
-        ) from None
-    except IsADirectoryError:
-        raise UserError(
-            f"Prompts file {str(path)!r} is a folder; give a text file, one prompt per line."
-        ) from None
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"Prompts file {str(path)!r} is not UTF-8 text (byte {error.start}); save it as UTF-8."
-        ) from None
-    except OSError as error:
-        raise UserError(
-            f"Prompts file {str(path)!r} cannot be read: {error.strerror}; check its permissions."
-        ) from None
-    if "\0" in text:
-        raise UserError(f"Prompts file {str(path)!r} is not text: it has zero bytes; give one prompt per line.")
-    return text

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from studies.prompts import load_prompts
+from studies.prompts import load_prompts, shipped_sets
 from tests.blueprints import small_blueprint
 from tuner.errors import UserError
 from tuner.models import blueprint
@@ -52,7 +52,7 @@ def test_tiny_is_scored_on_captions_that_its_training_never_saw() -> None:
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        (b"", "has 0 different prompts, one per line, and at least 4 are needed"),
+        (b"", "has 0 different prompts, and at least 4 are needed"),
         (b"# only\n\n#comments\n", "has 0 different prompts"),
         (b"one prompt\n", "has 1 different prompts.* add 3"),
         (b"the same\nthe same\nthe same\nthe same\n", "has 1 different prompts"),
@@ -76,3 +76,13 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
         load_prompts(tmp_path / "gone.txt", MODEL)
     with pytest.raises(UserError, match="is a folder"):
         load_prompts(tmp_path, MODEL)
+
+
+def test_shipped_sets_say_where_they_come_from_and_may_be_used_freely() -> None:
+    sets = {shipped.name: shipped for shipped in shipped_sets()}
+    assert sets.keys() == {"general", "tiny"}
+    assert {shipped.license for shipped in sets.values()} == {"CC0 1.0"}
+    assert len(sets["general"].prompts) == 64
+    assert len(sets["tiny"].prompts) == 128
+    assert sets["tiny"].source.startswith("the first 64 search captions")
+    assert not any("#" in shipped.source for shipped in sets.values())

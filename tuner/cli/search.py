@@ -50,7 +50,11 @@ class _DurationType(click.ParamType[float]):
 @click.option("--budget", required=True, help="What one image may cost: 3x, 40%, 1200T or 16nfe.")
 @click.option("-n", "--trials", default=40, show_default=True, help="Schedules to propose, beyond the references.")
 @click.option("--time-limit", type=_DurationType(), help="Propose nothing new after this long, e.g. 30m.")
-@click.option("--prompts", metavar="FILE", help="One prompt per line; half are held out. Default: a shipped set.")
+@click.option(
+    "--prompts",
+    metavar="FILE",
+    help=".txt, .csv, .tsv, .jsonl or .json; half are held out. Default: a shipped set.",
+)
 @click.option(
     "--search-prompts", default=32, show_default=True, help="At most this many prompts score a schedule."
 )

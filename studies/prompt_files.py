@@ -1,0 +1,182 @@
+"""Reads the prompts out of a file: plain text, or the tables in which the common benchmarks are handed out.
+
+==========  ================================================================================================
+``.txt``    one prompt per line; lines that start with ``#`` are comments (GenEval's ``generation_prompts``)
+``.csv``    a header with a prompt column (DrawBench: ``Prompts``)
+``.tsv``    the same with tabs, quotes being part of the text (PartiPrompts: ``Prompt``)
+``.jsonl``  an object or a string per line (GenEval's ``evaluation_metadata``: ``prompt``)
+``.json``   a list of strings or of objects, or an object that holds such lists (HPSv2, COCO: ``caption``)
+==========  ================================================================================================
+
+A file of any other suffix is read as plain text.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tuner.errors import UserError
+
+FIELDS = ("prompt", "prompts", "caption", "captions", "text")
+"""Names of the column or field that holds the prompt, in any case; the first of them that is there counts."""
+
+_REMEDY = f"name the one with the prompts {FIELDS[0]!r} (or one of {', '.join(FIELDS[1:])})"
+_EXAMPLE = '{"prompt": "a red fox"}'
+
+
+def read_prompts(path: str | os.PathLike[str]) -> list[str]:
+    """Reads a file of prompts.
+
+    Args:
+        path: The file; its suffix says how it is read.
+
+    Returns:
+        The prompts in their order, without surrounding spaces, each once.
+
+    Raises:
+        UserError: If the file cannot be read as text, or breaks a rule of its format.
+    """
+    path = Path(path)
+    read = {".csv": _from_csv, ".tsv": _from_csv, ".jsonl": _from_jsonl, ".json": _from_json}
+    found = read.get(path.suffix.lower(), _from_text)(path, _read(path))
+    return list(dict.fromkeys(prompt.strip() for prompt in found))
+
+
+def _from_text(path: Path, text: str) -> Iterator[str]:
+    lines = (line.strip() for line in text.splitlines())
+    return (line for line in lines if line and not line.startswith("#"))
+
+
+def _from_csv(path: Path, text: str) -> Iterator[str]:
+    tabs = path.suffix.lower() == ".tsv"
+    rows = csv.reader(
+        text.splitlines(keepends=True),
+        delimiter="\t" if tabs else ",",
+        quoting=csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL,
+        strict=True,
+    )
+    try:
+        header = next(rows, [])
+        column = _field(header)
+        if column is None:
+            raise UserError(
+                f"Prompts file {str(path)!r} has no column of prompts in line 1, which names {_listed(header)}; "
+                f"{_REMEDY}."
+            )
+        index = header.index(column)
+        for row in rows:
+            if not any(cell.strip() for cell in row):
+                continue
+            if len(row) <= index or not row[index].strip():
+                raise UserError(
+                    f"Prompts file {str(path)!r} has no {column!r} in line {rows.line_num}; fill it in, or remove "
+                    "the line."
+                )
+            yield row[index]
+    except csv.Error as error:
+        raise UserError(
+            f"Prompts file {str(path)!r} is no table in line {rows.line_num} ({error}); put prompts with commas "
+            'or quotes in quotes, and double the quotes inside: "a ""red"" fox".'
+        ) from error
+
+
+def _from_jsonl(path: Path, text: str) -> Iterator[str]:
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UserError(
+                f"Prompts file {str(path)!r} is not JSON in line {number} ({error.msg}); write one object per "
+                f"line, such as {_EXAMPLE}."
+            ) from error
+        yield _prompt(path, f"line {number}", value)
+
+
+def _from_json(path: Path, text: str) -> Iterator[str]:
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(
+            f"Prompts file {str(path)!r} is not JSON in line {error.lineno} ({error.msg}); write a list, such as "
+            f"[{_EXAMPLE}]."
+        ) from error
+    lists = _lists(data)
+    if not lists:
+        raise UserError(
+            f"Prompts file {str(path)!r} holds no list of prompts, but {type(data).__name__}; write a list, such "
+            f"as [{_EXAMPLE}]."
+        )
+    for place, items in lists.items():
+        for index, item in enumerate(items):
+            yield _prompt(path, f"{place}[{index}]", item)
+
+
+def _lists(data: Any) -> Mapping[str, Sequence[Any]]:
+    """Finds the lists of prompts by their place; in an object, those that hold any are told from other lists."""
+    if isinstance(data, list):
+        return {"": data}
+    if not isinstance(data, dict):
+        return {}
+    lists = {name: value for name, value in data.items() if isinstance(value, list)}
+    return {name: items for name, items in lists.items() if items and _has_prompt(items[0])}
+
+
+def _has_prompt(item: Any) -> bool:
+    return isinstance(item, str) or (isinstance(item, dict) and _field(list(item)) is not None)
+
+
+def _prompt(path: Path, place: str, item: Any) -> str:
+    """Takes the prompt out of a string or an object."""
+    if isinstance(item, dict):
+        field = _field(list(item))
+        if field is None:
+            raise UserError(
+                f"Prompts file {str(path)!r} has no field of prompts in {place}, which has {_listed(list(item))}; "
+                f"{_REMEDY}."
+            )
+        item = item[field]
+    if not isinstance(item, str) or not item.strip():
+        raise UserError(
+            f"Prompts file {str(path)!r} has {item!r} for a prompt in {place}; write text, such as {_EXAMPLE}."
+        )
+    return item
+
+
+def _field(names: Sequence[str]) -> str | None:
+    plain = {name.strip().lower(): name for name in reversed(names)}
+    return next((plain[field] for field in FIELDS if field in plain), None)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names)) or "nothing"
+
+
+def _read(path: Path) -> str:
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        raise UserError(
+            f"Prompts file {str(path)!r} does not exist; give a text file, one prompt per line."
+        ) from None
+    except IsADirectoryError:
+        raise UserError(
+            f"Prompts file {str(path)!r} is a folder; give a text file, one prompt per line."
+        ) from None
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"Prompts file {str(path)!r} is not UTF-8 text (byte {error.start}); save it as UTF-8."
+        ) from None
+    except OSError as error:
+        raise UserError(
+            f"Prompts file {str(path)!r} cannot be read: {error.strerror}; check its permissions."
+        ) from None
+    if "\0" in text:
+        raise UserError(f"Prompts file {str(path)!r} is not text: it has zero bytes; give one prompt per line.")
+    return text
