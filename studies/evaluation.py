@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tuner.invariance import batch_invariant, decode_each
+from studies.degenerate import count, decode_and_check, describe
+from tuner.invariance import batch_invariant
 from tuner.models import Conditioning, FlowModel, Size
 from tuner.sampling import sample
 from tuner.schedule import Schedule
@@ -64,9 +65,15 @@ class ChunkResult:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a task has no result. It is the schedule's failure, not the study's."""
+    """Why a task has no result. It is the schedule's failure, not the study's.
+
+    Attributes:
+        reason: For people.
+        degenerate: How many images of the chunk had which fault; see `studies.degenerate`.
+    """
 
     reason: str
+    degenerate: Mapping[str, int] = field(default_factory=dict, hash=False)
 
 
 class Evaluator:
@@ -107,14 +114,13 @@ class Evaluator:
         start = time.perf_counter()
         with batch_invariant():
             latents = sample(self._model, task.schedule, self._encode(task.prompts), task.seeds, task.size)
-            if not bool(latents.isfinite().all()):
-                return Failure("the latents are not finite (NaN or infinity).")
+            finite = latents.isfinite().flatten(1).all(dim=1).tolist()  # waits for a GPU: the clock is right
             sampled = time.perf_counter()
-            images = decode_each(self._model, latents)
+            images, faults = decode_and_check(self._model, latents, finite)
         decoded = time.perf_counter()
-        for image, prompt in zip(images, task.prompts, strict=True):
-            if _is_blank(image):
-                return Failure(f"the image for {prompt!r} is all one colour.")
+        if degenerate := count(faults):
+            first = next(prompt for prompt, fault in zip(task.prompts, faults, strict=True) if fault)
+            return Failure(f"{describe(degenerate, len(faults))}, the first for {first!r}", degenerate)
         scores = {objective.name: objective.score(images, task.prompts) for objective in self._objectives}
         for name, of_prompts in scores.items():
             if not all(math.isfinite(score) for score in of_prompts):
@@ -128,10 +134,6 @@ class Evaluator:
 
     def _encode_chunk(self, prompts: tuple[str, ...]) -> Conditioning:
         return self._model.encode(prompts)
-
-
-def _is_blank(image: Image) -> bool:
-    return image.convert("RGB").getcolors(maxcolors=1) is not None
 
 
 def _png(image: Image) -> bytes:

@@ -72,7 +72,7 @@ class ScoreLog:
             "elapsed_s": elapsed_s,
         }
         if isinstance(outcome, Failure):
-            line["failure"] = outcome.reason
+            line |= {"failure": outcome.reason, "degenerate": dict(outcome.degenerate)}
         else:
             line["scores"] = {self._objectives[name]: list(scores) for name, scores in outcome.scores.items()}
             line["seconds"] = {name: round(seconds, 4) for name, seconds in outcome.seconds.items()}
@@ -88,7 +88,8 @@ class ScoreLog:
         weights, schedule, (height, width) = line["weights"], line["schedule"], line["size"]
         prompts, seeds = tuple(line["prompts"]), tuple(line["seeds"])
         if "failure" in line:
-            self._failures[weights, (schedule, prompts, seeds, (height, width))] = Failure(line["failure"])
+            failure = Failure(line["failure"], line.get("degenerate", {}))
+            self._failures[weights, (schedule, prompts, seeds, (height, width))] = failure
             return
         for spec, scores in line["scores"].items():
             known = self._scores.setdefault(spec, {})

@@ -75,8 +75,8 @@ class NotANumber(Smoothness):
 @pytest.mark.parametrize(
     ("model", "objective", "reason"),
     [
-        (Infinite(), Brightness(), "latents are not finite"),
-        (Grey(), Brightness(), "the image for 'a red fox' is all one colour"),
+        (Infinite(), Brightness(), "5 of 5 images are degenerate: 5 not finite, the first for 'a red fox'"),
+        (Grey(), Brightness(), "5 of 5 images are degenerate: 5 all one colour"),
         (ToyModel(), NotANumber(), "'image_reward' gave a score that is not finite"),
     ],
 )
