@@ -22,6 +22,7 @@ from studies.store import StudyFolder, start_study
 from tuner import presets
 
 if TYPE_CHECKING:
+    from studies.evaluate.plan import EvalPlan
     from studies.settings import SearchSettings
 
 
@@ -60,7 +61,7 @@ def search(
     with folder.lock():
         specs = dict(zip(plan.directions, plan.objectives, strict=True))
         scores = ScoreLog(folder.scores, plan.identity["weights"], specs)
-        start = (lambda: executor) if executor is not None else functools.partial(_workers, plan)
+        start = (lambda: executor) if executor is not None else functools.partial(start_workers, plan)
         evaluations = Evaluations(plan, folder, scores, start)
         sitting = _Sitting(plan, folder, evaluations, on_progress)
         try:
@@ -169,7 +170,7 @@ def _succeeded(outcome: dict[str, list[float]] | Failure | None) -> dict[str, li
     raise RuntimeError(f"an evaluation that the outcome needs has failed: {outcome and outcome.reason}")
 
 
-def _workers(plan: Plan) -> Executor:
+def start_workers(plan: Plan | EvalPlan) -> Executor:
     """Starts what the settings ask for."""
     settings = plan.settings
     device = "cpu" if settings.gpus_per_worker == 0 else None

@@ -9,23 +9,26 @@ from typing import TYPE_CHECKING, Any
 from studies.evaluation import Failure, Task
 
 if TYPE_CHECKING:
+    from studies.evaluate.plan import EvalPlan
     from studies.executors import Executor
+    from studies.folder import Folder
     from studies.plan import Plan
     from studies.scores import ScoreLog
-    from studies.store import StudyFolder
 
 
 class Evaluations:
     """Runs tasks that have no outcome yet, keeps what comes back, and counts what it cost.
 
     Args:
-        plan: The search.
+        plan: The search, or the evaluation of presets.
         folder: Where images are kept.
         scores: Where scores are kept.
         start_workers: Makes the executor; called when the first task has to run.
     """
 
-    def __init__(self, plan: Plan, folder: StudyFolder, scores: ScoreLog, start_workers: Callable[[], Executor]):
+    def __init__(
+        self, plan: Plan | EvalPlan, folder: Folder, scores: ScoreLog, start_workers: Callable[[], Executor]
+    ):
         self._plan = plan
         self._folder = folder
         self._scores = scores

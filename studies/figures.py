@@ -167,14 +167,15 @@ def _label(axes: Axes, full: float, name: str) -> None:
     top.xaxis.set_minor_locator(NullLocator())
 
 
-def contact_sheet(rows: Sequence[tuple[str, Sequence[Image]]]) -> Image:
-    """Lays images out in a grid, one labelled row per schedule and one column per prompt.
+def contact_sheet(rows: Sequence[tuple[str, Sequence[Image]]], columns: Sequence[str] = ()) -> Image:
+    """Lays images out in a grid of labelled rows, such as one per schedule with one column per prompt.
 
     Small images are enlarged by a whole factor without smoothing, so that their pixels are seen as they are;
     large ones are reduced to 256 pixels.
 
     Args:
-        rows: A label, which may have several lines, and its images, for every schedule.
+        rows: A label, which may have several lines, and the images of every row.
+        columns: Labels of the columns, likewise; empty for none.
 
     Raises:
         ValueError: If there is no image at all.
@@ -193,11 +194,16 @@ def contact_sheet(rows: Sequence[tuple[str, Sequence[Image]]]) -> Image:
     boxes = [measure.multiline_textbbox((0, 0), label, font=font) for label, _ in rows]
     left = 2 * gap + int(max(box[2] for box in boxes))
     height = max(height, int(max(box[3] for box in boxes)))
-    columns = max(len(row) for _, row in rows)
-    sheet = Image.new("RGB", (left + columns * (width + gap), gap + len(rows) * (height + gap)), "white")
+    heads = [measure.multiline_textbbox((0, 0), label, font=font) for label in columns]
+    width = max([width, *(int(box[2]) for box in heads)])
+    head = gap + int(max((box[3] + gap for box in heads), default=0))
+    across = max(len(row) for _, row in rows)
+    sheet = Image.new("RGB", (left + across * (width + gap), head + len(rows) * (height + gap)), "white")
     draw = ImageDraw.Draw(sheet)
+    for column, label in enumerate(columns):
+        draw.multiline_text((left + column * (width + gap), gap), label, fill=_INK, font=font)
     for row, (label, row_images) in enumerate(rows):
-        top = gap + row * (height + gap)
+        top = head + row * (height + gap)
         draw.multiline_text((gap, top + height / 2), label, fill=_INK, font=font, anchor="lm")
         for column, image in enumerate(row_images):
             size = (round(image.width * factor), round(image.height * factor))

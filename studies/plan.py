@@ -6,7 +6,7 @@ import hashlib
 import importlib.metadata
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +23,8 @@ from tuner.models import Blueprint, Size, blueprint
 from tuner.schedule import Schedule
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from objectives.base import Direction
     from search_spaces import SearchSpace
 
@@ -134,11 +136,8 @@ def make_plan(settings: SearchSettings) -> Plan:
     """
     import search_spaces
 
-    for name, least in (("trials", 0), ("seed", 0), ("search_prompts", 2), ("held_out_prompts", 2), ("lag", 1)):
-        if getattr(settings, name) < least:
-            raise UserError(f"`{name}` must be at least {least}, but got {getattr(settings, name)}.")
-    if settings.chunk is not None and settings.chunk < 1:
-        raise UserError(f"`chunk` must be at least 1, but got {settings.chunk}.")
+    least = {"trials": 0, "seed": 0, "search_prompts": 2, "held_out_prompts": 2, "lag": 1, "chunk": 1}
+    check_counts(settings, least)
     if settings.workers is not None and settings.workers < 0:
         raise UserError(f"`workers` must be 0 (this process) or more, but got {settings.workers}.")
     if settings.gpus_per_worker is not None and settings.gpus_per_worker < 0:
@@ -147,8 +146,8 @@ def make_plan(settings: SearchSettings) -> Plan:
         raise UserError(f"`time_limit` must be positive, but got {settings.time_limit}.")
     model = blueprint(settings.model)
     size = model.check_size(settings.size or model.size)
-    specs = _objectives(settings, model)
-    directions = _directions(specs)
+    specs = objective_specs(settings.objectives, model)
+    directions = directions_of(specs)
     _check_pick(settings.pick, directions)
     prompts = load_prompts(settings.prompts, model)
     prompts = replace(
@@ -166,7 +165,7 @@ def make_plan(settings: SearchSettings) -> Plan:
         objectives=specs,
         directions=directions,
         prompts=prompts,
-        chunk=settings.chunk or max(1, min(_LARGEST_CHUNK, _CHUNK_PIXELS // (size[0] * size[1]))),
+        chunk=settings.chunk or default_chunk(size),
         baseline=baseline,
         budget=budget,
         space=search_spaces.load(settings.space, model, size, budget),
@@ -216,13 +215,34 @@ def versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in _PACKAGES}
 
 
-def _objectives(settings: SearchSettings, model: Blueprint) -> tuple[str, ...]:
-    """Gives the model's own scorers to the objectives that name no weights."""
+def check_counts(settings: BaseModel, least: Mapping[str, int]) -> None:
+    """Checks that numbers are not too small; those that are None are left to us.
+
+    Raises:
+        UserError: If one is.
+    """
+    for name, bound in least.items():
+        value = getattr(settings, name)
+        if value is not None and value < bound:
+            raise UserError(f"`{name}` must be at least {bound}, but got {value}.")
+
+
+def default_chunk(size: Size) -> int:
+    """Prompts that are drawn as one batch where the user does not say: 8, less where images are large."""
+    return max(1, min(_LARGEST_CHUNK, _CHUNK_PIXELS // (size[0] * size[1])))
+
+
+def objective_specs(objectives: Sequence[str], model: Blueprint) -> tuple[str, ...]:
+    """Gives the model's own scorers to the objectives that name no weights.
+
+    Raises:
+        UserError: If there is none, if a name is unknown, or if one comes twice.
+    """
     from objectives import parse
 
-    parsed = [parse(spec) for spec in settings.objectives]
+    parsed = [parse(spec) for spec in objectives]
     if not parsed:
-        raise UserError("A search needs at least one objective, such as clip.")
+        raise UserError("There must be at least one objective, such as clip.")
     names = [name for name, _ in parsed]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice:
@@ -231,7 +251,8 @@ def _objectives(settings: SearchSettings, model: Blueprint) -> tuple[str, ...]:
     return tuple(f"{name}:{weights}" if weights else name for name, weights in chosen)
 
 
-def _directions(specs: tuple[str, ...]) -> dict[str, Direction]:
+def directions_of(specs: Sequence[str]) -> dict[str, Direction]:
+    """Says which way each objective improves, by its plain name."""
     from objectives import direction, parse
 
     return {parse(spec)[0]: direction(spec) for spec in specs}

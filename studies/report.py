@@ -17,17 +17,23 @@ if TYPE_CHECKING:
     from tuner.presets import Score
     from tuner.schedule import Schedule
 
-__all__ = ["contact_sheet", "front_figure", "front_table", "markdown", "write_report"]
+__all__ = ["contact_sheet", "front_figure", "front_table", "markdown", "markdown_table", "write_report"]
 
 _PICTURES = (".png", ".svg", ".pdf")
 
 
 def front_table(result: StudyResult) -> Table:
-    """Makes the front a table for the terminal; the pick is marked and bold."""
+    """Makes the front a table for the terminal; the pick is marked and bold.
+
+    Its scores are those of the search prompts, which chose the front and so flatter it; the caption says so.
+    """
     from rich.table import Table
 
     header, rows = _cells(result, result.front)
-    table = Table(title=f"Pareto front of {result.study}: {result.trials} trials on {result.model}")
+    table = Table(
+        title=f"Pareto front of {result.study}: {result.trials} trials on {result.model}",
+        caption="scores on the search prompts, which chose these schedules; quote those on unseen prompts",
+    )
     for index, column in enumerate(header):
         numeric = column in ("TFLOPs", "speedup", "NFE")
         table.add_column(column, justify="left" if index < 2 else "right", no_wrap=numeric, overflow="fold")
@@ -49,15 +55,16 @@ def markdown(result: StudyResult) -> str:
         "95 % bootstrap interval of that difference.",
         f"## Pick: trial {pick.trial}, {pick.speedup:.2f}x",
         f"`{result.preset}` holds it: {describe(pick.schedule)}, {pick.tflops:.4g} TFLOPs.",
-        _markdown_table(
+        markdown_table(
             ["objective", "search prompts", "prompts never seen"],
             [[name, _score(score), _score(pick.held_out[name])] for name, score in pick.scores.items()],
         ),
         "## Pareto front",
-        _markdown_table(*_cells(result, result.front)),
+        "On the search prompts, which chose these schedules: quote the pick's scores on prompts never seen.",
+        markdown_table(*_cells(result, result.front)),
     ]
     if result.references:
-        parts += ["## References beyond the budget", _markdown_table(*_cells(result, result.references))]
+        parts += ["## References beyond the budget", markdown_table(*_cells(result, result.references))]
     return "\n\n".join(parts) + "\n"
 
 
@@ -122,7 +129,8 @@ def _score(score: Score) -> str:
     return f"{score.mean:.4g} ({score.delta:+.3g} [{low:+.3g}, {high:+.3g}])"
 
 
-def _markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Lays cells out as a Markdown table whose source lines up, too."""
     widths = [max(len(line[i]) for line in (header, *rows)) for i in range(len(header))]
     lines = [header, ["-" * width for width in widths], *rows]
     return "\n".join(

@@ -13,17 +13,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import time
 import uuid
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from studies.folder import Folder
 from studies.results import StudyResult
 from studies.settings import SearchSettings
 from tuner.errors import UserError, unknown_name
@@ -37,15 +35,8 @@ State = Literal["finished", "unfinished"]
 
 
 @dataclass(frozen=True)
-class StudyFolder:
-    """A study on disk."""
-
-    path: Path
-
-    @property
-    def name(self) -> str:
-        """The study's name, which is the folder's."""
-        return self.path.name
+class StudyFolder(Folder):
+    """A study on disk; its name is the folder's."""
 
     @cached_property
     def _about(self) -> dict[str, Any]:
@@ -85,11 +76,6 @@ class StudyFolder:
         return str(self._about["created"])
 
     @property
-    def scores(self) -> Path:
-        """The file of finished evaluations."""
-        return self.path / "scores.jsonl"
-
-    @property
     def journal(self) -> Path:
         """The file of the Optuna study."""
         return self.path / "journal.log"
@@ -124,18 +110,7 @@ class StudyFolder:
 
     def write_result(self, result: StudyResult) -> None:
         """Writes the outcome in one piece."""
-        self._write("result.json", result.model_dump_json(indent=2) + "\n")
-
-    def images(self, schedule_hash: str) -> list[Path]:
-        """Lists the kept images of a schedule, in the order of the search prompts."""
-        return sorted((self.path / "images" / schedule_hash).glob("*.png"))
-
-    def write_images(self, schedule_hash: str, images: tuple[bytes, ...]) -> None:
-        """Keeps the first images of a schedule."""
-        folder = self.path / "images" / schedule_hash
-        folder.mkdir(parents=True, exist_ok=True)
-        for index, image in enumerate(images):
-            (folder / f"{index:03d}.png").write_bytes(image)
+        self.write("result.json", result.model_dump_json(indent=2) + "\n")
 
     def keep_images_of(self, schedule_hashes: set[str]) -> None:
         """Removes the images of all other schedules."""
@@ -145,33 +120,9 @@ class StudyFolder:
                     image.unlink()
                 folder.rmdir()
 
-    @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
-        """Keeps other processes from working on the study; the operating system frees it, even after a kill.
-
-        Raises:
-            UserError: If another process works on it.
-        """
-        import fcntl
-
-        with (self.path / "lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise UserError(
-                    f"Study {self.name!r} in {str(self.path.parent)!r} is being run by another process; wait for "
-                    "it, or choose another --study."
-                ) from None
-            yield
-
     @property
     def _result_file(self) -> Path:
         return self.path / "result.json"
-
-    def _write(self, name: str, text: str) -> None:
-        partial = self.path / f".{name}.partial"
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, self.path / name)
 
 
 def start_study(plan: Plan, resume: bool) -> StudyFolder:
@@ -194,7 +145,7 @@ def start_study(plan: Plan, resume: bool) -> StudyFolder:
                 "choose another name with --study."
             )
         _check_same(folder, plan.identity)
-        _check_writable(folder.path)
+        folder.check_writable("--out")
         return folder
     about = {
         "id": uuid.uuid4().hex,
@@ -211,9 +162,9 @@ def start_study(plan: Plan, resume: bool) -> StudyFolder:
             + [(prompt, "held-out") for prompt in plan.prompts.held_out]
         )
     ]
-    _check_writable(folder.path)
-    folder._write("prompts.json", json.dumps(prompts, indent=1, ensure_ascii=False) + "\n")
-    folder._write("settings.json", json.dumps(about, indent=2) + "\n")
+    folder.check_writable("--out")
+    folder.write("prompts.json", json.dumps(prompts, indent=1, ensure_ascii=False) + "\n")
+    folder.write("settings.json", json.dumps(about, indent=2) + "\n")
     return folder
 
 
@@ -249,15 +200,3 @@ def _check_same(folder: StudyFolder, identity: dict[str, Any]) -> None:
                 f"Study {folder.name!r} was started with another `{name}` ({before}, now {now}), which would "
                 "change its result; resume it with the same, or start another one with --study."
             )
-
-
-def _check_writable(path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        probe = path / ".writable"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise UserError(
-            f"Folder {str(path)!r} cannot be written ({error.strerror}); choose a writable place with --out."
-        ) from error

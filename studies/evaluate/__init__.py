@@ -1,0 +1,10 @@
+"""Presets against the baseline and against plain step reduction at the same cost, on unseen prompts."""
+
+from __future__ import annotations
+
+from studies.evaluate.results import EvalResult, Evaluated
+from studies.evaluate.run import evaluate
+from studies.evaluate.settings import EvalSettings
+from studies.evaluate.verification import Verification, verify
+
+__all__ = ["EvalResult", "EvalSettings", "Evaluated", "Verification", "evaluate", "verify"]

@@ -1,0 +1,172 @@
+"""What a finished evaluation looks like: tables for the terminal and for Markdown, and images side by side."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from studies.figures import contact_sheet
+from studies.report import describe, markdown_table
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rich.table import Table
+
+    from studies.evaluate.results import Against, EvalResult, Evaluated
+    from studies.folder import Folder
+    from studies.noninferiority import NonInferiority
+    from tuner.presets import Score
+
+_SHOWN_PROMPTS = 6
+_LABEL_WIDTH = 24  # characters of a row's label
+_HEAD_WIDTH = 14  # and of a column's
+
+HOW_TO_READ = (
+    "Differences are paired, prompt by prompt on the same noise, with their 95 % bootstrap interval over prompts. "
+    "'at most' is what is lost against the baseline at most, with 95 % confidence, and whether that is within the "
+    "margin."
+)
+
+
+def tables(result: EvalResult) -> list[Table]:
+    """Makes one table per objective for the terminal."""
+    from rich.table import Table
+
+    made = []
+    for name in objective_names(result):
+        header, rows = _cells(result, name)
+        table = Table(title=f"{name}, {result.model}: {_sample(result)}", title_justify="left")
+        for index, column in enumerate(header):
+            table.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
+        for row in rows:
+            table.add_row(*row)
+        made.append(table)
+    return made
+
+
+def markdown(result: EvalResult) -> str:
+    """Writes the evaluation as Markdown."""
+    height, width = result.size
+    listed = ", ".join(f"{name} {version}" for name, version in result.versions.items())
+    parts = [
+        f"# Presets on {result.model}",
+        f"{_sample(result)}, at {height}x{width}, against {result.baseline}. {HOW_TO_READ}",
+    ]
+    for name in objective_names(result):
+        parts += [f"## {name}", markdown_table(*_cells(result, name))]
+    failed = [f"- {row.name}: {row.failure}" for row in result.rows if row.failure]
+    if failed:
+        parts += ["## Failed", "\n".join(failed)]
+    schedules = [
+        f"- {row.name}: {describe(row.schedule)} (steps@scale), `{row.schedule.content_hash}`"
+        for row in result.rows
+    ]
+    parts += [
+        "## What ran",
+        "\n".join(schedules),
+        f"Objectives {', '.join(result.objectives)}; weights {result.weights}; prompts and noise {result.images}; "
+        f"batches of {result.chunk}; {listed}.",
+        "![images](images.png)",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def write_files(result: EvalResult, folder: Folder, prompts: Sequence[str]) -> list[Path]:
+    """Writes ``result.json``, ``result.md`` and, where images were kept, ``images.png``.
+
+    Args:
+        result: The evaluation.
+        folder: Where to, and where the images are.
+        prompts: The prompts of the kept images.
+    """
+    written = [
+        folder.write("result.json", result.model_dump_json(indent=2) + "\n"),
+        folder.write("result.md", markdown(result)),
+    ]
+    return written + _write_grid(result, folder, prompts[:_SHOWN_PROMPTS])
+
+
+def objective_names(result: EvalResult) -> list[str]:
+    """The plain names of the objectives, in order."""
+    return next((list(row.means) for row in result.rows if row.means), [])
+
+
+def _write_grid(result: EvalResult, folder: Folder, prompts: Sequence[str]) -> list[Path]:
+    """Lays out one row per prompt and one column per schedule."""
+    from PIL import Image
+
+    kept = [(row, folder.images(row.schedule.content_hash)[: len(prompts)]) for row in result.rows]
+    shown = [(row, paths) for row, paths in kept if len(paths) == len(prompts)]
+    if not shown:
+        return []
+    columns = [textwrap.fill(f"{row.name} {row.speedup:.2f}x", _HEAD_WIDTH) for row, _ in shown]
+    rows = []
+    for index, prompt in enumerate(prompts):
+        images = []
+        for _, paths in shown:
+            with Image.open(paths[index]) as image:
+                images.append(image.convert("RGB"))
+        rows.append((textwrap.fill(prompt, _LABEL_WIDTH, max_lines=5), images))
+    path = folder.path / "images.png"
+    contact_sheet(rows, columns).save(path)
+    return [path]
+
+
+def _sample(result: EvalResult) -> str:
+    seeds = f", {result.seeds} seeds each" if result.seeds > 1 else ""
+    return f"{result.prompts} prompts of {result.prompt_set}{seeds}"
+
+
+def _cells(result: EvalResult, name: str) -> tuple[list[str], list[list[str]]]:
+    header = ["preset", "TFLOPs", "speedup", "NFE", "s/image", "mean", f"against {result.baseline}"]
+    header += [f"at most ({margin})" if (margin := _margin(result, name)) else "at most"]
+    header += ["against plain steps at its cost", "against the next dearer"]
+    rows = [
+        [
+            row.name,
+            f"{row.tflops:.4g}",
+            f"{row.speedup:.2f}x",
+            str(row.nfe),
+            "" if row.seconds is None else f"{row.seconds:.3g}",
+            *_judged(row, name),
+        ]
+        for row in result.rows
+    ]
+    return header, rows
+
+
+def _judged(row: Evaluated, name: str) -> list[str]:
+    if row.failure is not None:
+        return ["failed", "", "", "", ""]
+    return [
+        f"{row.means[name]:.4g}",
+        _difference(row.baseline.get(name)),
+        _claim(row.non_inferior.get(name)),
+        _against(row.plain, name),
+        _against(row.dearer, name),
+    ]
+
+
+def _margin(result: EvalResult, name: str) -> str | None:
+    claims = (row.non_inferior.get(name) for row in result.rows)
+    return next((f"margin {claim.margin}" for claim in claims if claim is not None), None)
+
+
+def _difference(score: Score | None) -> str:
+    if score is None:
+        return ""
+    low, high = score.ci95
+    return f"{score.delta:+.3g} [{low:+.3g}, {high:+.3g}]"
+
+
+def _claim(claim: NonInferiority | None) -> str:
+    if claim is None:
+        return ""
+    within = {True: "within", False: "not within", None: "mean may be 0"}[claim.holds]
+    return f"{max(0.0, claim.most_lost):.3g}: {within}"
+
+
+def _against(other: Against | None, name: str) -> str:
+    return "" if other is None else f"{other.name}: {_difference(other.scores[name])}"

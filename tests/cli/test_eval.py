@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.conftest import Outcome
+
+Run = Callable[..., Outcome]
+ARGUMENTS = ("plain:4", "plain:2", "--baseline", "plain:4", "--model", "tiny", "--limit", "4", "--workers", "0")
+
+
+def without_clock(text: str) -> dict[str, Any]:
+    data: dict[str, Any] = json.loads(text)
+    for row in data["rows"]:
+        row.pop("seconds")
+    return data
+
+
+def test_the_embedded_model_is_evaluated_and_reproduces_itself_bit_for_bit(run: Run, tmp_path: Path) -> None:
+    first = run("eval", *ARGUMENTS, "-o", str(tmp_path / "first"), "--json")
+    again = run("eval", *ARGUMENTS, "-o", str(tmp_path / "again"), "--json")
+    assert first.code == again.code == 0
+    assert without_clock(first.out) == without_clock(again.out)
+    assert first.err.startswith("0/2 units of work\n")
+    assert first.err.endswith("2/2 units of work\n")
+    rows = json.loads(first.out)["rows"]
+    assert [(row["name"], row["nfe"]) for row in rows] == [("plain:4", 4), ("plain:2", 2)]
+    images = [tmp_path / folder / "images.png" for folder in ("first", "again")]
+    assert images[0].read_bytes() == images[1].read_bytes()
+
+    shown = run("eval", *ARGUMENTS, "-o", str(tmp_path / "first"))
+    assert f"report: {tmp_path / 'first'}" in shown.out
+    assert shown.err == "2/2 units of work\n"  # nothing was run again
+    for text in ("clip, tiny: 4 prompts of tiny (held out)", "image_reward", "plain:2", "at most"):
+        assert text in shown.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "Say what to evaluate, such as `tuner eval plain:12 --model tiny`"),
+        (("plain:4",), "Say what to evaluate"),
+        (("--model", "tiny"), "Say what to evaluate"),
+        (("plain:4", "--model", "tinny"), "Did you mean 'tiny'?"),
+        (("--verify", "x.yaml", "plain:4", "--seeds", "2"), "leave PRESET, --seeds out"),
+        (("--verify", "x.yaml"), "Preset file 'x.yaml' does not exist"),
+        (("--verify", "bottleneck-flux-3x"), "nothing to verify"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    run: Run, arguments: tuple[str, ...], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    outcome = run("eval", *arguments)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert message in outcome.err
+    assert outcome.err.count("\n") == 1

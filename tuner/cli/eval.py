@@ -1,0 +1,184 @@
+"""``tuner eval``: presets against the baseline and against plain step reduction at the same cost."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+from tuner.cli._common import json_option, print_json, print_table, size_option, stdout_console
+from tuner.errors import UserError
+
+if TYPE_CHECKING:
+    from studies.evaluate import EvalSettings, Verification
+    from tuner.presets import Score
+
+_EXAMPLES = """\b
+Examples:
+  tuner eval plain:12 plain:4 plain:2 --model tiny
+  tuner eval flux-3x.yaml bottleneck-flux-3x --model flux --prompts DrawBench.csv
+  tuner eval flux-3x.yaml --model flux --seeds 4 --margin clip=1%,image_reward=0.05 -o evals/flux
+  tuner eval --verify flux-3x.yaml                 do its recorded scores hold?
+
+\b
+Running the same command again goes on where it stopped. PRESET is a shipped name, a YAML file
+or plain:N for N plain steps. Of FILE, the half is scored that `tuner search --prompts FILE` holds out.
+"""
+EXIT_FAILURE = 1
+
+
+@click.command(help="Compares presets on prompts that no search has seen.\n\n" + _EXAMPLES)
+@click.argument("presets", metavar="PRESET...", nargs=-1)
+@click.option("--model", help="Short name, hub id or local folder.")
+@click.option("--prompts", metavar="FILE", help=".txt, .csv, .tsv, .jsonl or .json. Default: a shipped set.")
+@click.option("--all-prompts", is_flag=True, help="Score the half that a search sees, too.")
+@click.option("--limit", type=int, metavar="N", help="At most this many prompts.")
+@click.option("--seeds", default=1, show_default=True, metavar="N", help="Noise seeds of each prompt.")
+@click.option("--seed", default=0, show_default=True, help="Decides which noise.")
+@click.option(
+    "--objectives", default="clip,image_reward", show_default=True, help="NAME or NAME:WEIGHTS, with commas."
+)
+@click.option("--baseline", metavar="PRESET", help="Compare with this; by default the model's own sampler.")
+@click.option(
+    "--margin", default="1%", show_default=True, help="Loss that counts as none: 1%, 0.05 or clip=1%,..."
+)
+@size_option
+@click.option("-o", "--output", "out", metavar="DIR", help="Folder for scores and report; by default under runs.")
+@click.option("--workers", type=int, help="Worker processes; by default one per GPU, or per CPU core.")
+@click.option("--gpus-per-worker", type=float, metavar="F", help="GPUs of each worker; may be a fraction.")
+@click.option("--ray-address", metavar="A", help="Ray cluster to join; by default one is started here.")
+@click.option("--verify", "verified", metavar="FILE", help="Run again what a preset's provenance says, instead.")
+@json_option
+def command(
+    presets: tuple[str, ...], verified: str | None, objectives: str, as_json: bool, **options: Any
+) -> None:
+    """Runs with progress on stderr, and prints the tables on stdout."""
+    from studies.evaluate import EvalSettings
+
+    if verified is not None:
+        _refuse_what_the_file_says(click.get_current_context())
+    elif not (presets and options["model"]):
+        raise UserError("Say what to evaluate, such as `tuner eval plain:12 --model tiny`, or give --verify FILE.")
+    names = tuple(name.strip() for name in objectives.split(",") if name.strip())
+    options["model"] = options["model"] or ""  # the preset's own is taken
+    settings = EvalSettings(presets=presets, objectives=names, **options)
+    try:
+        with _Bar() as bar:
+            if verified is not None:
+                _verify(verified, settings, as_json, bar)
+            else:
+                _evaluate(settings, as_json, bar)
+    except KeyboardInterrupt:
+        click.echo("what is finished is saved; the same command goes on with it", err=True)
+        raise
+    except RuntimeError as error:
+        click.echo(f"error: {error}; what is finished is saved", err=True)
+        sys.exit(EXIT_FAILURE)
+
+
+def _refuse_what_the_file_says(ctx: click.Context) -> None:
+    """Only what changes no score may be given beside ``--verify``, and the file of prompts."""
+    free = {"verified", "prompts", "out", "workers", "gpus_per_worker", "ray_address", "as_json"}
+    names = [parameter.name for parameter in ctx.command.params if parameter.name is not None]
+    given = [name for name in names if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+    if extra := [name for name in given if name not in free]:
+        listed = ", ".join("PRESET" if name == "presets" else f"--{name.replace('_', '-')}" for name in extra)
+        raise UserError(f"`--verify` takes everything that decides a score from its file; leave {listed} out.")
+
+
+def _evaluate(settings: EvalSettings, as_json: bool, bar: _Bar) -> None:
+    from studies.evaluate import evaluate
+    from studies.evaluate.report import HOW_TO_READ, tables
+
+    result, folder = evaluate(settings, on_progress=bar.show)
+    bar.stop()
+    if as_json:
+        print_json(result.model_dump(mode="json"))
+        return
+    for table in tables(result):
+        stdout_console().print(table)
+    click.echo(HOW_TO_READ)
+    for row in result.rows:
+        if row.failure is not None:
+            click.echo(f"{row.name} failed: {row.failure}")
+    click.echo(f"report: {folder.path}")
+
+
+def _verify(path: str, settings: EvalSettings, as_json: bool, bar: _Bar) -> None:
+    from studies.evaluate import verify
+
+    found = verify(path, settings, on_progress=bar.show)
+    bar.stop()
+    if as_json:
+        print_json(found.model_dump(mode="json") | {"holds": found.holds})
+    else:
+        _print_verification(found)
+    if not found.holds:
+        sys.exit(EXIT_FAILURE)
+
+
+def _print_verification(found: Verification) -> None:
+    print_table(
+        ["objective", "prompts", "recorded", "measured", "verdict"],
+        [
+            (check.objective, check.prompts, _score(check.recorded), _score(check.measured), check.verdict)
+            for check in found.checks
+        ],
+        title=found.preset,
+    )
+    for name, change in found.other_versions.items():
+        click.echo(f"{name} was {change}")
+    if found.exact_expected:
+        rule = "the versions are those of the provenance and this is a CPU, so they must be exact"
+    else:
+        rule = "other versions or a GPU may change bits, so they must be within the recorded intervals"
+    click.echo(f"the recorded scores {'hold' if found.holds else 'do not hold'}; {rule}")
+    if found.exact_expected and not found.holds:
+        click.echo("what else changes bits: other weights, another kind of processor, or a GPU then", err=True)
+
+
+def _score(score: Score) -> str:
+    low, high = score.ci95
+    return f"{score.mean:.6g} ({score.delta:+.4g} [{low:+.3g}, {high:+.3g}])"
+
+
+class _Bar:
+    """Units of work on stderr: a bar, or first and last where stderr is no terminal."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        self._progress = Progress(
+            TextColumn("units of work"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self._terminal = self._progress.console.is_terminal
+        self._task = self._progress.add_task("", total=None)
+        self._shown = False
+
+    def __enter__(self) -> _Bar:
+        if self._terminal:
+            self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def show(self, done: int, total: int) -> None:
+        """Shows how much is finished."""
+        self._progress.update(self._task, completed=done, total=total)
+        if not self._terminal and (not self._shown or done == total):
+            click.echo(f"{done}/{total} units of work", err=True)
+        self._shown = True
+
+    def stop(self) -> None:
+        """Takes the bar away, before anything else is printed."""
+        if self._terminal:
+            self._progress.stop()
