@@ -21,7 +21,7 @@ from tuner.tiny.training.export import export_pipeline
 from tuner.tiny.training.guidance import GUIDANCE, distil_guidance, guided_velocity
 from tuner.tiny.training.latents import encode_scenes, load_latents, token_ids
 from tuner.tiny.training.networks import TEXT_TOKENS, build_scheduler, build_tokenizer
-from tuner.tiny.training.optim import Muon, orthogonal
+from tuner.tiny.training.optim import Muon, Optimisers, orthogonal
 from tuner.tiny.training.run import Settings, Worker
 
 
@@ -116,7 +116,7 @@ def test_packing_is_the_pipelines() -> None:
 def test_the_denoiser_learns_one_batch() -> None:
     torch.manual_seed(0)
     model = Denoiser()
-    optimiser = denoiser.Optimisers([model], 3e-3, 2e-3, outer=denoiser.OUTER)
+    optimiser = Optimisers([model], 3e-3, 2e-3, outer=denoiser.OUTER)
     x, sigma, ids = torch.randn(4, 8, 8, 8), torch.rand(4), torch.randint(3, 20, (4, TEXT_TOKENS))
     target = torch.randn(4, 16, 32)
     losses = []

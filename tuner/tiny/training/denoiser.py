@@ -7,11 +7,9 @@ Flow Transformers", arXiv 2403.03206) and shifted more at larger sizes.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tuner.tiny.training.latents import Latents, load_latents
 from tuner.tiny.training.networks import build_clip, build_t5, build_transformer
-from tuner.tiny.training.optim import Optimisers, update_average
+from tuner.tiny.training.optim import Training
 from tuner.tiny.training.run import Worker
 
 SIZES = {64: (0.48, 96, 3.0), 48: (0.08, 128, 2.4), 32: (0.44, 160, 1.8)}
@@ -103,20 +101,9 @@ def fit(worker: Worker, model: Denoiser, loss: Loss, rates: tuple[float, float],
         constant_share: Share of the budget at the peak rates, before they fall linearly to zero.
     """
     settings = worker.settings
-    average = copy.deepcopy(model).eval().requires_grad_(False)
-    optimiser = Optimisers([model], *rates, outer=OUTER)
+    training = Training(model, rates, OUTER, EMA)
     if state := worker.resume():
-        model.load_state_dict(state["model"])
-        average.load_state_dict(state["average"])
-        optimiser.load_state_dict(state["optimiser"])
-
-    def checkpoint() -> dict[str, Any]:
-        return {
-            "model": model.state_dict(),
-            "average": average.state_dict(),
-            "optimiser": optimiser.state_dict(),
-        }
-
+        training.load_state_dict(state)
     data = load_latents(settings.work)
     compile_blocks(model)
     sizes_rng = np.random.default_rng([settings.seed, worker.step])  # the same size on all workers
@@ -128,17 +115,16 @@ def fit(worker: Worker, model: Denoiser, loss: Loss, rates: tuple[float, float],
         value = loss(model, _batch(data, size, rng))
         torch.autograd.backward(value)
         losses[size].append(value.item())
-        worker.average_gradients(optimiser.parameters)
-        cooling = (1 - progress) / (1 - constant_share)
-        optimiser.step(min(1, (worker.step + 1) / WARM_UP_STEPS, cooling))
+        worker.average_gradients(training.optimisers.parameters)
         worker.step += 1
-        update_average(average, model, worker.step, EMA)
+        cooling = (1 - progress) / (1 - constant_share)
+        training.step(min(1, worker.step / WARM_UP_STEPS, cooling), worker.step)
         if worker.every(30):
             means = {f"loss{size}": round(float(np.mean(part)), 4) for size, part in losses.items() if part}
             worker.log(progress=round(progress, 4), **means)
             losses = {size: [] for size in SIZES}
-        worker.save(checkpoint)
-    worker.save(checkpoint, now=True)
+        worker.save(training.state_dict)
+    worker.save(training.state_dict, now=True)
 
 
 def compile_blocks(model: Denoiser) -> None:
