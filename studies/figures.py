@@ -150,7 +150,7 @@ def _label(axes: Axes, full: float, name: str) -> None:
     axes.set_xscale("log")
     axes.set_title(name)
     axes.set_xlabel("TFLOPs per image (log scale)")
-    axes.set_ylabel("difference to the baseline, 95 % interval")
+    axes.set_ylabel("difference to the baseline on search prompts, 95 % interval")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(
         FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:.3g}")

@@ -17,7 +17,15 @@ if TYPE_CHECKING:
     from tuner.presets import Score
     from tuner.schedule import Schedule
 
-__all__ = ["contact_sheet", "front_figure", "front_table", "markdown", "markdown_table", "write_report"]
+__all__ = [
+    "contact_sheet",
+    "front_figure",
+    "front_table",
+    "markdown",
+    "markdown_table",
+    "pick_on_unseen_prompts",
+    "write_report",
+]
 
 _PICTURES = (".png", ".svg", ".pdf")
 
@@ -40,6 +48,15 @@ def front_table(result: StudyResult) -> Table:
     for candidate, row in zip(result.front, rows, strict=True):
         table.add_row(*row, style="bold" if candidate.trial == result.pick.trial else None)
     return table
+
+
+def pick_on_unseen_prompts(result: StudyResult) -> str:
+    """Says in one line what the pick scores where nothing was chosen: the numbers to quote."""
+    scores = ", ".join(f"{name} {_score(score)}" for name, score in result.pick.held_out.items())
+    return (
+        f"pick: trial {result.pick.trial}, {result.pick.speedup:.2f}x fewer TFLOPs than the baseline; on prompts "
+        f"that the search never saw: {scores}"
+    )
 
 
 def markdown(result: StudyResult) -> str:

@@ -13,6 +13,7 @@ from studies.environment import environment
 from studies.export import preset_of
 from studies.figures import contact_sheet, front_figure
 from studies.report import describe, markdown
+from studies.results import Candidate, Pick, StudyResult
 from tuner import presets
 from tuner.errors import one_line
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from PIL.Image import Image
 
-    from studies.results import Candidate, StudyResult
     from studies.store import StudyFolder
     from tuner.presets import Score
     from tuner.schedule import Schedule
@@ -185,6 +185,8 @@ class _Log:
         }
         run = self._start(name, tags)
         metrics = {"tflops": candidate.tflops, "nfe": candidate.nfe, "speedup": candidate.speedup}
+        if isinstance(candidate, Pick):
+            metrics |= {f"held_out.{name}": value for name, value in _flat(candidate.held_out).items()}
         self._log_values(run, _stage_params(candidate.schedule), metrics | _flat(candidate.scores))
         with tempfile.TemporaryDirectory() as folder:
             preset = preset_of(candidate, self._study, self._result)

@@ -8,10 +8,11 @@ from PIL import Image
 from rich.console import Console
 
 from studies.figures import contact_sheet, front_figure
-from studies.report import front_table, markdown, write_report
+from studies.report import front_table, markdown, pick_on_unseen_prompts, write_report
 from studies.results import StudyResult
 from tests.studies.example import study
 from tuner.errors import UserError
+from tuner.presets import Score
 
 GOLDEN = Path(__file__).parent / "golden_report.md"
 
@@ -28,6 +29,16 @@ def test_the_terminal_table_has_a_row_for_every_member_of_the_front() -> None:
         assert f"{member.speedup:.2f}x" in text.getvalue()
     assert text.getvalue().count("(pick)") == 1
     assert "plain-8" in text.getvalue()
+
+
+def test_what_is_quoted_of_the_pick_is_what_it_scores_on_unseen_prompts() -> None:
+    result = study()
+    unseen = {"clip": Score(mean=30.0, delta=-0.25, ci95=(-0.5, 0.0))}
+    result = result.model_copy(update={"pick": result.pick.model_copy(update={"held_out": unseen})})
+    assert pick_on_unseen_prompts(result).endswith("never saw: clip 30 (-0.25 [-0.5, +0])")
+    text = io.StringIO()
+    Console(file=text, width=200).print(front_table(result))
+    assert "on the search prompts, which chose these" in text.getvalue()
 
 
 @pytest.mark.parametrize("width", [80, 120])

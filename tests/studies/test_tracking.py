@@ -106,7 +106,9 @@ def check(uri: str, study: StudyFolder, parent_id: str, tmp_path: Path) -> None:
         logged = [data.metrics[f"clip{part}"] for part in ("", ".delta", ".ci95.low", ".ci95.high")]
         assert logged == pytest.approx([score.mean, score.delta, *score.ci95])
         assert data.params["stage1.steps"] == str(candidate.schedule.stages[0].steps)
-    run_id = children[str(result.pick.trial)].info.run_id
+    pick = children[str(result.pick.trial)]
+    assert pick.data.metrics["held_out.clip"] == pytest.approx(result.pick.held_out["clip"].mean)
+    run_id = pick.info.run_id
     assert {artifact.path for artifact in client.list_artifacts(run_id)} == {"contact_sheet.png", "preset.yaml"}
     preset = presets.load(client.download_artifacts(run_id, "preset.yaml", str(tmp_path)))
     assert preset.schedule == result.pick.schedule

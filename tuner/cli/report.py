@@ -26,7 +26,7 @@ Examples:
 def command(study: str, output: Path | None, out: str, as_json: bool) -> None:
     """Prints the front, or writes it in the format that the file's name asks for."""
     from studies import open_study
-    from studies.report import front_table, write_report
+    from studies.report import front_table, pick_on_unseen_prompts, write_report
 
     result = open_study(out, study).result()
     if output is not None:
@@ -35,3 +35,4 @@ def command(study: str, output: Path | None, out: str, as_json: bool) -> None:
         print_json(result.model_dump(mode="json"))
     else:
         stdout_console().print(front_table(result))
+        click.echo(pick_on_unseen_prompts(result))

@@ -103,17 +103,10 @@ def command(as_json: bool, resume: bool, objectives: str, **options: Any) -> Non
 
 
 def _print_result(result: StudyResult) -> None:
-    from studies.report import front_table
+    from studies.report import front_table, pick_on_unseen_prompts
 
     stdout_console().print(front_table(result))
-    unseen = ", ".join(
-        f"{name} {score.mean:.4g} ({score.delta:+.3g} [{score.ci95[0]:+.3g}, {score.ci95[1]:+.3g}])"
-        for name, score in result.pick.held_out.items()
-    )
-    click.echo(
-        f"pick: trial {result.pick.trial}, {result.pick.speedup:.2f}x fewer TFLOPs than the baseline; on prompts "
-        f"that the search never saw: {unseen}\npreset: {result.preset}"
-    )
+    click.echo(f"{pick_on_unseen_prompts(result)}\npreset: {result.preset}")
 
 
 class _Display:
