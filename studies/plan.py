@@ -217,8 +217,8 @@ def versions() -> dict[str, str]:
 
 
 def _objectives(settings: SearchSettings, model: Blueprint) -> tuple[str, ...]:
-    """Gives the model's own scorers to the objectives that name no weights."""
-    from objectives import parse
+    """Gives the model's own scorers to the objectives that name no weights and have such scorers."""
+    from objectives import describe, parse
 
     parsed = [parse(spec) for spec in settings.objectives]
     if not parsed:
@@ -227,7 +227,9 @@ def _objectives(settings: SearchSettings, model: Blueprint) -> tuple[str, ...]:
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice:
         raise UserError(f"Objective {twice!r} is given twice; scores are kept by name, so give each once.")
-    chosen = [(name, weights or model.scorers) for name, weights in parsed]
+    chosen = [
+        (name, weights or (model.scorers if describe(name).about.embedded else None)) for name, weights in parsed
+    ]
     return tuple(f"{name}:{weights}" if weights else name for name, weights in chosen)
 
 
