@@ -156,7 +156,7 @@ def describe(spec: str) -> Description:
         direction=described.direction,
         about=about,
         reads="the baseline's images" if needs_references(found) else reads,
-        summary=(found.__doc__ or "").strip().partition("\n")[0],
+        summary=(found.__doc__ or "").strip().partition("\n")[0].replace("``", ""),
     )
 
 

@@ -24,6 +24,16 @@ def test_objectives_are_described_without_loading_any(run: Run) -> None:
     assert all(name in table for name in rows)
 
 
+def test_the_documentation_says_the_same() -> None:
+    lines = (Path(__file__).parents[2] / "docs" / "objectives.md").read_text(encoding="utf-8").splitlines()
+    for name in objectives.available():
+        described = objectives.describe(name)
+        (line,) = [line for line in lines if line.startswith(f"| [`{name}`](#")]
+        better = "more" if described.direction == "maximize" else "less"
+        assert f"| {described.unit} | {better} |" in line
+        assert line.endswith(f"| {described.about.license or ''} |".replace("|  |", "| |"))
+
+
 def test_help_states_the_tokens_that_image_reward_reads(run: Run) -> None:
     assert "reads 35" in run("objectives", "--help").out
 

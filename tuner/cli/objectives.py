@@ -73,6 +73,8 @@ def _row(description: Description) -> dict[str, Any]:
 
 def _range(bounds: tuple[float, float]) -> str:
     low, high = bounds
+    if math.isinf(low) and math.isinf(high):
+        return "any"
     return f"{f'{low:g}' if math.isfinite(low) else 'any'} to {f'{high:g}' if math.isfinite(high) else 'any'}"
 
 
