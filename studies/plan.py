@@ -233,12 +233,12 @@ def default_chunk(size: Size) -> int:
 
 
 def objective_specs(objectives: Sequence[str], model: Blueprint) -> tuple[str, ...]:
-    """Gives the model's own scorers to the objectives that name no weights.
+    """Gives the model's own scorers to the objectives that name no weights and have such scorers.
 
     Raises:
         UserError: If there is none, if a name is unknown, or if one comes twice.
     """
-    from objectives import parse
+    from objectives import describe, parse
 
     parsed = [parse(spec) for spec in objectives]
     if not parsed:
@@ -247,7 +247,9 @@ def objective_specs(objectives: Sequence[str], model: Blueprint) -> tuple[str, .
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice:
         raise UserError(f"Objective {twice!r} is given twice; scores are kept by name, so give each once.")
-    chosen = [(name, weights or model.scorers) for name, weights in parsed]
+    chosen = [
+        (name, weights or (model.scorers if describe(name).about.embedded else None)) for name, weights in parsed
+    ]
     return tuple(f"{name}:{weights}" if weights else name for name, weights in chosen)
 
 

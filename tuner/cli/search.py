@@ -60,7 +60,10 @@ class _DurationType(click.ParamType[float]):
 )
 @click.option("--held-out-prompts", default=64, show_default=True, help="At most this many others score the pick.")
 @click.option(
-    "--objectives", default="clip,image_reward", show_default=True, help="NAME or NAME:WEIGHTS, with commas."
+    "--objectives",
+    default="clip,image_reward",
+    show_default=True,
+    help="NAME, NAME:WEIGHTS or MODULE:FUNCTION, with commas; see `tuner objectives`.",
 )
 @click.option("--space", default="free", show_default=True, help="Search space.")
 @size_option
