@@ -24,6 +24,7 @@ Solver = Literal["euler", "heun"]
 RESAMPLE_MODES: tuple[str, ...] = get_args(Resample)
 
 _FRIENDLY = ("steps", "strength", "shift")
+_OPTIONS = ("reuse", "amplitudes")
 
 
 class Stage(BaseModel):
@@ -40,6 +41,8 @@ class Stage(BaseModel):
         resample: How the previous stage's result is brought to this size; unused in the first stage.
         reuse: Increasing numbers of steps (the first is 0) that follow the last predicted velocity instead of
             calling the network. Step 0 cannot, since a new stage has no velocity of its size yet.
+        amplitudes: The 5 % and 95 % quantiles to which every step first rescales its latent, one pair per step,
+            or none: the amplitude calibration of Optimal Stepsize (arXiv 2503.21774).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -48,12 +51,13 @@ class Stage(BaseModel):
     sigmas: tuple[float, ...]
     resample: Resample = "bilinear"
     reuse: tuple[int, ...] = ()
+    amplitudes: tuple[tuple[float, float], ...] = ()
 
     @model_serializer(mode="wrap")
     def _leave_out_what_is_off(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Keeps files short, and content hashes as they were before an option existed."""
         data: dict[str, Any] = handler(self)
-        return data if self.reuse else {key: value for key, value in data.items() if key != "reuse"}
+        return {key: value for key, value in data.items() if value or key not in _OPTIONS}
 
     @model_validator(mode="before")
     @classmethod
@@ -98,6 +102,17 @@ class Stage(BaseModel):
             raise ValueError(
                 f"`reuse` must be increasing step numbers from 1 to {self.steps - 1}, but got {list(self.reuse)}."
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_amplitudes(self) -> Stage:
+        if self.amplitudes and len(self.amplitudes) != self.steps:
+            raise ValueError(
+                f"`amplitudes` needs one pair for each of {self.steps} steps, but got {len(self.amplitudes)}."
+            )
+        for low, high in self.amplitudes:
+            if not low < high:
+                raise ValueError(f"`low < high` must hold for every pair of `amplitudes`, but got {[low, high]}.")
         return self
 
     @property
