@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Aggregate = Literal["mean-cost", "median"]
 
 _CHOICES: dict[Aggregate, Choice] = {"mean-cost": "joint", "median": "each"}
-_GRIDS = ((0.06, 2), (0.02, 2), (0.0, 1))
+_GRIDS = ((0.02, 5), (0.0, 2))  # (spacing as a share of the teacher's levels, neighbours on either side)
 
 
 @dataclass(frozen=True)
@@ -161,12 +161,17 @@ def around(way: Sequence[int], spacing: int, reach: int) -> list[frozenset[int]]
 
 
 def _refined(network: Network, teacher: Teacher, steps: int, settings: Settings) -> tuple[int, ...]:
-    """Searches around the evenly numbered levels, then ever finer around what was found."""
+    """Searches around the evenly numbered levels on a coarse grid, then around what was found on every level.
+
+    The recursion is not exact, so a finer grid may find a worse way: the best of both counts.
+    """
+    found: list[tuple[float, tuple[int, ...]]] = []
     way = tuple(round(k * teacher.steps / steps) for k in range(steps + 1))
     for share, reach in _GRIDS:
         allowed = around(way, max(1, round(share * teacher.steps)), reach)
         way = _table_ways(network, teacher, allowed, [steps], settings)[steps]
-    return way
+        found.append((_found(network, teacher, way, settings).cost, way))
+    return min(found)[1]
 
 
 def _table_ways(
