@@ -1,8 +1,8 @@
 """How near Optimal Stepsize comes to its teacher: ``python -m benchmarks.oss_quality`` prints two tables.
 
-The first is the PSNR of decoded images to those of the 100-step teacher, on captions of the ``held_out`` split, for
-5, 10 and 20 steps: schedules distilled on captions of the ``search`` split against plain grids. The second is what
-coarse-to-fine saves: network calls and cost beside those of the whole table, on the ``search`` captions.
+The first is the PSNR of decoded images to those of the 100-step teacher, on captions of the ``held_out`` split,
+for 5, 10 and 20 steps: schedules distilled on captions of the ``search`` split against plain grids. The second is
+what coarse-to-fine saves: network calls and cost beside those of the whole table, on the ``search`` captions.
 """
 
 from __future__ import annotations
@@ -146,8 +146,8 @@ def report(result: dict[str, Any]) -> str:
     for row in result["coarse_to_fine"]:
         ratio = row["table_calls"] / row["calls"]
         lines.append(
-            f"coarse to fine, {row['steps']} steps: {row['calls']} calls for {row['table_calls']} of the whole table "
-            f"({ratio:.1f}x fewer), {100 * (row['cost'] - 1):+.2f} % cost"
+            f"coarse to fine, {row['steps']} steps: {row['calls']} calls for {row['table_calls']} of the whole "
+            f"table ({ratio:.1f}x fewer), {100 * (row['cost'] - 1):+.2f} % cost"
         )
     lines.append(
         f"\none table for every number of steps up to {max(COUNTS)}: {result['table_calls']} calls; "
