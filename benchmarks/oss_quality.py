@@ -165,6 +165,8 @@ def main() -> int:
     parser.add_argument("--teacher-steps", type=int, default=100)
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     options = parser.parse_args()
+    if options.teacher_steps <= max(COUNTS):
+        parser.error(f"--teacher-steps must exceed {max(COUNTS)}, the most steps of a schedule")
     torch.set_grad_enabled(False)
     result = measure(options.search_prompts, options.prompts, options.teacher_steps)
     print(json.dumps(result) if options.json else report(result))

@@ -9,7 +9,8 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from tuner.models.base import Conditioning, FlowModel, Size
-from tuner.resample import resize
+from tuner.pixels import resize_pixels
+from tuner.resample import expand_spectrum, resize
 from tuner.schedule import Schedule, Stage
 from tuner.solvers import SOLVERS, reusing
 
@@ -113,8 +114,14 @@ def stage_start(
     noise = model.noise(model.blueprint.stage_size(size, stage.scale), stage_seeds(seeds, index))
     if x_before is None:
         return noise
-    resized = resize(x_before, (noise.shape[-2], noise.shape[-1]), stage.resample)
-    return renoise(resized, noise, schedule.stages[index - 1].sigmas[-1], stage.sigmas[0])
+    before = schedule.stages[index - 1]
+    if stage.resample == "dct":
+        return expand_spectrum(x_before, noise, before.sigmas[-1], stage.scale / before.scale)
+    if stage.resample == "pixel":
+        resized = resize_pixels(model, x_before, model.blueprint.stage_size(size, stage.scale), stage.upscaler)
+    else:
+        resized = resize(x_before, (noise.shape[-2], noise.shape[-1]), stage.resample)
+    return renoise(resized, noise, before.sigmas[-1], stage.sigmas[0])
 
 
 def solve_stage(

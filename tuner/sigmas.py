@@ -161,3 +161,16 @@ def exponential_sigmas(steps: int, sigma_min: float = 0.002, sigma_max: float = 
     """
     ratios = [sigma_max * (sigma_min / sigma_max) ** (k / max(steps - 1, 1)) for k in range(1, steps)]
     return (1.0, *(ratio / (1 + ratio) for ratio in ratios), 0.0)
+
+
+def aligned_sigma(sigma: float, ratio: float) -> float:
+    """Returns the level of a latent after its spectrum was enlarged: SPEED (arXiv 2605.18736, Eq. 6).
+
+    In an orthonormal basis the same image has coefficients that grow with the side length, so a latent whose grid
+    grows by ``r`` has a signal that is weaker by ``r`` beside noise of the same level: a higher level.
+
+    Args:
+        sigma: Level before, in (0, 1].
+        ratio: Growth ``r`` of the side length.
+    """
+    return sigma * ratio / (1 + (ratio - 1) * sigma)

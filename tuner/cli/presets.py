@@ -38,5 +38,8 @@ def command(name: str | None, as_json: bool) -> None:
         return
     print_table(
         ["name", "model", "speed-up", "source"],
-        [(row["name"], row["model"], f"{row['speedup']:.2f}x", row["source"]) for row in rows],
+        [
+            (row["name"], row["model"], f"{row['speedup']:.2f}x" if row["speedup"] else "-", row["source"])
+            for row in rows
+        ],
     )
