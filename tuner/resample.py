@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import TYPE_CHECKING
 
 from tuner.schedule import Kernel
@@ -64,8 +65,8 @@ def _dct_matrix(side: int) -> torch.Tensor:
     import torch
 
     positions = torch.arange(side, dtype=torch.float64)
-    matrix = torch.cos(torch.pi / side * (positions + 0.5) * positions[:, None]) * (2 / side) ** 0.5
-    matrix[0] /= 2**0.5
+    matrix = torch.cos(math.pi / side * (positions + 0.5) * positions[:, None]) * math.sqrt(2 / side)
+    matrix[0] /= math.sqrt(2)
     return matrix
 
 

@@ -124,12 +124,16 @@ def oss(
         size = (loaded.height, loaded.width)
     size = known.check_size(size or known.size)
     wanted = steps or tuple(range(1, (all_steps or 0) + 1))
+    chosen = Settings(**settings)
+    if loaded is None and max(wanted) > chosen.teacher_steps:
+        raise UserError(
+            f"A teacher of {chosen.teacher_steps} steps has no schedule of {max(wanted)}; raise --teacher-steps."
+        )
     if loaded is None and len(wanted) > 1 and output.suffix:
         raise UserError(f"{len(wanted)} presets do not fit into one file {str(output)!r}; name a folder.")
     texts = load_prompts(prompts, known).search[:images]
     seeds = range(seed, seed + len(texts))
     flow = known.load(device, dtype)
-    chosen = Settings(**settings)
     if loaded:
         result = retime(flow, texts, seeds, loaded.schedule, size, chosen)
     else:
