@@ -147,3 +147,15 @@ class FlowModel(ABC):
     @abstractmethod
     def decode(self, x_BCHW: torch.Tensor) -> list[Image.Image]:
         """Turns clean latents into B images."""
+
+    def encode_images(self, images: Sequence[Image.Image]) -> torch.Tensor:
+        """Turns B images of one size, multiples of the size multiple, into clean latents: undoes ``decode``.
+
+        Only schedules that change size in pixel space need it, so a family may leave it out.
+
+        Raises:
+            UserError: If this family cannot.
+        """
+        raise UserError(
+            f"Model {self.blueprint.name!r} cannot encode images, which `resample: pixel` needs; use another mode."
+        )

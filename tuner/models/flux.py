@@ -172,6 +172,17 @@ class FluxModel(FlowModel):
         images: list[Image.Image] = self.pipe.image_processor.postprocess(pixels, output_type="pil")
         return images
 
+    def encode_images(self, images: Sequence[Image.Image]) -> torch.Tensor:
+        """Encodes to the mean of the VAE's latent distribution and scales; see `FlowModel.encode_images`."""
+        import torch
+
+        vae = self.pipe.vae
+        pixels_BCHW = torch.cat([self.pipe.image_processor.preprocess(image) for image in images])
+        with torch.no_grad():
+            latents = vae.encode(pixels_BCHW.to(vae.device, vae.dtype)).latent_dist.mode()
+        encoded: torch.Tensor = (latents.float() - vae.config.shift_factor) * vae.config.scaling_factor
+        return encoded
+
     def _unpacked(self, packed: torch.Tensor, height: int, width: int) -> torch.Tensor:
         factor = self.pipe.vae_scale_factor
         unpacked: torch.Tensor = self.pipe._unpack_latents(packed, height * factor, width * factor, factor)
