@@ -246,7 +246,8 @@ def _check_pick(spec: str, directions: Mapping[str, Direction]) -> None:
 def _references(model: Blueprint, size: Size, budget: Budget, baseline: Schedule) -> tuple[Reference, ...]:
     """Step reductions to the budget and to half of it, and the presets made for this kind of model."""
     affordable = int(budget.tflops / tflops_per_call(model, size) * (1 + 1e-9))
-    steps = max(1, min(affordable, budget.nfe or affordable, model.steps))
+    limit = affordable if budget.nfe is None else budget.nfe // model.passes
+    steps = max(1, min(affordable, limit, model.steps))
     found = [Reference(f"plain-{n}", model.plain(n, size)) for n in dict.fromkeys((steps, max(1, steps // 2)))]
     for name in presets.available():
         preset = presets.load(name)

@@ -36,8 +36,8 @@ class Blueprint(ABC):
         width: Default output width, pixels.
         multiple: Heights and widths are multiples of this many pixels.
         steps: Steps of the baseline.
-        guidance: Default guidance scale; None where the model takes none.
-        text_tokens: Length that prompts are padded or cut to.
+        guidance: Guidance scale; None where the model takes none.
+        text_tokens: Text tokens that the network attends to; where prompts keep their own length, the most.
         transformer: Configuration of the denoiser, as in its ``config.json``.
         scheduler: Configuration of the sigma grid, as in ``scheduler_config.json``.
         scorers: Weights that suit this model's images, given to objectives that the user leaves open.
@@ -85,6 +85,11 @@ class Blueprint(ABC):
         Raises:
             UserError: If the source cannot be read.
         """
+
+    @property
+    def passes(self) -> int:
+        """Network passes per image and velocity: two with true classifier-free guidance, else one."""
+        return 1
 
     @property
     def size(self) -> Size:
