@@ -1,8 +1,8 @@
 """Pipelines of the real classes with small random weights, made in code: nothing is downloaded.
 
-One file per pipeline class, named after it: ``FluxPipeline`` is in ``flux.py``. Each has ``build(seed)``, ``SIZES``
-and ``stock_latents(pipe, blueprint, prompts, seeds, steps, size)``, which runs the pipeline itself and returns its
-latents as the family's `FlowModel` has them.
+One file per pipeline class, named after it: ``FluxPipeline`` is in ``flux.py``. Each has ``build(seed)``, two
+``SIZES`` and ``stock_latents(pipe, blueprint, prompts, seeds, steps, size)``, which runs the pipeline itself and
+returns its latents as the family's `FlowModel` has them.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ def small_pipeline(pipeline_class: str) -> ModuleType:
     name = pipeline_class.removesuffix("Pipeline").lower()
     if importlib.util.find_spec(f"{__name__}.{name}") is None:
         raise LookupError(
-            f"Family {pipeline_class} has no small pipeline to be proven with: write tests/small_pipelines/{name}.py "
-            "with SIZES, build and stock_latents, as the files beside it have."
+            f"Family {pipeline_class} has no small pipeline to be proven with: write "
+            f"tests/small_pipelines/{name}.py with SIZES, build and stock_latents, as the files beside it have."
         )
     return importlib.import_module(f"{__name__}.{name}")
 

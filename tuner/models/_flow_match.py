@@ -53,9 +53,7 @@ def flow_match_sigmas(
     else:
         shift = config.get("shift", 1.0)
     lowest = 1 / steps if lowest is None else lowest
-    levels = [1.0]
-    for k in range(1, steps):
-        levels.append(shift_sigma(1 - (1 - lowest) * k / (steps - 1), shift))
+    levels = [1.0, *(shift_sigma(1 - (1 - lowest) * k / (steps - 1), shift) for k in range(1, steps))]
     terminal = config.get("shift_terminal")
     if terminal and steps > 1:
         stretch = (1 - levels[-1]) / (1 - terminal)
