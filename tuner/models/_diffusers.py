@@ -200,7 +200,7 @@ class PipelineModel(FlowModel):
         text = {name: rows for name, rows in conditioning.items() if not name.startswith(_NEGATIVE)}
         if self.blueprint.passes == 1:
             return forward(transformer, x_BCHW, sigma, text)
-        negative = {name: conditioning[_NEGATIVE + name] for name in text}
+        negative = {name.removeprefix(_NEGATIVE): rows for name, rows in conditioning.items() if name not in text}
         if self.batched_guidance:
             both = {name: torch.cat([negative[name], text[name]]) for name in text}
             away, towards = forward(transformer, torch.cat([x_BCHW, x_BCHW]), sigma, both).chunk(2)
@@ -220,7 +220,7 @@ class PipelineModel(FlowModel):
 
         vae = self.pipe.vae
         with torch.no_grad():
-            pixels = vae.decode(self.unscaled(x_BCHW).to(vae.dtype), return_dict=False)[0]
+            pixels = self.pixels(vae.decode(self.unscaled(x_BCHW).to(vae.dtype), return_dict=False)[0])
         images: list[Image.Image] = self.pipe.image_processor.postprocess(pixels, output_type="pil")
         return images
 
@@ -230,6 +230,10 @@ class PipelineModel(FlowModel):
         scaling: float = config.scaling_factor
         shift: float = config.get("shift_factor") or 0.0
         return x_BCHW / scaling + shift
+
+    def pixels(self, decoded: torch.Tensor) -> torch.Tensor:
+        """Turns what the VAE returns into images (B, 3, H, W)."""
+        return decoded
 
 
 def pack_2x2(x_BCHW: torch.Tensor) -> torch.Tensor:
