@@ -2,7 +2,8 @@
 
 One file per pipeline class, named after it: ``FluxPipeline`` is in ``flux.py``. Each has ``build(seed)``, two
 ``SIZES`` and ``stock_latents(pipe, blueprint, prompts, seeds, steps, size)``, which runs the pipeline itself and
-returns its latents as the family's `FlowModel` has them.
+returns its latents as the family's `FlowModel` has them. ``TEXT_TOKENS`` shortens prompts where the pipeline takes
+their length as an argument.
 """
 
 from __future__ import annotations

@@ -20,6 +20,17 @@ def word_tokenizer(longest: int = 8) -> Any:
     )
 
 
+def chat_tokenizer() -> Any:
+    """Makes a word tokenizer that can lay out a conversation, its messages plain or in parts."""
+    tokenizer = word_tokenizer(1024)
+    tokenizer.chat_template = (
+        "{% for message in messages %}{{ message['role'] }} "
+        "{% if message['content'] is string %}{{ message['content'] }}"
+        "{% else %}{% for part in message['content'] %}{{ part['text'] }}{% endfor %}{% endif %} {% endfor %}"
+    )
+    return tokenizer
+
+
 def t5(width: int = 32) -> Any:
     from transformers import T5Config, T5EncoderModel
 
@@ -65,9 +76,9 @@ def vae(latent_channels: int = 4) -> Any:
 
 
 def ready(pipe: Any) -> Any:
-    """Turns dropout and the progress bar off."""
+    """Turns dropout, gradients and the progress bar off."""
     for component in pipe.components.values():
         if hasattr(component, "eval"):
-            component.eval()
+            component.eval().requires_grad_(False)
     pipe.set_progress_bar_config(disable=True)
     return pipe

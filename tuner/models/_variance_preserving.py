@@ -8,7 +8,7 @@ path from there to x0 that is straight in sigma is
 
 which is x0 at sigma 0 and, being A times x0 + k e, the drawn noise itself at sigma 1. Its velocity is
 ``dx/dsigma = e - (1 - 1 / K) x0``, and since A and sigma are linear in sigma, an Euler step along it is the step
-that diffusers' ``EulerDiscreteScheduler`` (DDIM without noise, arXiv 2010.02502) makes between the same two levels.
+that diffusers' ``EulerDiscreteScheduler`` (DDIM without noise, arXiv 2010.02502) makes between the same levels.
 For PixArt K is 157: A differs from the flow path's 1 - sigma by at most 0.0064.
 """
 

@@ -1,7 +1,8 @@
 """FLUX.2: diffusers' ``Flux2Pipeline`` as a `FlowModel`.
 
 The pipeline's latents are 2x2 patches of VAE latents, (B, 4C, h/2, w/2). Outside they are unpacked to
-(B, C, h, w), so that a stage resizes neighbouring pixels and not the four phases of a patch. Guidance is distilled.
+(B, C, h, w), so that a stage resizes neighbouring pixels and not the four phases of a patch. Guidance is
+distilled.
 """
 
 from __future__ import annotations
