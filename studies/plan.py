@@ -123,7 +123,18 @@ class Plan:
             "chunk": self.chunk,
             "lag": settings.lag,
             "references": [reference.schedule.content_hash for reference in self.references],
+            **_options_identity(settings),
         }
+
+
+def _options_identity(settings: SearchSettings) -> dict[str, Any]:
+    """Leaves options that are off out, so that studies from before there were any can be resumed."""
+    options = settings.options.of_images()
+    if settings.options.lora is not None:
+        path = Path(settings.options.lora_and_weight()[0])
+        if path.is_file():
+            options["lora_hash"] = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    return {"options": options} if options else {}
 
 
 def make_plan(settings: SearchSettings) -> Plan:
@@ -145,7 +156,7 @@ def make_plan(settings: SearchSettings) -> Plan:
         raise UserError(f"`gpus_per_worker` must not be negative, but got {settings.gpus_per_worker}.")
     if settings.time_limit is not None and not settings.time_limit > 0:
         raise UserError(f"`time_limit` must be positive, but got {settings.time_limit}.")
-    model = blueprint(settings.model)
+    model = settings.options.applied(blueprint(settings.model))
     size = model.check_size(settings.size or model.size)
     specs = _objectives(settings, model)
     directions = _directions(specs)
@@ -197,6 +208,8 @@ def fingerprint(model: Blueprint) -> str:
     """Returns sixteen hex digits that change when a model's configuration or its local weights change."""
     digest = hashlib.sha256()
     described = [model.source, dict(model.transformer), dict(model.scheduler), model.text_tokens, model.guidance]
+    if model.passes > 1:
+        described.append(model.negative_prompt)
     folder = Path(model.source)
     digest.update(json.dumps(described[not folder.is_dir() :], sort_keys=True, default=str).encode())
     files = sorted(path for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else []

@@ -19,9 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from tuner.errors import UserError, unknown_name
+from tuner.models._loading import as_on_file
+from tuner.models._options import ModelOptions
 from tuner.models.base import Blueprint, Conditioning, FlowModel, ReadConfig, Size
 
-__all__ = ["Blueprint", "Conditioning", "FlowModel", "Size", "available", "blueprint", "wrap"]
+__all__ = ["Blueprint", "Conditioning", "FlowModel", "ModelOptions", "Size", "available", "blueprint", "wrap"]
 
 _ENTRY_POINTS = "tuner.models"
 _NOT_MODELS = {"base"}
@@ -107,11 +109,7 @@ def _likeness(known: Sequence[Mapping[str, Any]], given: Sequence[Mapping[str, A
     pairs = [
         (value, theirs.get(key)) for ours, theirs in zip(known, given, strict=True) for key, value in ours.items()
     ]
-    return sum(bool(_plain(a) == _plain(b)) for a, b in pairs) / len(pairs)
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+    return sum(bool(as_on_file(a) == as_on_file(b)) for a, b in pairs) / len(pairs)
 
 
 def _read_config(source: str, part: str) -> Mapping[str, Any]:

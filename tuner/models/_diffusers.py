@@ -12,8 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from tuner.errors import UserError
 from tuner.models._flow_match import flow_match_sigmas, linear_mu
+from tuner.models._loading import load_pipeline
+from tuner.models._options import ModelOptions
 from tuner.models.base import Blueprint, Conditioning, FlowModel, ReadConfig, Size
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 _NEGATIVE = "negative_"
+_DEFAULT_OPTIONS = ModelOptions()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +31,6 @@ class PipelineBlueprint(Blueprint):
 
     Attributes:
         vae_factor: Pixels per latent pixel, along height and width.
-        negative_prompt: What true classifier-free guidance leads away from; unused without it.
     """
 
     transformer_class: ClassVar[str]
@@ -40,7 +41,6 @@ class PipelineBlueprint(Blueprint):
     """The guidance scale at which, and below which, the pipeline makes no second pass."""
 
     vae_factor: int
-    negative_prompt: str = ""
 
     @abstractmethod
     def forward(self, transformer: Any, x_BCHW: torch.Tensor, sigma: float, text: Conditioning) -> torch.Tensor:
@@ -121,32 +121,22 @@ class PipelineBlueprint(Blueprint):
         """Wraps a loaded pipeline, which is not changed."""
         return self.model_class(pipe, self)
 
-    def load(self, device: str | None = None, dtype: str | None = None) -> FlowModel:
+    def load(
+        self, device: str | None = None, dtype: str | None = None, options: ModelOptions = _DEFAULT_OPTIONS
+    ) -> FlowModel:
         """Loads the pipeline from a hub id or folder; see `Blueprint.load`."""
-        import diffusers
         import torch
 
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        dtype = dtype or ("float32" if device == "cpu" else "bfloat16")
-        try:
-            pipe = getattr(diffusers, self.pipeline_class).from_pretrained(
-                self.source, dtype=getattr(torch, dtype)
-            )
-        except OSError as error:
-            raise UserError(
-                f"Model {self.name!r} could not be loaded from {self.source!r}: it is neither a local pipeline "
-                "folder nor reachable on the hub; check the network and the licence (`hf auth login`), or give "
-                "a local folder."
-            ) from error
-        pipe.set_progress_bar_config(disable=True)
-        return self.wrap(pipe.to(device))
+        dtype = dtype or options.dtype or ("float32" if device == "cpu" else "bfloat16")
+        return self.wrap(load_pipeline(self, device, dtype, options))
 
 
 class PipelineModel(FlowModel):
     """A loaded diffusers pipeline.
 
     Args:
-        pipe: The pipeline; never changed.
+        pipe: The pipeline; not changed, but by ``free_text_encoders``.
         blueprint: Its blueprint.
     """
 
@@ -177,6 +167,16 @@ class PipelineModel(FlowModel):
                 return text
             negative = self.encode_text([self.blueprint.negative_prompt] * len(prompts), negative=True)
         return text | {_NEGATIVE + name: rows for name, rows in negative.items()}
+
+    def free_text_encoders(self) -> None:
+        """Takes the text encoders out of the pipeline; see `FlowModel.free_text_encoders`."""
+        import torch
+
+        for name, component in self.pipe.components.items():
+            if name.startswith("text_encoder") and component is not None:
+                self.pipe.register_modules(**{name: None})
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
     def noise(self, size: Size, seeds: Sequence[int]) -> torch.Tensor:
         """Draws on the CPU, so that an image's noise is the same on every device; see `FlowModel.noise`."""
