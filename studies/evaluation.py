@@ -15,7 +15,7 @@ from studies.baseline_images import BaselineImages
 from studies.degenerate import count, decode_and_check, describe
 from studies.notes import noted
 from tuner.invariance import batch_invariant, decode_each
-from tuner.models import Conditioning, FlowModel, Size
+from tuner.models import Conditioning, FlowModel, ModelOptions, Size
 from tuner.sampling import sample
 from tuner.schedule import Schedule
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from objectives import AnyObjective, Item
 
+_DEFAULT_OPTIONS = ModelOptions()
 _CACHED_CHUNKS = 64  # text embeddings kept; a study has a dozen chunks of prompts
 
 
@@ -97,13 +98,21 @@ class Evaluator:
         self._baseline_images = BaselineImages(self._draw_baseline)
 
     @classmethod
-    def load(cls, model: str, objectives: Sequence[str], device: str | None = None) -> Evaluator:
+    def load(
+        cls,
+        model: str,
+        objectives: Sequence[str],
+        device: str | None = None,
+        options: ModelOptions = _DEFAULT_OPTIONS,
+    ) -> Evaluator:
         """Loads the weights of a model and of objectives.
 
         Args:
             model: Short name, folder or hub id.
             objectives: ``name:weights`` of each.
             device: Torch device; None for the first GPU that this process may use, else the CPU.
+
+            options: Guidance, LoRA, precision and placement of the model.
 
         Raises:
             UserError: If any weights cannot be loaded.
@@ -114,7 +123,8 @@ class Evaluator:
         from tuner.models import blueprint
 
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        return cls(blueprint(model).load(device), [load(spec, device) for spec in objectives])
+        flow = options.applied(blueprint(model)).load(device, options=options)
+        return cls(flow, [load(spec, device) for spec in objectives])
 
     def evaluate(self, task: Task) -> ChunkResult | Failure:
         """Runs a task. Equal tasks give equal scores, on a CPU bit by bit."""

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tuner.cli._common import json_option, out_option, print_json, size_option, stdout_console
+from tuner.cli._common import (
+    json_option,
+    model_options,
+    out_option,
+    print_json,
+    size_option,
+    stdout_console,
+)
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -67,6 +74,7 @@ class _DurationType(click.ParamType[float]):
 )
 @click.option("--space", default="free", show_default=True, help="Search space.")
 @size_option
+@model_options
 @click.option("--pick", default="knee", show_default=True, help="Winner: knee, cheapest or best:OBJECTIVE.")
 @click.option("--study", metavar="NAME", help="Name of the study; by default MODEL-BUDGET.")
 @click.option("--resume", is_flag=True, help="Continue the study of this name.")
