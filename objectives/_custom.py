@@ -24,8 +24,8 @@ class Custom:
     """A function that takes a list of PIL images and a list of prompts and returns one number per prompt.
 
     Its direction is, in this order, what follows a second colon (``mypackage.score:fn:minimize``), the
-    function's own attribute ``direction``, or ``maximize``. It is called with a worker's chunk of prompts, 8 or
-    fewer, in the worker's process.
+    function's own attribute ``direction``, or ``maximize``. It is called with a worker's chunk of prompts, in the
+    worker's process.
 
     Args:
         name: ``MODULE:FUNCTION``; the module may lie in the current directory.

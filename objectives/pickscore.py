@@ -39,7 +39,7 @@ class Pickscore:
     name = "pickscore"
     unit = "log odds"
     direction: Direction = "maximize"
-    about = About(range=(-100, 100), weights=DEFAULT_WEIGHTS, license="MIT", tokens=77)
+    about = About(range=(-100, 100), weights=DEFAULT_WEIGHTS, license="not stated", tokens=77)
 
     def __init__(self, weights: str | None = None, device: str = "cpu", batch_size: int = 32) -> None:
         from open_clip import SimpleTokenizer

@@ -156,7 +156,7 @@ class Evaluator:
         if references is not None:
             seconds["references"] = referred - decoded
         kept = tuple(_png(image) for image in images) if task.keep_images else ()
-        return ChunkResult(scores, seconds, kept, notes)
+        return ChunkResult(scores, seconds, kept, notes=notes)
 
     def _references(self, task: Task, items: Sequence[Item]) -> Sequence[Item] | None:
         """The baseline's items, if any objective compares with them."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
+from typing import TextIO
 
 from objectives.base import CutPromptWarning
 
@@ -19,14 +20,26 @@ def noted(notes: MutableMapping[str, str], objective: str) -> Iterator[None]:
         notes: Where to keep it, by name of the objective.
         objective: Name of the objective that scores inside.
     """
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", CutPromptWarning)
-        yield
-    for warning in caught:
-        if issubclass(warning.category, CutPromptWarning):
-            notes.setdefault(objective, str(warning.message))
+    show = warnings.showwarning
+
+    def keep(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if issubclass(category, CutPromptWarning):
+            notes.setdefault(objective, str(message))
         else:
-            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+            show(message, category, filename, lineno, file, line)
+
+    warnings.showwarning = keep  # `catch_warnings` would make Python forget what it has shown, each time
+    try:
+        yield
+    finally:
+        warnings.showwarning = show
 
 
 class Notes:
