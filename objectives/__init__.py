@@ -3,27 +3,76 @@
 ``load("clip:ViT-B-32/laion2b_s34b_b79k")`` imports ``objectives/clip.py``, takes the class ``Clip`` from
 it and hands it what follows the colon. Other packages add objectives through the entry-point group
 ``tuner.objectives`` (name -> class); a file here wins over an entry point of the same name.
+
+What stands before the first colon is one of these names, or else a Python module, whose function follows:
+``load("mypackage.score:fn")``.
 """
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
+from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Any
 
-from objectives.base import Direction, Objective
+from objectives import _custom
+from objectives._scoring import MAX_FRAMES, needs_references, score
+from objectives.base import (
+    About,
+    AnyObjective,
+    Direction,
+    FidelityObjective,
+    Item,
+    Objective,
+    VideoObjective,
+    check_no_weights,
+)
 from tuner.errors import UserError, unknown_name
 
-__all__ = ["Objective", "available", "direction", "load", "parse"]
+if TYPE_CHECKING:
+    from objectives.base import Described
+
+__all__ = [
+    "MAX_FRAMES",
+    "About",
+    "AnyObjective",
+    "Description",
+    "FidelityObjective",
+    "Item",
+    "Objective",
+    "VideoObjective",
+    "available",
+    "describe",
+    "direction",
+    "load",
+    "needs_references",
+    "parse",
+    "score",
+]
 
 _ENTRY_POINT_GROUP = "tuner.objectives"
 
 
-class _ObjectiveClass(Protocol):
-    direction: Direction
+@dataclass(frozen=True)
+class Description:
+    """What is known of an objective without loading its weights.
 
-    def __call__(self, weights: str | None, device: str) -> Objective: ...
+    Attributes:
+        name: Its name.
+        unit: What one point of the score is.
+        direction: Which way it improves.
+        about: Range, weights and their licence.
+        reads: What it scores: ``images``, ``the baseline's images`` beside them, or ``videos``.
+        summary: The first line of its documentation.
+    """
+
+    name: str
+    unit: str
+    direction: Direction
+    about: About
+    reads: str
+    summary: str
 
 
 def available() -> list[str]:
@@ -32,34 +81,37 @@ def available() -> list[str]:
 
 
 def parse(spec: str) -> tuple[str, str | None]:
-    """Splits ``"name:weights"`` at its first colon.
+    """Splits ``"name:weights"`` or ``"module:function:direction"``, without importing anything.
 
     Args:
-        spec: An objective's name, optionally followed by a colon and the weights to use.
+        spec: An objective's name, optionally followed by a colon and the weights to use; or a module and a
+            function, optionally followed by a colon and a direction.
 
     Returns:
-        The name and the weights, ``None`` if there is no colon.
+        The name and the weights, or ``"module:function"`` and the direction; ``None`` for what is not given.
 
     Raises:
-        UserError: If the name is unknown or nothing follows the colon.
+        UserError: If the name is neither, or nothing follows the colon.
     """
-    name, colon, weights = spec.strip().partition(":")
+    spec = spec.strip()
+    name, colon, weights = spec.partition(":")
     if name not in available():
+        if _custom.is_custom(spec):
+            return _custom.split(spec)
         raise unknown_name("objective", name, available())
     if colon and not weights:
         raise UserError(
-            f"Objective {spec!r} names no weights after the colon. "
-            f"Write {name!r} for its default weights or {name + ':tiny'!r} for the embedded ones."
+            f"Objective {spec!r} names no weights after the colon. Write {name!r} for its default weights."
         )
     return name, weights or None
 
 
-def load(spec: str, device: str = "cpu") -> Objective:
+def load(spec: str, device: str = "cpu") -> AnyObjective:
     """Builds the objective that a spec names.
 
     Args:
         spec: ``"clip"``, ``"clip:ViT-B-32/laion2b_s34b_b79k"``, ``"clip:/local/folder"``, ``"clip:tiny"``,
-            ``"image_reward"``, ``"image_reward:/local/folder"``, ``"image_reward:tiny"``, ...
+            ``"image_reward:@bfloat16"``, ``"psnr"``, ``"mypackage.score:fn"``, ...
         device: A torch device string.
 
     Returns:
@@ -69,25 +121,54 @@ def load(spec: str, device: str = "cpu") -> Objective:
         UserError: If the name is unknown or its weights cannot be loaded.
     """
     name, weights = parse(spec)
-    return _class(name)(weights, device)
+    if ":" in name:
+        return _function(name, weights)
+    built: AnyObjective = _class(name)(weights, device)
+    return built
 
 
 def direction(spec: str) -> Direction:
     """Says which way an objective improves, without loading its weights.
 
     Raises:
-        UserError: If the name is unknown.
+        UserError: If the name is unknown, or a function cannot be imported.
     """
-    return _class(parse(spec)[0]).direction
+    return describe(spec).direction
 
 
-def _class(name: str) -> _ObjectiveClass:
+def describe(spec: str) -> Description:
+    """Describes an objective without loading its weights.
+
+    Raises:
+        UserError: If the name is unknown, or a function cannot be imported, or weights are named where there
+            are none.
+    """
+    name, weights = parse(spec)
+    found: Any = _function(name, weights) if ":" in name else _class(name)
+    described: Described = found
+    about: About = getattr(found, "about", About())
+    if hasattr(found, "about") and about.weights is None and not about.embedded and ":" not in name:
+        check_no_weights(name, weights)
+    reads = "videos" if hasattr(found, "score_videos") else "images"
+    return Description(
+        name=described.name,
+        unit=described.unit,
+        direction=described.direction,
+        about=about,
+        reads="the baseline's images" if needs_references(found) else reads,
+        summary=(found.__doc__ or "").strip().partition("\n")[0].replace("``", ""),
+    )
+
+
+def _function(name: str, direction: str | None) -> AnyObjective:
+    return _custom.Custom(name, direction, available())
+
+
+def _class(name: str) -> Any:
     if name in _files():
         module = importlib.import_module(f"{__name__}.{name}")
-        found: object = getattr(module, _class_name(name))
-    else:
-        found = _entry_points()[name].load()
-    return cast(_ObjectiveClass, found)
+        return getattr(module, _class_name(name))
+    return _entry_points()[name].load()
 
 
 def _files() -> list[str]:

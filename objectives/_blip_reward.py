@@ -99,6 +99,12 @@ class BlipReward(nn.Module):
         widths = (int(config.text["hidden_size"]), *config.head_widths)
         self.head = nn.Sequential(*(nn.Linear(a, b) for a, b in pairwise(widths)))
 
+    def cast_towers(self, dtype: str) -> BlipReward:
+        """Lets the towers run in another dtype; the head stays in float32, or close rewards would tie."""
+        self.vision.to(getattr(torch, dtype))
+        self.text.to(getattr(torch, dtype))
+        return self
+
     def forward(self, pixels: Tensor, token_ids: Tensor, token_mask: Tensor) -> Tensor:
         """Rewards each image for its prompt.
 
@@ -115,7 +121,8 @@ class BlipReward(nn.Module):
 
     def encode_image(self, pixels: Tensor) -> Tensor:
         """Encodes (B, 3, image_size, image_size) pixels to (B, P, V) patches."""
-        return cast(Tensor, self.vision(pixel_values=pixels).last_hidden_state)
+        dtype = next(self.vision.parameters()).dtype
+        return cast(Tensor, self.vision(pixel_values=pixels.to(dtype)).last_hidden_state)
 
     def raw_reward(self, patches: Tensor, token_ids: Tensor, token_mask: Tensor) -> Tensor:
         """Reads the prompts (B, L) against the patches (B, P, V): the head's output (B,), not normalised."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from objectives.base import Direction, check_pairs
+from objectives.base import About, CutPromptWarning, Direction, check_pairs, split_dtype
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -21,7 +21,7 @@ PROMPT_TOKENS = 35
 
 
 class ImageReward:
-    """The reward of ImageReward: 0 on average and 1 standard deviation wide on its own training pairs.
+    """How much a person would like an image for its prompt: 0 on average, 1 wide on the model's training pairs.
 
     Only the first 35 tokens of a prompt are read, as in the published scorer; a warning says so once when a
     prompt is longer. Images are resized to 224 pixels at the shorter side (bicubic), then cropped at the
@@ -30,7 +30,7 @@ class ImageReward:
     Args:
         weights: A local folder with ``ImageReward.pt`` (or ``.safetensors``) and ``med_config.json``, a hub
             repository ``OWNER/REPO``, ``tiny`` for the embedded model, or ``None`` for
-            ``zai-org/ImageReward``.
+            ``zai-org/ImageReward``; ``@bfloat16`` or ``@float16`` at the end casts the two towers, not the head.
         device: A torch device string.
         batch_size: Image-prompt pairs per forward pass.
 
@@ -41,14 +41,15 @@ class ImageReward:
     name = "image_reward"
     unit = "reward"
     direction: Direction = "maximize"
+    about = About(weights=DEFAULT_WEIGHTS, license="Apache-2.0", embedded=True, tokens=PROMPT_TOKENS)
 
     def __init__(self, weights: str | None = None, device: str = "cpu", batch_size: int = 32) -> None:
         from objectives import _image_reward_checkpoint as checkpoint
 
-        source = weights or DEFAULT_WEIGHTS
+        source, dtype = split_dtype(weights, DEFAULT_WEIGHTS)
         files = checkpoint.locate(str(TINY_FOLDER) if source == "tiny" else source)
         self._tokenizer = checkpoint.load_tokenizer(files.vocabulary)
-        self._network = checkpoint.load_reward(files).to(device)
+        self._network = checkpoint.load_reward(files).to(device).cast_towers(dtype)
         self._preprocess = preprocess(self._network.config.image_size)
         self._device = device
         self._batch_size = batch_size
@@ -68,7 +69,7 @@ class ImageReward:
 
         pixels = torch.stack([self._preprocess(image) for image in images]).to(self._device)
         token_ids, token_mask = self._tokenize(prompts)
-        with torch.no_grad():
+        with torch.inference_mode():
             rewards: list[float] = self._network(
                 pixels, token_ids.to(self._device), token_mask.to(self._device)
             ).tolist()
@@ -83,6 +84,7 @@ class ImageReward:
             warnings.warn(
                 f"ImageReward reads {PROMPT_TOKENS} tokens of a prompt and ignores the rest; "
                 f"this prompt is longer: {prompts[int(cut.int().argmax())]!r}.",
+                CutPromptWarning,
                 stacklevel=4,
             )
         return token_ids, token_mask

@@ -50,6 +50,7 @@ class Free:
     def __init__(self, blueprint: Blueprint, size: Size, budget: Budget):
         self._budget = budget
         self._most_steps = blueprint.steps
+        self._passes = blueprint.passes
         self._scales = _distinct_scales(blueprint, size)
         self._tflops = {
             scale: tflops_per_call(blueprint, blueprint.stage_size(size, scale)) for scale in self._scales
@@ -115,7 +116,7 @@ class Free:
     def _prices(self, budget: Budget) -> tuple[dict[float, float], float]:
         """What one step costs at each scale, and what all steps may cost, in what the budget limits."""
         if budget.nfe is not None:
-            return dict.fromkeys(self._scales, 1.0), float(budget.nfe)
+            return dict.fromkeys(self._scales, float(self._passes)), float(budget.nfe)
         return self._tflops, budget.tflops
 
 

@@ -51,7 +51,9 @@ def parse_budget(text: str, baseline: Price, blueprint: Blueprint, size: Size) -
     if unit in ("nfe", ""):
         if number != int(number):
             raise UserError(f"Budget {text!r} must be a whole number of network forward passes, such as 16nfe.")
-        budget, dearest, smallest = Budget(number * step, int(number)), f"{baseline.nfe}nfe", "1nfe"
+        per_step = blueprint.passes
+        limit = Budget(number / per_step * step, int(number))
+        budget, dearest, smallest = limit, f"{baseline.nfe}nfe", f"{per_step}nfe"
     elif unit == "x":
         budget, dearest, smallest = Budget(baseline.tflops / number), "1x", f"{_down(baseline.tflops / step)}x"
     elif unit == "%":

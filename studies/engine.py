@@ -174,7 +174,7 @@ def start_workers(plan: Plan | EvalPlan) -> Executor:
     """Starts what the settings ask for."""
     settings = plan.settings
     device = "cpu" if settings.gpus_per_worker == 0 else None
-    load = functools.partial(Evaluator.load, settings.model, plan.objectives, device)
+    load = functools.partial(Evaluator.load, settings.model, plan.objectives, device, settings.options)
     if settings.workers == 0:
         return LocalExecutor(load)
     from studies.ray_executor import RayExecutor

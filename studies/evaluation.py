@@ -10,17 +10,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from objectives import needs_references, score
+from studies.baseline_images import BaselineImages
 from studies.degenerate import count, decode_and_check, describe
-from tuner.invariance import batch_invariant
-from tuner.models import Conditioning, FlowModel, Size
+from studies.notes import noted
+from tuner.invariance import batch_invariant, decode_each
+from tuner.models import Conditioning, FlowModel, ModelOptions, Size
 from tuner.sampling import sample
 from tuner.schedule import Schedule
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from objectives import Objective
+    from objectives import AnyObjective, Item
 
+_DEFAULT_OPTIONS = ModelOptions()
 _CACHED_CHUNKS = 64  # text embeddings kept; a study has a dozen chunks of prompts
 
 
@@ -54,13 +58,16 @@ class ChunkResult:
 
     Attributes:
         scores: For each objective, one score per prompt of the chunk.
-        seconds: Time spent in ``sampling``, ``decoding`` and ``scoring``.
+        seconds: Time spent in ``sampling``, ``decoding`` and ``scoring``, and in ``references`` where an objective
+            compares with the baseline's images.
         images: PNG files, one per prompt, if the task asked for them.
+        notes: What objectives have to say to the user, by their names.
     """
 
     scores: Mapping[str, Sequence[float]]
     seconds: Mapping[str, float] = field(default_factory=dict)
     images: tuple[bytes, ...] = ()
+    notes: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -84,19 +91,28 @@ class Evaluator:
         objectives: What scores the images; their names differ.
     """
 
-    def __init__(self, model: FlowModel, objectives: Sequence[Objective]):
+    def __init__(self, model: FlowModel, objectives: Sequence[AnyObjective]):
         self._model = model
         self._objectives = list(objectives)
         self._encode = functools.lru_cache(_CACHED_CHUNKS)(self._encode_chunk)
+        self._baseline_images = BaselineImages(self._draw_baseline)
 
     @classmethod
-    def load(cls, model: str, objectives: Sequence[str], device: str | None = None) -> Evaluator:
+    def load(
+        cls,
+        model: str,
+        objectives: Sequence[str],
+        device: str | None = None,
+        options: ModelOptions = _DEFAULT_OPTIONS,
+    ) -> Evaluator:
         """Loads the weights of a model and of objectives.
 
         Args:
             model: Short name, folder or hub id.
             objectives: ``name:weights`` of each.
             device: Torch device; None for the first GPU that this process may use, else the CPU.
+
+            options: Guidance, LoRA, precision and placement of the model.
 
         Raises:
             UserError: If any weights cannot be loaded.
@@ -107,7 +123,8 @@ class Evaluator:
         from tuner.models import blueprint
 
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        return cls(blueprint(model).load(device), [load(spec, device) for spec in objectives])
+        flow = options.applied(blueprint(model)).load(device, options=options)
+        return cls(flow, [load(spec, device) for spec in objectives])
 
     def evaluate(self, task: Task) -> ChunkResult | Failure:
         """Runs a task. Equal tasks give equal scores, on a CPU bit by bit."""
@@ -121,16 +138,39 @@ class Evaluator:
         if degenerate := count(faults):
             first = next(prompt for prompt, fault in zip(task.prompts, faults, strict=True) if fault)
             return Failure(f"{describe(degenerate, len(faults))}, the first for {first!r}", degenerate)
-        scores = {objective.name: objective.score(images, task.prompts) for objective in self._objectives}
+        references = self._references(task, images)
+        referred = time.perf_counter()
+        scores: dict[str, list[float]] = {}
+        notes: dict[str, str] = {}
+        for objective in self._objectives:
+            with noted(notes, objective.name):
+                scores[objective.name] = score(objective, images, task.prompts, references)
         for name, of_prompts in scores.items():
-            if not all(math.isfinite(score) for score in of_prompts):
+            if not all(map(math.isfinite, of_prompts)):
                 return Failure(f"objective {name!r} gave a score that is not finite: {of_prompts}.")
         seconds = {
             "sampling": sampled - start,
             "decoding": decoded - sampled,
-            "scoring": time.perf_counter() - decoded,
+            "scoring": time.perf_counter() - referred,
         }
-        return ChunkResult(scores, seconds, tuple(_png(image) for image in images) if task.keep_images else ())
+        if references is not None:
+            seconds["references"] = referred - decoded
+        kept = tuple(_png(image) for image in images) if task.keep_images else ()
+        return ChunkResult(scores, seconds, kept, notes)
+
+    def _references(self, task: Task, items: Sequence[Item]) -> Sequence[Item] | None:
+        """The baseline's items, if any objective compares with them."""
+        if not any(needs_references(objective) for objective in self._objectives):
+            return None
+        if task.schedule.content_hash == self._model.blueprint.baseline(task.size).content_hash:
+            self._baseline_images.keep(task, items)
+        return self._baseline_images.of(task)
+
+    def _draw_baseline(self, task: Task) -> Sequence[Item]:
+        baseline = self._model.blueprint.baseline(task.size)
+        with batch_invariant():
+            latents = sample(self._model, baseline, self._encode(task.prompts), task.seeds, task.size)
+            return decode_each(self._model, latents)
 
     def _encode_chunk(self, prompts: tuple[str, ...]) -> Conditioning:
         return self._model.encode(prompts)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from studies.evaluation import Failure, Task
+from studies.notes import Notes
 
 if TYPE_CHECKING:
     from studies.evaluate.plan import EvalPlan
@@ -35,6 +36,7 @@ class Evaluations:
         self._start_workers = start_workers
         self._executor: Executor | None = None
         self._running: set[Any] = set()
+        self._notes = Notes()
         self._earlier_s = scores.elapsed_s
         self._started = time.monotonic()
         self._first_result: tuple[float, float] | None = None  # its time and the TFLOPs until then
@@ -84,8 +86,10 @@ class Evaluations:
         if self._executor is None:
             raise RuntimeError("there is nothing to wait for.")
         task, outcome = self._executor.next()
-        if not isinstance(outcome, Failure) and outcome.images:
-            self._folder.write_images(task.schedule.content_hash, outcome.images)
+        if not isinstance(outcome, Failure):
+            self._notes.show(outcome.notes)
+            if outcome.images:
+                self._folder.write_images(task.schedule.content_hash, outcome.images)
         tflops = self._plan.price(task.schedule).tflops * len(task.prompts)
         self._scores.put(task, outcome, tflops, self.elapsed_s)
         self._running.discard(task.key)

@@ -31,6 +31,7 @@ def preset_of(candidate: Candidate, study: StudyFolder, result: StudyResult) -> 
         height=height,
         width=width,
         schedule=candidate.schedule,
+        model_options=study.settings.options.of_presets(),
         cost=Cost(tflops=candidate.tflops, nfe=candidate.nfe, speedup=candidate.speedup),
         scores=held_out,
         search_scores=candidate.scores,

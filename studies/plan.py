@@ -19,7 +19,7 @@ from studies.settings import SearchSettings
 from tuner import presets
 from tuner.errors import UserError
 from tuner.flops import Price, price, tflops_per_call
-from tuner.models import Blueprint, Size, blueprint
+from tuner.models import Blueprint, ModelOptions, Size, blueprint
 from tuner.schedule import Schedule
 
 if TYPE_CHECKING:
@@ -125,7 +125,18 @@ class Plan:
             "chunk": self.chunk,
             "lag": settings.lag,
             "references": [reference.schedule.content_hash for reference in self.references],
+            **options_identity(settings.options),
         }
+
+
+def options_identity(options: ModelOptions) -> dict[str, Any]:
+    """Leaves options that are off out, so that studies from before there were any can be resumed."""
+    identity = options.of_images()
+    if options.lora is not None:
+        path = Path(options.lora_and_weight()[0])
+        if path.is_file():
+            identity["lora_hash"] = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    return {"options": identity} if identity else {}
 
 
 def make_plan(settings: SearchSettings) -> Plan:
@@ -144,7 +155,7 @@ def make_plan(settings: SearchSettings) -> Plan:
         raise UserError(f"`gpus_per_worker` must not be negative, but got {settings.gpus_per_worker}.")
     if settings.time_limit is not None and not settings.time_limit > 0:
         raise UserError(f"`time_limit` must be positive, but got {settings.time_limit}.")
-    model = blueprint(settings.model)
+    model = settings.options.applied(blueprint(settings.model))
     size = model.check_size(settings.size or model.size)
     specs = objective_specs(settings.objectives, model)
     directions = directions_of(specs)
@@ -196,6 +207,8 @@ def fingerprint(model: Blueprint) -> str:
     """Returns sixteen hex digits that change when a model's configuration or its local weights change."""
     digest = hashlib.sha256()
     described = [model.source, dict(model.transformer), dict(model.scheduler), model.text_tokens, model.guidance]
+    if model.passes > 1:
+        described.append(model.negative_prompt)
     folder = Path(model.source)
     digest.update(json.dumps(described[not folder.is_dir() :], sort_keys=True, default=str).encode())
     files = sorted(path for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else []
@@ -233,12 +246,12 @@ def default_chunk(size: Size) -> int:
 
 
 def objective_specs(objectives: Sequence[str], model: Blueprint) -> tuple[str, ...]:
-    """Gives the model's own scorers to the objectives that name no weights.
+    """Gives the model's own scorers to the objectives that name no weights and have such scorers.
 
     Raises:
         UserError: If there is none, if a name is unknown, or if one comes twice.
     """
-    from objectives import parse
+    from objectives import describe, parse
 
     parsed = [parse(spec) for spec in objectives]
     if not parsed:
@@ -247,7 +260,9 @@ def objective_specs(objectives: Sequence[str], model: Blueprint) -> tuple[str, .
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice:
         raise UserError(f"Objective {twice!r} is given twice; scores are kept by name, so give each once.")
-    chosen = [(name, weights or model.scorers) for name, weights in parsed]
+    chosen = [
+        (name, weights or (model.scorers if describe(name).about.embedded else None)) for name, weights in parsed
+    ]
     return tuple(f"{name}:{weights}" if weights else name for name, weights in chosen)
 
 
@@ -267,7 +282,8 @@ def _check_pick(spec: str, directions: Mapping[str, Direction]) -> None:
 def _references(model: Blueprint, size: Size, budget: Budget, baseline: Schedule) -> tuple[Reference, ...]:
     """Step reductions to the budget and to half of it, and the presets made for this kind of model."""
     affordable = int(budget.tflops / tflops_per_call(model, size) * (1 + 1e-9))
-    steps = max(1, min(affordable, budget.nfe or affordable, model.steps))
+    limit = affordable if budget.nfe is None else budget.nfe // model.passes
+    steps = max(1, min(affordable, limit, model.steps))
     found = [Reference(f"plain-{n}", model.plain(n, size)) for n in dict.fromkeys((steps, max(1, steps // 2)))]
     for name in presets.available():
         preset = presets.load(name)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
+from tuner.models import ModelOptions
+
 DEFAULT_OBJECTIVES = ("clip", "image_reward")
 
 
@@ -25,6 +27,8 @@ class SearchSettings(BaseModel):
         search_prompts: At most this many prompts score a candidate.
         held_out_prompts: At most this many other prompts score the pick.
         chunk: Prompts per unit of work, drawn as one batch; None for 8, less where images are large.
+        options: Guidance, negative prompt, LoRA, precision and quantisation of the model; where its weights are
+            placed, which is part of it, does not decide the result.
         lag: A proposal sees the results of all trials but the ``lag - 1`` last ones, which may still run.
 
     What does not decide it:
@@ -55,6 +59,7 @@ class SearchSettings(BaseModel):
     held_out_prompts: int = 64
     chunk: int | None = None
     lag: int = 4
+    options: ModelOptions = ModelOptions()
 
     study: str | None = None
     pick: str = "knee"

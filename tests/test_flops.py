@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from torch.utils.flop_counter import FlopCounterMode
 
-from tuner import presets
+from tuner import models, presets
 from tuner.errors import UserError
-from tuner.flops import price, tflops_per_call
+from tuner.flops import price, tflops_per_call, tflops_per_pass
 from tuner.models import blueprint, wrap
 from tuner.sampling import sample
 from tuner.schedule import Schedule, Stage
@@ -18,6 +18,26 @@ FLUX = blueprint("flux")
 @pytest.mark.parametrize(("side", "tflops"), [(256, 10.348), (512, 21.503), (768, 41.930), (1024, 74.385)])
 def test_flux_per_call(side: int, tflops: float) -> None:
     assert tflops_per_call(FLUX, (side, side)) == pytest.approx(tflops, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("name", "text_tokens", "tflops"),
+    [
+        ("sd3.5-medium", 333, 11.250),
+        ("sd3.5-large", 333, 31.121),
+        ("qwen-image", 512, 78.30),
+        ("z-image", 512, 62.51),
+        ("flux2", 512, 282.6),
+        ("chroma", 512, 74.57),
+        ("pixart-sigma", 300, 6.63),
+        ("sana", 300, 2.97),
+    ],
+)
+def test_one_pass_of_every_image_family_at_1024(name: str, text_tokens: int, tflops: float) -> None:
+    known = blueprint(name)
+    assert known.text_tokens == text_tokens
+    assert tflops_per_pass(known, (1024, 1024)) == pytest.approx(tflops, rel=5e-3)
+    assert tflops_per_call(known, (1024, 1024)) == known.passes * tflops_per_pass(known, (1024, 1024))
 
 
 def test_the_flux_baseline_is_the_papers() -> None:
@@ -72,7 +92,9 @@ def test_a_stage_is_rounded_to_the_size_multiple() -> None:
     assert (first.height, first.width) == (304, 304)
 
 
-@pytest.mark.parametrize("name", presets.available())
+@pytest.mark.parametrize(
+    "name", [name for name in presets.available() if presets.load(name).model in models.available()]
+)
 def test_the_costs_written_in_shipped_presets_hold(name: str) -> None:
     preset = presets.load(name)
     known = blueprint(preset.model)

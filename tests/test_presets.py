@@ -54,6 +54,16 @@ def test_shipped_presets_are_named_by_their_file_and_cite_their_source(name: str
     assert shipped.notes
 
 
+def test_a_picture_has_a_panel_for_every_preset() -> None:
+    from studies.schedule_figure import schedules_figure
+
+    shown = [presets.load(name) for name in presets.available()]
+    panels = [axes for axes in schedules_figure(shown).axes if axes.get_title()]
+    assert [axes.get_title() for axes in panels] == [preset.name for preset in shown]
+    solid = [[line for line in axes.lines if line.get_linestyle() == "-"] for axes in panels]
+    assert [len(lines) for lines in solid] == [len(preset.schedule.stages) for preset in shown]
+
+
 @pytest.mark.parametrize(
     ("text", "rule"),
     [

@@ -25,8 +25,8 @@ class StagePrice:
         width: Stage width in pixels.
         steps: Solver steps.
         sigmas: The stage's noise levels.
-        nfe: Network forward passes.
-        tflops_per_step: TFLOPs of one network call times the calls per step, averaged over the stage.
+        nfe: Network forward passes, those of guidance included.
+        tflops_per_step: TFLOPs of one call of the model times the calls per step, averaged over the stage.
     """
 
     scale: float
@@ -75,7 +75,7 @@ def price(schedule: Schedule, blueprint: Blueprint, size: Size | None = None) ->
                 width=width,
                 steps=stage.steps,
                 sigmas=stage.sigmas,
-                nfe=calls,
+                nfe=calls * blueprint.passes,
                 tflops_per_step=calls * per_call / stage.steps,
             )
         )
@@ -87,7 +87,12 @@ def price(schedule: Schedule, blueprint: Blueprint, size: Size | None = None) ->
 
 
 def tflops_per_call(blueprint: Blueprint, size: Size) -> float:
-    """Counts the TFLOPs of one denoiser call for one image of this size, on meta tensors; cached."""
+    """Counts the TFLOPs of one velocity for one image of this size, all its guidance passes included."""
+    return blueprint.passes * tflops_per_pass(blueprint, size)
+
+
+def tflops_per_pass(blueprint: Blueprint, size: Size) -> float:
+    """Counts the TFLOPs of one network pass for one image of this size, on meta tensors; cached."""
     return _count(_Hashed(blueprint), size)
 
 

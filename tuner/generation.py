@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tuner import presets
 from tuner.errors import UserError
 from tuner.invariance import batch_invariant, decode_each
-from tuner.models import FlowModel, wrap
+from tuner.models import FlowModel, ModelOptions, wrap
 from tuner.presets import Preset
 from tuner.sampling import StepCallback, sample
 from tuner.schedule import Schedule
@@ -34,6 +34,8 @@ def generate(
     height: int | None = None,
     width: int | None = None,
     on_step: StepCallback | None = None,
+    options: ModelOptions | None = None,
+    free_text_encoders: bool = False,
 ) -> Generation:
     """Generates images with a preset.
 
@@ -50,15 +52,21 @@ def generate(
         height: Output height in pixels; the preset's by default, the model's for a bare schedule.
         width: Output width in pixels, likewise.
         on_step: Called before every network call.
+        options: Guidance and negative prompt; by default the preset's, and where it names none, the model's. A
+            `FlowModel` has its own already.
+        free_text_encoders: Whether the pipeline gives up its text encoders once the prompts are encoded.
 
     Raises:
         UserError: If the preset, the model, the size or the number of seeds is wrong.
     """
+    loaded = preset if isinstance(preset, (Preset, Schedule)) else presets.load(preset)
+    options = options or (loaded.model_options if isinstance(loaded, Preset) else None)
     model = pipe if isinstance(pipe, FlowModel) else wrap(pipe)
-    if isinstance(preset, Schedule):
-        schedule, default = preset, model.blueprint.size
+    if options is not None and model is not pipe:
+        model = options.applied(model.blueprint).wrap(pipe)
+    if isinstance(loaded, Schedule):
+        schedule, default = loaded, model.blueprint.size
     else:
-        loaded = preset if isinstance(preset, Preset) else presets.load(preset)
         schedule, default = loaded.schedule, (loaded.height, loaded.width)
     prompts = [prompt] if isinstance(prompt, str) else list(prompt)
     seeds = [seed + i for i in range(len(prompts))] if isinstance(seed, int) else list(seed)
@@ -68,5 +76,8 @@ def generate(
         )
     size = (height or default[0], width or default[1])
     with batch_invariant():
-        latents = sample(model, schedule, model.encode(prompts), seeds, size, on_step)
+        conditioning = model.encode(prompts)
+        if free_text_encoders:
+            model.free_text_encoders()
+        latents = sample(model, schedule, conditioning, seeds, size, on_step)
         return Generation(images=decode_each(model, latents))

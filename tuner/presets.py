@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tuner.errors import UserError, one_line, unknown_name, unwritable
+from tuner.models._options import ModelOptions
 from tuner.schedule import Schedule
 
 _FOLDER = Path(__file__).parent / "presets"
@@ -83,6 +84,8 @@ class Preset(BaseModel):
         height: Output height in pixels.
         width: Output width in pixels.
         schedule: What runs.
+        model_options: Guidance, negative prompt and LoRA that the schedule was found with, where not the model's
+            own. ``tuner sample`` loads the LoRA; a pipeline given to ``tuner.generate`` has to hold it.
         cost: Cost on ``model`` at this size, where known.
         scores: Scores on prompts that the search never saw, where known.
         search_scores: Scores on the prompts that the search used, where known.
@@ -98,6 +101,7 @@ class Preset(BaseModel):
     height: int = Field(gt=0)
     width: int = Field(gt=0)
     schedule: Schedule
+    model_options: ModelOptions | None = None
     cost: Cost | None = None
     scores: dict[str, Score] = Field(default_factory=dict)
     search_scores: dict[str, Score] = Field(default_factory=dict)

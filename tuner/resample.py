@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import TYPE_CHECKING
 
-from tuner.schedule import Resample
+from tuner.schedule import Kernel
+from tuner.sigmas import aligned_sigma
 
 if TYPE_CHECKING:
     import torch
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
 _LANCZOS_LOBES = 3
 
 
-def resize(x_BCHW: torch.Tensor, size: tuple[int, int], mode: Resample) -> torch.Tensor:
+def resize(x_BCHW: torch.Tensor, size: tuple[int, int], mode: Kernel) -> torch.Tensor:
     """Resizes a latent; a latent that already has the size is returned as it is.
 
     Bilinear, bicubic and Lanczos widen their kernel when they shrink (antialiasing), as image libraries do.
@@ -34,6 +36,38 @@ def resize(x_BCHW: torch.Tensor, size: tuple[int, int], mode: Resample) -> torch
     if mode in ("bilinear", "bicubic"):
         return F.interpolate(x_BCHW, size=size, mode=mode, antialias=True)
     return F.interpolate(x_BCHW, size=size, mode="nearest-exact" if mode == "nearest" else mode)
+
+
+def expand_spectrum(x_BCHW: torch.Tensor, noise_BCHW: torch.Tensor, level: float, ratio: float) -> torch.Tensor:
+    """Enlarges a noisy latent by its cosine spectrum: SPEED (arXiv 2605.18736, Eq. 5-6).
+
+    The latent's coefficients become the low ones of the larger grid, and the new ones are noise of the same level;
+    all are rescaled, so that the result is a latent at ``aligned_sigma(level, ratio)``.
+
+    Args:
+        x_BCHW: Latents at noise level ``level``.
+        noise_BCHW: Unit noise of the larger size.
+        level: Noise level.
+        ratio: Growth of the side length, by name; the sizes may be rounded.
+    """
+    height, width = x_BCHW.shape[-2:]
+    rows, columns = (_dct_matrix(side).to(x_BCHW) for side in noise_BCHW.shape[-2:])
+    spectrum = level * (rows @ noise_BCHW @ columns.T)
+    small_rows, small_columns = (_dct_matrix(side).to(x_BCHW) for side in (height, width))
+    spectrum[..., :height, :width] = small_rows @ x_BCHW @ small_columns.T
+    expanded: torch.Tensor = aligned_sigma(level, ratio) / level * (rows.T @ spectrum @ columns)
+    return expanded
+
+
+@functools.lru_cache(maxsize=64)
+def _dct_matrix(side: int) -> torch.Tensor:
+    """Builds the orthonormal matrix of the cosine transform of type II; row k holds frequency k."""
+    import torch
+
+    positions = torch.arange(side, dtype=torch.float64)
+    matrix = torch.cos(math.pi / side * (positions + 0.5) * positions[:, None]) * math.sqrt(2 / side)
+    matrix[0] /= math.sqrt(2)
+    return matrix
 
 
 @functools.lru_cache(maxsize=64)

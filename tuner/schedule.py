@@ -16,14 +16,18 @@ from pydantic import (
     model_validator,
 )
 
-from tuner.sigmas import truncated_sigmas
+from tuner.sigmas import aligned_sigma, truncated_sigmas
 
-Resample = Literal["nearest", "bilinear", "bicubic", "lanczos", "area"]
+Kernel = Literal["nearest", "bilinear", "bicubic", "lanczos", "area"]
+Resample = Literal["nearest", "bilinear", "bicubic", "lanczos", "area", "dct", "pixel"]
 Solver = Literal["euler", "heun"]
 
-RESAMPLE_MODES: tuple[str, ...] = get_args(Resample)
+RESAMPLE_MODES: tuple[Kernel, ...] = get_args(Kernel)
+"""The kernels that resize a latent as it is; ``dct`` and ``pixel`` do more, and fit some schedules only."""
 
+_SAME_SIGMA = 1e-6
 _FRIENDLY = ("steps", "strength", "shift")
+_OPTIONS = ("reuse", "amplitudes", "upscaler")
 
 
 class Stage(BaseModel):
@@ -37,9 +41,15 @@ class Stage(BaseModel):
         sigmas: N + 1 strictly decreasing noise levels in [0, 1]: N solver steps. The last step may jump from a
             high level to 0, because an Euler step to 0 is the clean-image prediction; or the stage may end
             above 0, and the next one goes on from a latent that is still noisy.
-        resample: How the previous stage's result is brought to this size; unused in the first stage.
+        resample: How the previous stage's result is brought to this size; unused in the first stage. A kernel
+            resizes the latent. ``dct`` enlarges a latent that is still noisy by filling the new frequencies with
+            noise of its level (SPEED, arXiv 2605.18736); the stage starts at the level that this gives. ``pixel``
+            decodes a clean latent, resizes the image and encodes it (MrFlow, arXiv 2607.01642).
+        upscaler: A super-resolution network that ``pixel`` enlarges with: a file that spandrel reads.
         reuse: Increasing numbers of steps (the first is 0) that follow the last predicted velocity instead of
             calling the network. Step 0 cannot, since a new stage has no velocity of its size yet.
+        amplitudes: The 5 % and 95 % quantiles to which every step first rescales its latent, one pair per step,
+            or none: the amplitude calibration of Optimal Stepsize (arXiv 2503.21774).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -48,12 +58,14 @@ class Stage(BaseModel):
     sigmas: tuple[float, ...]
     resample: Resample = "bilinear"
     reuse: tuple[int, ...] = ()
+    amplitudes: tuple[tuple[float, float], ...] = ()
+    upscaler: str = ""
 
     @model_serializer(mode="wrap")
     def _leave_out_what_is_off(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Keeps files short, and content hashes as they were before an option existed."""
         data: dict[str, Any] = handler(self)
-        return data if self.reuse else {key: value for key, value in data.items() if key != "reuse"}
+        return {key: value for key, value in data.items() if value or key not in _OPTIONS}
 
     @model_validator(mode="before")
     @classmethod
@@ -100,6 +112,23 @@ class Stage(BaseModel):
             )
         return self
 
+    @model_validator(mode="after")
+    def _check_upscaler(self) -> Stage:
+        if self.upscaler and self.resample != "pixel":
+            raise ValueError(f"`upscaler` needs `resample: pixel`, but it is {self.resample}.")
+        return self
+
+    @model_validator(mode="after")
+    def _check_amplitudes(self) -> Stage:
+        if self.amplitudes and len(self.amplitudes) != self.steps:
+            raise ValueError(
+                f"`amplitudes` needs one pair for each of {self.steps} steps, but got {len(self.amplitudes)}."
+            )
+        for low, high in self.amplitudes:
+            if not low < high:
+                raise ValueError(f"`low < high` must hold for every pair of `amplitudes`, but got {[low, high]}.")
+        return self
+
     @property
     def steps(self) -> int:
         """Solver steps of this stage."""
@@ -140,6 +169,7 @@ class Schedule(BaseModel):
                     f"a stage ends at sigma {before.sigmas[-1]}, so the next one cannot start at "
                     f"{after.sigmas[0]}; start it at {before.sigmas[-1]} or above."
                 )
+            _check_transition(before, after)
         return stages
 
     @property
@@ -152,3 +182,23 @@ class Schedule(BaseModel):
     def steps(self) -> int:
         """Solver steps of all stages together."""
         return sum(stage.steps for stage in self.stages)
+
+
+def _check_transition(before: Stage, after: Stage) -> None:
+    """Checks what the resample modes ask of the noise levels on either side."""
+    if after.resample == "pixel" and before.sigmas[-1] > 0:
+        raise ValueError(
+            f"`pixel` decodes a clean latent, but the stage before ends at sigma {before.sigmas[-1]}; end it at 0."
+        )
+    if after.resample == "dct":
+        if after.scale < before.scale or before.sigmas[-1] == 0:
+            raise ValueError(
+                "`dct` enlarges a latent that is still noisy, but the stage before has scale "
+                f"{before.scale} and ends at sigma {before.sigmas[-1]}; end it above 0 at a smaller scale."
+            )
+        aligned = aligned_sigma(before.sigmas[-1], after.scale / before.scale)
+        if abs(after.sigmas[0] - aligned) > _SAME_SIGMA:
+            raise ValueError(
+                f"a stage that `dct` enlarges from sigma {before.sigmas[-1]} starts at {aligned:.9g}, but its "
+                f"first sigma is {after.sigmas[0]}; change it."
+            )

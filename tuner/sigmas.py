@@ -105,3 +105,72 @@ def start_and_shift(sigmas: Sequence[float]) -> tuple[float, float] | None:
     rebuilt = partial_sigmas(steps, start, shift)
     fits = all(abs(ours - given) <= _SAME_SIGMA for ours, given in zip(rebuilt, sigmas, strict=True))
     return (start, shift) if fits else None
+
+
+def karras_sigmas(
+    steps: int, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0
+) -> tuple[float, ...]:
+    """Builds the grid of Karras et al. (arXiv 2206.00364, Eq. 5) for a flow.
+
+    The paper's noise-to-signal ratios r fall evenly in r^(1/rho); a flow at level sigma has the ratio
+    sigma / (1 - sigma), so the level is r / (1 + r). The first level, which would be 0.988, is set to 1.
+
+    Args:
+        steps: Number of steps, at least 1.
+        sigma_min: Ratio of the last level above 0.
+        sigma_max: Ratio of the first level.
+        rho: How much the steps shrink towards 0.
+
+    Returns:
+        ``steps + 1`` noise levels from 1 to 0.
+    """
+    high, low = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
+    ratios = [(high + k / max(steps - 1, 1) * (low - high)) ** rho for k in range(1, steps)]
+    return (1.0, *(ratio / (1 + ratio) for ratio in ratios), 0.0)
+
+
+def beta_sigmas(steps: int, shift: float = 1.0, alpha: float = 0.6, beta: float = 0.6) -> tuple[float, ...]:
+    """Builds the grid of Beta sampling (Lee et al., arXiv 2407.12173): quantiles of a beta distribution, shifted.
+
+    With both parameters below 1 the levels crowd at both ends. 0.6 and 0.6 are what diffusers and ComfyUI use.
+
+    Args:
+        steps: Number of steps, at least 1.
+        shift: Shift of the levels, ``s > 0``.
+        alpha: First parameter of the distribution.
+        beta: Second parameter.
+
+    Returns:
+        ``steps + 1`` noise levels from 1 to 0.
+    """
+    from scipy.stats import beta as distribution
+
+    return tuple(shift_sigma(float(distribution.ppf(1 - k / steps, alpha, beta)), shift) for k in range(steps + 1))
+
+
+def exponential_sigmas(steps: int, sigma_min: float = 0.002, sigma_max: float = 80.0) -> tuple[float, ...]:
+    """Builds a grid whose noise-to-signal ratios fall by the same factor every step, as `karras_sigmas` otherwise.
+
+    Args:
+        steps: Number of steps, at least 1.
+        sigma_min: Ratio of the last level above 0.
+        sigma_max: Ratio of the first level.
+
+    Returns:
+        ``steps + 1`` noise levels from 1 to 0.
+    """
+    ratios = [sigma_max * (sigma_min / sigma_max) ** (k / max(steps - 1, 1)) for k in range(1, steps)]
+    return (1.0, *(ratio / (1 + ratio) for ratio in ratios), 0.0)
+
+
+def aligned_sigma(sigma: float, ratio: float) -> float:
+    """Returns the level of a latent after its spectrum was enlarged: SPEED (arXiv 2605.18736, Eq. 6).
+
+    In an orthonormal basis the same image has coefficients that grow with the side length, so a latent whose grid
+    grows by ``r`` has a signal that is weaker by ``r`` beside noise of the same level: a higher level.
+
+    Args:
+        sigma: Level before, in (0, 1].
+        ratio: Growth ``r`` of the side length.
+    """
+    return sigma * ratio / (1 + (ratio - 1) * sigma)

@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Any
 from studies.evaluate.settings import EvalSettings
 from studies.evaluation import Task
 from studies.noninferiority import Margin, parse_margins
-from studies.plan import check_counts, default_chunk, directions_of, fingerprint, image_seeds, objective_specs
+from studies.plan import (
+    check_counts,
+    default_chunk,
+    directions_of,
+    fingerprint,
+    image_seeds,
+    objective_specs,
+    options_identity,
+)
 from studies.prompts import load_prompts
 from tuner import presets
 from tuner.errors import UserError
@@ -106,6 +114,7 @@ class EvalPlan:
             "objectives": list(self.objectives),
             "size": list(self.size),
             "images": hashlib.sha256(json.dumps(self.images).encode()).hexdigest()[:16],
+            **options_identity(self.settings.options),
         }
 
 
@@ -118,8 +127,10 @@ def make_eval_plan(settings: EvalSettings) -> EvalPlan:
     check_counts(settings, {"seeds": 1, "seed": 0, "limit": 2, **LEAST})
     if settings.seeds > _MOST_SEEDS:
         raise UserError(f"`seeds` must be at most {_MOST_SEEDS}, but got {settings.seeds}; add prompts instead.")
-    model = blueprint(settings.model)
+    model = settings.options.applied(blueprint(settings.model))
     loaded = {text: presets.load(text) for text in settings.presets if not text.startswith(_PLAIN)}
+    for preset in loaded.values():
+        _check_options(preset, settings)
     size = _size(settings, model, list(loaded.values()))
     specs = objective_specs(settings.objectives, model)
     directions = directions_of(specs)
@@ -163,6 +174,16 @@ def _prompts(settings: EvalSettings, model: Blueprint) -> tuple[str, Sequence[st
     if len(prompts) > _SEED_STRIDE:
         raise UserError(f"{len(prompts)} prompts are more than {_SEED_STRIDE}; take fewer with --limit.")
     return f"{sets.name} ({'all' if settings.all_prompts else 'held out'})", prompts
+
+
+def _check_options(preset: Preset, settings: EvalSettings) -> None:
+    """Refuses a preset that was made for another guidance or LoRA than everything is evaluated with."""
+    if preset.model_options is not None and preset.model_options != settings.options.of_presets():
+        wanted = ", ".join(f"{name}={value!r}" for name, value in preset.model_options.of_images().items())
+        raise UserError(
+            f"Preset {preset.name!r} belongs to {wanted}, which all presets of one evaluation share; give the "
+            "same options to `tuner eval`."
+        )
 
 
 def _size(settings: EvalSettings, model: Blueprint, loaded: Sequence[Preset]) -> Size:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict
 
 from studies.settings import DEFAULT_OBJECTIVES
+from tuner.models import ModelOptions
 
 
 class EvalSettings(BaseModel):
@@ -20,6 +21,7 @@ class EvalSettings(BaseModel):
         limit: At most this many prompts; None for all.
         seeds: Noise seeds of each prompt.
         seed: Decides which noise; another one gives an independent evaluation.
+        options: Guidance, LoRA, precision and placement of the model, the same for all presets.
         objectives: ``name`` or ``name:weights``; a name alone takes the weights that suit the model.
         margin: The largest loss that counts as none, e.g. ``1%``; see `studies.noninferiority.parse_margins`.
         size: Output (height, width) in pixels; by default that of the presets made for this model, or the model's.
@@ -40,6 +42,7 @@ class EvalSettings(BaseModel):
     limit: int | None = None
     seeds: int = 1
     seed: int = 0
+    options: ModelOptions = ModelOptions()
     objectives: tuple[str, ...] = DEFAULT_OBJECTIVES
     margin: str = "1%"
     size: tuple[int, int] | None = None

@@ -16,7 +16,7 @@ from studies.plan import check_counts, default_chunk, directions_of, versions
 from studies.prompts import PromptSets, load_prompts
 from tuner import presets
 from tuner.errors import UserError
-from tuner.models import Blueprint, blueprint
+from tuner.models import Blueprint, ModelOptions, blueprint
 from tuner.presets import Preset, Provenance, Score
 
 if TYPE_CHECKING:
@@ -97,9 +97,11 @@ def verify(
             f"Preset {preset.name!r} records no scores with their provenance, so there is nothing to verify; "
             "`tuner export` writes presets that do."
         )
-    model = blueprint(preset.model)
+    placement = settings.options.model_dump(include={"offload", "device_map"})
+    options = (preset.model_options or ModelOptions()).model_copy(update=placement)
+    model = options.applied(blueprint(preset.model))
     sets = _find_prompts(preset, provenance, load_prompts(settings.prompts, model))
-    settings = settings.model_copy(update={"model": preset.model, "presets": (preset.name,)})
+    settings = settings.model_copy(update={"model": preset.model, "options": options, "presets": (preset.name,)})
     plan = _plan(preset, provenance, sets, model, settings)
     folder = open_folder(plan, "verify")
     with folder.lock():

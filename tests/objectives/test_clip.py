@@ -13,7 +13,8 @@ from PIL import Image
 
 import objectives
 from objectives import _hub
-from objectives.clip import TINY_FOLDER, Clip
+from objectives._open_clip import TINY_FOLDER
+from objectives.clip import Clip
 from tuner.errors import UserError
 from tuner.tiny.scenes import captions, draw_scene, parse_caption, render
 

@@ -15,7 +15,7 @@ from studies.environment import environment
 from studies.evaluation import ChunkResult, Evaluator, Failure, Task
 from studies.ray_executor import _ENVIRONMENT, _LOCAL_ENVIRONMENT, MOST_DEATHS, RayExecutor, _connect
 from tests.studies.test_search import comparable
-from tests.studies.toy import TOY, Counting, Dying, load_toy, toy_settings
+from tests.studies.toy import TOY, Counting, Dying, load_toy, load_toy_with, toy_settings
 from tuner.errors import UserError
 
 
@@ -58,6 +58,14 @@ def test_any_number_of_workers_gives_the_study_of_one_process(tmp_path: Path, wo
     on_ray = search(toy_settings(tmp_path / "ray"), executor=RayExecutor(load_toy, workers=workers))
     assert comparable(on_ray) == comparable(local) | {"tflops_spent": pytest.approx(local.tflops_spent)}
     assert on_ray.front == local.front
+
+
+def test_workers_find_the_users_own_function() -> None:
+    outcomes = run_all(RayExecutor(functools.partial(load_toy_with, "tests.studies.toy:whiteness")), tasks(3))
+    assert {tuple(scores(outcome)) for outcome in outcomes.values()} == {("tests.studies.toy:whiteness",)}
+    assert scores(outcomes[tasks(3)[2].key]) == scores(
+        load_toy_with("tests.studies.toy:whiteness").evaluate(tasks(3)[2])
+    )
 
 
 def test_a_killed_worker_is_replaced_and_its_task_runs_again(

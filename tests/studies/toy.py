@@ -133,6 +133,18 @@ def load_toy() -> Evaluator:
     return Evaluator(ToyModel(), [Brightness(), Smoothness()])
 
 
+def whiteness(images: Sequence[Image], prompts: Sequence[str]) -> list[float]:
+    """A user's own objective."""
+    return [value / 255 for value in Brightness().score(images, prompts)]
+
+
+def load_toy_with(spec: str) -> Evaluator:
+    """An evaluator of the toy with a registered objective or a user's own."""
+    from objectives import load
+
+    return Evaluator(ToyModel(), [load(spec)])
+
+
 class Dying:
     """An evaluator that kills its own process with SIGKILL; each file of a folder is one death to die."""
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -36,6 +37,40 @@ out_option = click.option(
     "--out", default="runs", show_default=True, metavar="DIR", help="Folder that holds the studies."
 )
 size_option = click.option("--size", type=SizeType(), help="Output size in pixels; by default the model's.")
+
+
+_MODEL_OPTIONS = (
+    click.option("--guidance", type=float, metavar="G", help="Guidance scale; by default the model's."),
+    click.option("--negative-prompt", metavar="TEXT", help="What true guidance leads away from."),
+    click.option("--lora", metavar="SOURCE[:WEIGHT]", help="LoRA to load: file, folder or hub id; weight 1."),
+    click.option(
+        "--dtype",
+        type=click.Choice(["float32", "bfloat16", "float16"]),
+        help="Precision of the weights; by default bfloat16 on a GPU, float32 on the CPU.",
+    ),
+    click.option("--quantize", type=click.Choice(["nf4", "int8"]), help="Smaller weights, by bitsandbytes."),
+    click.option(
+        "--offload",
+        type=click.Choice(["model", "sequential"]),
+        help="Keep on the GPU only the component, or the layer, that runs.",
+    ),
+    click.option("--device-map", metavar="MAP", help="diffusers' placement, e.g. balanced over all GPUs."),
+)
+
+
+def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the options of a model and hands them to the command as one argument, ``options``."""
+
+    @functools.wraps(command)
+    def with_options(**arguments: Any) -> Any:
+        from tuner.models import ModelOptions
+
+        chosen = {name: arguments.pop(name) for name in ModelOptions.model_fields}
+        return command(options=ModelOptions(**chosen), **arguments)
+
+    for option in reversed(_MODEL_OPTIONS):
+        with_options = option(with_options)
+    return with_options
 
 
 def print_json(value: Any) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from tuner.cli._common import json_option, print_json, print_table, size_option, stdout_console
+from tuner.cli._common import json_option, model_options, print_json, print_table, size_option, stdout_console
 from tuner.errors import UserError
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ EXIT_FAILURE = 1
     "--margin", default="1%", show_default=True, help="Loss that counts as none: 1%, 0.05 or clip=1%,..."
 )
 @size_option
+@model_options
 @click.option("-o", "--output", "out", metavar="DIR", help="Folder for scores and report; by default under runs.")
 @click.option("--workers", type=int, help="Worker processes; by default one per GPU, or per CPU core.")
 @click.option("--gpus-per-worker", type=float, metavar="F", help="GPUs of each worker; may be a fraction.")
@@ -81,6 +82,7 @@ def command(
 def _refuse_what_the_file_says(ctx: click.Context) -> None:
     """Only what changes no score may be given beside ``--verify``, and the file of prompts."""
     free = {"verified", "prompts", "out", "workers", "gpus_per_worker", "ray_address", "as_json"}
+    free |= {"offload", "device_map"}
     names = [parameter.name for parameter in ctx.command.params if parameter.name is not None]
     given = [name for name in names if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE]
     if extra := [name for name in given if name not in free]:

@@ -59,7 +59,7 @@ def command(model: str, preset: str | None, size: tuple[int, int] | None, as_jso
                 index,
                 f"{stage.height}x{stage.width}",
                 stage.steps,
-                f"{stage.sigmas[0]:.3f} to {stage.sigmas[-2]:.3f}, 0",
+                f"{stage.sigmas[0]:.3f} to {stage.sigmas[-2]:.3f}, {stage.sigmas[-1]:.3g}",
                 f"{stage.tflops_per_step:.6g}",
                 f"{stage.steps * stage.tflops_per_step:.6g}",
             )

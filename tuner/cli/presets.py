@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import click
 
 from tuner.cli._common import json_option, print_json, print_table
+from tuner.errors import UserError, unwritable
+
+if TYPE_CHECKING:
+    from tuner.presets import Preset
 
 _EXAMPLES = """\b
 Examples:
   tuner presets
   tuner presets bottleneck-flux-3x
+  tuner presets --plot presets.png
 """
 
 
 @click.command(help="Lists the shipped presets with their sources, or shows one.\n\n" + _EXAMPLES)
 @click.argument("name", required=False)
+@click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw stages and sigmas to a file.")
 @json_option
-def command(name: str | None, as_json: bool) -> None:
-    """Lists all presets, or prints one whole."""
+def command(name: str | None, plot: Path | None, as_json: bool) -> None:
+    """Lists all presets, prints one whole, or draws them."""
     from tuner import presets
 
+    if plot is not None:
+        _draw([presets.load(one) for one in ([name] if name else presets.available())], plot)
+        click.echo(str(plot))
+        return
     if name:
         preset = presets.load(name)
         click.echo(preset.model_dump_json(indent=2) if as_json else presets.to_yaml(preset), nl=as_json)
@@ -38,5 +51,20 @@ def command(name: str | None, as_json: bool) -> None:
         return
     print_table(
         ["name", "model", "speed-up", "source"],
-        [(row["name"], row["model"], f"{row['speedup']:.2f}x", row["source"]) for row in rows],
+        [
+            (row["name"], row["model"], f"{row['speedup']:.2f}x" if row["speedup"] else "-", row["source"])
+            for row in rows
+        ],
     )
+
+
+def _draw(shown: list[Preset], path: Path) -> None:
+    """Saves the picture in the format that the file's ending names."""
+    from studies.schedule_figure import schedules_figure
+
+    try:
+        schedules_figure(shown).savefig(path, dpi=110)
+    except OSError as error:
+        raise unwritable("Picture", path, error) from error
+    except ValueError as error:  # matplotlib's, for an ending that it does not know
+        raise UserError(f"Picture {str(path)!r} has no known format; end it in .png, .svg or .pdf.") from error

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from tuner.cli._common import size_option
+from tuner.cli._common import model_options, size_option
 from tuner.errors import UserError, unwritable
+
+if TYPE_CHECKING:
+    from tuner.models import ModelOptions
 
 _EXAMPLES = """\b
 Examples:
   tuner sample runs/tiny-3x/preset.yaml "a red circle" -o circle.png
   tuner sample bottleneck-flux-3x "a red fox" --seed 7 -o fox.png
   tuner sample flux-3x.yaml "a red fox" --model ./my-flux-finetune -o fox.png
+  tuner sample sd35-2x.yaml "a red fox" --negative-prompt blurry --guidance 5 --lora me/my-lora:0.8 -o fox.png
+  tuner sample flux-3x.yaml "a red fox" --offload model --quantize nf4 -o fox.png     a GPU of 24 GB
 """
 
 
@@ -25,7 +31,7 @@ Examples:
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Noise seed.")
 @size_option
 @click.option("--device", help="Torch device; by default the first GPU, else the CPU.")
-@click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="Precision of the weights.")
+@model_options
 def command(
     preset: str,
     prompt: str,
@@ -34,7 +40,7 @@ def command(
     seed: int,
     size: tuple[int, int] | None,
     device: str | None,
-    dtype: str | None,
+    options: ModelOptions,
 ) -> None:
     """Loads the model, runs the preset with a progress bar and saves the image."""
     from PIL import Image
@@ -46,19 +52,30 @@ def command(
     from tuner.solvers import network_calls
 
     loaded = presets.load(preset)
-    known = blueprint(model or loaded.model)
+    if loaded.model_options is not None:
+        options = options.model_copy(update=loaded.model_options.of_images() | options.of_images())
+    known = options.applied(blueprint(model or loaded.model))
     Image.init()
     if output.suffix.lower() not in Image.EXTENSION:
         raise UserError(f"Output {str(output)!r} names no image format; end it in .png, .jpg or .webp.")
     if model and model != loaded.model and size is None:
         size = known.size
     height, width = known.check_size(size or (loaded.height, loaded.width))
-    flow = known.load(device, dtype)
-    calls = sum(network_calls(loaded.schedule.solver, stage.sigmas) for stage in loaded.schedule.stages)
+    flow = known.load(device, options=options)
+    calls = sum(
+        network_calls(loaded.schedule.solver, stage.sigmas, stage.reuse) for stage in loaded.schedule.stages
+    )
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("sampling", total=calls)
         result = generate(
-            flow, prompt, loaded, seed, height, width, on_step=lambda stage, sigma: progress.advance(task)
+            flow,
+            prompt,
+            loaded,
+            seed,
+            height,
+            width,
+            on_step=lambda stage, sigma: progress.advance(task),
+            free_text_encoders=True,
         )
     try:
         output.parent.mkdir(parents=True, exist_ok=True)

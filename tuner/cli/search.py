@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tuner.cli._common import json_option, out_option, print_json, size_option, stdout_console
+from tuner.cli._common import (
+    json_option,
+    model_options,
+    out_option,
+    print_json,
+    size_option,
+    stdout_console,
+)
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -60,10 +67,14 @@ class _DurationType(click.ParamType[float]):
 )
 @click.option("--held-out-prompts", default=64, show_default=True, help="At most this many others score the pick.")
 @click.option(
-    "--objectives", default="clip,image_reward", show_default=True, help="NAME or NAME:WEIGHTS, with commas."
+    "--objectives",
+    default="clip,image_reward",
+    show_default=True,
+    help="NAME, NAME:WEIGHTS or MODULE:FUNCTION, with commas; see `tuner objectives`.",
 )
 @click.option("--space", default="free", show_default=True, help="Search space.")
 @size_option
+@model_options
 @click.option("--pick", default="knee", show_default=True, help="Winner: knee, cheapest or best:OBJECTIVE.")
 @click.option("--study", metavar="NAME", help="Name of the study; by default MODEL-BUDGET.")
 @click.option("--resume", is_flag=True, help="Continue the study of this name.")

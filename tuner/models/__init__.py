@@ -1,6 +1,8 @@
 """Model families: one file per short name, holding one constant, ``BLUEPRINT``.
 
-A new file is a new ``--model`` name. Third parties add theirs through the entry-point group ``tuner.models``,
+A new file is a new ``--model`` name: ``flux_schnell.py`` is ``flux-schnell``, and since a module's name holds no
+point, ``sd3p5_medium.py`` is ``sd3.5-medium``. Files that begin with an underscore are what families share. Third
+parties add theirs through the entry-point group ``tuner.models``,
 whose values are `Blueprint` objects.
 """
 
@@ -10,15 +12,18 @@ import functools
 import importlib
 import json
 import pkgutil
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 from tuner.errors import UserError, unknown_name
+from tuner.models._loading import as_on_file
+from tuner.models._options import ModelOptions
 from tuner.models.base import Blueprint, Conditioning, FlowModel, ReadConfig, Size
 
-__all__ = ["Blueprint", "Conditioning", "FlowModel", "Size", "available", "blueprint", "wrap"]
+__all__ = ["Blueprint", "Conditioning", "FlowModel", "ModelOptions", "Size", "available", "blueprint", "wrap"]
 
 _ENTRY_POINTS = "tuner.models"
 _NOT_MODELS = {"base"}
@@ -26,8 +31,7 @@ _NOT_MODELS = {"base"}
 
 def available() -> list[str]:
     """Lists the short names, without importing any family."""
-    own = {name.replace("_", "-") for _, name, _ in pkgutil.iter_modules(__path__) if name not in _NOT_MODELS}
-    return sorted(own | {point.name for point in entry_points(group=_ENTRY_POINTS)})
+    return sorted(_modules().keys() | {point.name for point in entry_points(group=_ENTRY_POINTS)})
 
 
 def blueprint(model: str) -> Blueprint:
@@ -44,7 +48,7 @@ def blueprint(model: str) -> Blueprint:
             if point.name == model:
                 found: Blueprint = point.load()
                 return found
-        own: Blueprint = importlib.import_module(f"{__name__}.{model.replace('-', '_')}").BLUEPRINT
+        own: Blueprint = importlib.import_module(f"{__name__}.{_modules()[model]}").BLUEPRINT
         return own
     if "/" in model or Path(model).is_dir():
         return _from_configs(model, functools.partial(_read_config, model))
@@ -72,17 +76,40 @@ def wrap(pipe: Any) -> FlowModel:
     return _from_configs(source, read).wrap(pipe)
 
 
+def _modules() -> dict[str, str]:
+    """Finds the module of every short name: ``_`` stands for ``-``, a ``p`` between digits for a point."""
+    names = [name for _, name, _ in pkgutil.iter_modules(__path__)]
+    return {
+        re.sub(r"(?<=\d)p(?=\d)", ".", name).replace("_", "-"): name
+        for name in names
+        if name not in _NOT_MODELS and not name.startswith("_")
+    }
+
+
 def _from_configs(source: str, read: ReadConfig) -> Blueprint:
+    """Reconfigures, of all models that run in this pipeline class, the one that is most like it."""
     pipeline_class = read("model_index.json").get("_class_name", "")
-    families = [blueprint(name) for name in available()]
-    for family in families:
-        if family.pipeline_class == pipeline_class:
-            return family.reconfigured(source, read)
-    known = sorted({family.pipeline_class for family in families})
-    raise UserError(
-        f"Pipeline class {pipeline_class!r} of {source!r} belongs to no known model family. "
-        f"Known: {', '.join(known)}."
+    known = [blueprint(name) for name in available()]
+    family = [model for model in known if model.pipeline_class == pipeline_class]
+    if not family:
+        classes = sorted({model.pipeline_class for model in known})
+        raise UserError(
+            f"Pipeline class {pipeline_class!r} of {source!r} belongs to no known model family. "
+            f"Known: {', '.join(classes)}."
+        )
+    transformer, scheduler = read("transformer/config.json"), read("scheduler/scheduler_config.json")
+    nearest = max(
+        family, key=lambda model: _likeness([model.transformer, model.scheduler], [transformer, scheduler])
     )
+    return nearest.reconfigured(source, read)
+
+
+def _likeness(known: Sequence[Mapping[str, Any]], given: Sequence[Mapping[str, Any]]) -> float:
+    """Returns the part of a known model's configuration values that another configuration shares."""
+    pairs = [
+        (value, theirs.get(key)) for ours, theirs in zip(known, given, strict=True) for key, value in ours.items()
+    ]
+    return sum(bool(as_on_file(a) == as_on_file(b)) for a, b in pairs) / len(pairs)
 
 
 def _read_config(source: str, part: str) -> Mapping[str, Any]:

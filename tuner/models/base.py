@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from tuner.errors import UserError
+from tuner.models._options import ModelOptions
 from tuner.schedule import Schedule, Stage
 
 if TYPE_CHECKING:
     import torch
     from PIL import Image
+
+_DEFAULT_OPTIONS = ModelOptions()
 
 Size: TypeAlias = tuple[int, int]
 """Height and width in output pixels."""
@@ -36,10 +39,11 @@ class Blueprint(ABC):
         width: Default output width, pixels.
         multiple: Heights and widths are multiples of this many pixels.
         steps: Steps of the baseline.
-        guidance: Default guidance scale; None where the model takes none.
-        text_tokens: Length that prompts are padded or cut to.
+        guidance: Guidance scale; None where the model takes none.
+        text_tokens: Text tokens that the network attends to; where prompts keep their own length, the most.
         transformer: Configuration of the denoiser, as in its ``config.json``.
         scheduler: Configuration of the sigma grid, as in ``scheduler_config.json``.
+        negative_prompt: What true classifier-free guidance leads away from; unused without it.
         scorers: Weights that suit this model's images, given to objectives that the user leaves open.
     """
 
@@ -56,6 +60,7 @@ class Blueprint(ABC):
     text_tokens: int
     transformer: Mapping[str, Any]
     scheduler: Mapping[str, Any]
+    negative_prompt: str = ""
     scorers: str | None = None
 
     @abstractmethod
@@ -75,16 +80,25 @@ class Blueprint(ABC):
         """Makes a `FlowModel` of a loaded pipeline whose blueprint this is."""
 
     @abstractmethod
-    def load(self, device: str | None = None, dtype: str | None = None) -> FlowModel:
+    def load(
+        self, device: str | None = None, dtype: str | None = None, options: ModelOptions = _DEFAULT_OPTIONS
+    ) -> FlowModel:
         """Loads the weights from ``source`` and wraps them.
 
         Args:
             device: Torch device; by default the first GPU, else the CPU.
             dtype: Torch dtype name; by default bfloat16 on a GPU and float32 on the CPU.
+            options: Quantisation, LoRA and placement. Guidance and negative prompt are the blueprint's, which
+                ``ModelOptions.applied`` changes.
 
         Raises:
-            UserError: If the source cannot be read.
+            UserError: If the source cannot be read, or if an option does not work here.
         """
+
+    @property
+    def passes(self) -> int:
+        """Network passes per image and velocity: two with true classifier-free guidance, else one."""
+        return 1
 
     @property
     def size(self) -> Size:
@@ -147,3 +161,18 @@ class FlowModel(ABC):
     @abstractmethod
     def decode(self, x_BCHW: torch.Tensor) -> list[Image.Image]:
         """Turns clean latents into B images."""
+
+    def encode_images(self, images: Sequence[Image.Image]) -> torch.Tensor:
+        """Turns B images of one size, multiples of the size multiple, into clean latents: undoes ``decode``.
+
+        Only schedules that change size in pixel space need it, so a family may leave it out.
+
+        Raises:
+            UserError: If this family cannot.
+        """
+        raise UserError(
+            f"Model {self.blueprint.name!r} cannot encode images, which `resample: pixel` needs; use another mode."
+        )
+
+    def free_text_encoders(self) -> None:  # noqa: B027 - a model may have none
+        """Gives the text encoders' memory back; nothing can be encoded after it."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - its usual name
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from objectives.clip import TINY_FOLDER
+from objectives._open_clip import TINY_FOLDER
 from objectives.tiny.training import data, degradations
 from objectives.tiny.training.loop import Run, train
 

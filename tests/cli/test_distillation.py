@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.conftest import Outcome
+from tuner import presets
+from tuner.presets import Preset
+from tuner.schedule import Schedule, Stage
+
+Run = Callable[..., Outcome]
+
+
+@pytest.fixture(scope="module")
+def folder(flux_pipe: Any, tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("model") / "pipe"
+    flux_pipe.save_pretrained(path)
+    return str(path)
+
+
+def test_one_search_writes_a_preset_for_every_number_of_steps(run: Run, folder: str, tmp_path: Path) -> None:
+    arguments = ("--model", folder, "--teacher-steps", "6", "--images", "2", "--size", "32")
+    outcome = run("schedule", "oss", *arguments, "--steps", "2-3,6", "-o", str(tmp_path / "many"), "--json")
+    data = json.loads(outcome.out)
+    assert outcome.code == 0
+    assert [row["steps"] for row in data["presets"]] == [2, 3, 6]
+    for row in data["presets"]:
+        written = presets.load(row["preset"])
+        assert (written.schedule.steps, written.height, written.width) == (row["steps"], 32, 32)
+        assert "2503.21774" in written.source
+        assert written.cost is not None
+        assert written.cost.nfe == row["steps"]
+    file = tmp_path / "three.yaml"
+    assert run("schedule", "oss", *arguments, "--steps", "3", "-o", str(file)).code == 0
+    assert presets.load(file).schedule == presets.load(data["presets"][1]["preset"]).schedule
+
+
+def test_a_preset_is_retimed_stage_by_stage(run: Run, folder: str, tmp_path: Path) -> None:
+    staged = Preset(
+        name="staged",
+        model=folder,
+        source="a test",
+        height=32,
+        width=32,
+        schedule=Schedule(stages=(Stage(scale=0.5, sigmas=(1, 0.5, 0)), Stage(sigmas=(0.9, 0.2, 0)))),
+    )
+    path = presets.save(staged, tmp_path / "staged.yaml")
+    arguments = ("--preset", str(path), "--teacher-steps", "9", "--images", "2", "--calibrate")
+    outcome = run("schedule", "oss", *arguments, "-o", str(tmp_path / "new.yaml"))
+    assert outcome.code == 0, outcome.err
+    retimed = presets.load(tmp_path / "new.yaml")
+    assert [stage.steps for stage in retimed.schedule.stages] == [2, 2]
+    assert all(len(stage.amplitudes) == 2 for stage in retimed.schedule.stages)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["oss", "--model", "tiny", "-o", "x.yaml"], "Give one of --steps, --all-steps and --preset"),
+        (["oss", "--steps", "3", "-o", "x.yaml"], "Give --model"),
+        (["oss", "--model", "tiny", "--steps", "3-5", "-o", "x.yaml"], "name a folder"),
+        (["oss", "--model", "tiny", "--steps", "five", "-o", "x.yaml"], "is no number of steps"),
+        (["oss", "--model", "tiny", "--steps", "9", "--teacher-steps", "5", "-o", "x.yaml"], "--teacher-steps"),
+    ],
+)
+def test_wrong_use_is_one_line(run: Run, arguments: list[str], message: str) -> None:
+    outcome = run("schedule", *arguments)
+    assert outcome.code == 2
+    assert message in outcome.err
+    assert outcome.err.count("\n") == 1
+
+
+def test_ablations_need_a_bottleneck(run: Run) -> None:
+    outcome = run("ablate", "bottleneck", "--model", "tiny", "--preset", "mrflow-flux-12+1")
+    assert outcome.code == 2
+    assert "need a bottleneck" in outcome.err
+
+
+def test_ablations_print_one_row_per_part(run: Run, folder: str, tmp_path: Path) -> None:
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("a red fox\nfox\na blue circle\na red square\n")
+    file = tmp_path / "table.md"
+    common = ("--model", folder, "--size", "64", "--images", "2", "--objective", "clip:tiny")
+    outcome = run("ablate", "bottleneck", *common, "--prompts", str(prompts), "-o", str(file), "--json")
+    assert outcome.code == 0
+    rows = json.loads(outcome.out)["rows"]
+    assert [row["name"] for row in rows][:2] == ["whole method", "without re-shifting"]
+    assert all(set(row["scores"]) == {"clip"} for row in rows)
+    assert "| without renoising |" in file.read_text()

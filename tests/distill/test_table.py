@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tuner.distill.oss import around, everywhere
+from tuner.distill.table import Choice, Network, Teacher, fill, median_way, walk
+
+SIGMAS = (1.0, 0.93, 0.8, 0.71, 0.5, 0.36, 0.2, 0.08, 0.0)
+STEPS = len(SIGMAS) - 1
+
+
+def one_way(x: torch.Tensor, sigma: float) -> torch.Tensor:
+    """dx/dsigma = x: every Euler step falls short of the true path, and by more where it is already short."""
+    return x
+
+
+def gaussian(x: torch.Tensor, sigma: float) -> torch.Tensor:
+    """The exact velocity of a flow from unit noise to Gaussian data of variances 4, 1 and 0.01."""
+    data = torch.tensor([4.0, 1.0, 0.01], dtype=x.dtype)
+    return x * (sigma - (1 - sigma) * data) / ((1 - sigma) ** 2 * data + sigma**2)
+
+
+def bent(x: torch.Tensor, sigma: float) -> torch.Tensor:
+    """Turns and pulls by an amount that depends on the level: nothing is monotone in it."""
+    return torch.stack([x[..., 1], -x[..., 0], x[..., 2]], dim=-1) * math.cos(9 * sigma) * 2 + x.sin()
+
+
+def start(prompts: int) -> torch.Tensor:
+    return torch.randn(prompts, 3, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+
+
+def run(network: Network, teacher: Teacher, way: tuple[int, ...]) -> torch.Tensor:
+    """Walks a way with Euler's rule; returns the squared distance to the teacher's end for every prompt."""
+    x = teacher.x[0]
+    for i, j in itertools.pairwise(way):
+        x = x + (teacher.sigmas[j] - teacher.sigmas[i]) * network(x, teacher.sigmas[i])
+    return (x - teacher.x[-1]).square().mean(dim=-1)
+
+
+def ways(steps: int) -> list[tuple[int, ...]]:
+    return [(0, *inner, STEPS) for inner in itertools.combinations(range(1, STEPS), steps - 1)]
+
+
+@pytest.mark.parametrize("choice", ["each", "joint"])
+@pytest.mark.parametrize("steps", range(1, STEPS + 1))
+def test_the_table_equals_brute_force_where_nearest_is_best(choice: Choice, steps: int) -> None:
+    teacher = walk(one_way, start(4), SIGMAS)
+    table = fill(teacher, one_way, everywhere(STEPS, STEPS), choice)
+    best = min(ways(steps), key=lambda way: float(run(one_way, teacher, way).mean()))
+    assert [tuple(way) for way in table.ways(steps)] == [best] * 4
+    np.testing.assert_allclose(table.cost[steps, -1], run(one_way, teacher, best), rtol=1e-9)
+
+
+def error_bound(network: Network, teacher: Teacher, way: tuple[int, ...], lipschitz: float) -> float:
+    """Sums the errors of single steps taken from the teacher, each grown by the steps after it."""
+    bound = 0.0
+    for i, j in itertools.pairwise(way):
+        step = teacher.sigmas[j] - teacher.sigmas[i]
+        missed = teacher.x[i] + step * network(teacher.x[i], teacher.sigmas[i]) - teacher.x[j]
+        bound = (1 + abs(step) * lipschitz) * bound + float(missed.square().mean().sqrt())
+    return bound
+
+
+@pytest.mark.parametrize(("network", "lipschitz"), [(gaussian, 100.0), (bent, 3.0)])
+def test_elsewhere_the_cost_lies_between_the_optimum_and_the_bound(network: Network, lipschitz: float) -> None:
+    teacher = walk(network, start(5), SIGMAS)
+    table = fill(teacher, network, everywhere(STEPS, STEPS), "joint")
+    gaps = []
+    for steps in range(1, STEPS + 1):
+        found = table.cost[steps, -1].mean()
+        optimum = min(float(run(network, teacher, way).mean()) for way in ways(steps))
+        bound = min(error_bound(network, teacher, way, lipschitz) for way in ways(steps))
+        assert optimum <= found * (1 + 1e-9) + 1e-15
+        assert math.sqrt(found) <= bound * (1 + 1e-9) + 1e-12
+        np.testing.assert_allclose(found, run(network, teacher, tuple(table.ways(steps)[0])).mean(), atol=1e-15)
+        gaps.append(found / optimum if optimum > 1e-12 else 1.0)
+    assert table.cost[STEPS, -1].max() < 1e-20  # all of the teacher's own steps
+    if network is bent:
+        assert max(gaps) > 1.001  # the bound is needed: the recursion is not exact here
+
+
+def test_heun_ways_are_those_that_heun_runs() -> None:
+    teacher = walk(bent, start(2), SIGMAS)
+    table = fill(teacher, bent, everywhere(STEPS, 3), "joint", solver="heun")
+    from tuner.solvers import heun
+
+    way = [teacher.sigmas[level] for level in table.ways(3)[0]]
+    end = heun(bent, teacher.x[0], way)
+    np.testing.assert_allclose(table.cost[3, -1], (end - teacher.x[-1]).square().mean(dim=-1))
+
+
+def test_clean_distance_prefers_the_step_whose_clean_prediction_is_nearest() -> None:
+    teacher = walk(bent, start(1), SIGMAS)
+    by_x_t = fill(teacher, bent, everywhere(STEPS, 2), "each")
+    by_x_0 = fill(teacher, bent, everywhere(STEPS, 2), "each", "x_0")
+    level = 5
+
+    def far(i: int) -> float:
+        x = teacher.x[0] + (SIGMAS[i] - 1) * bent(teacher.x[0], 1.0)
+        x = x + (SIGMAS[level] - SIGMAS[i]) * bent(x, SIGMAS[i])
+        return float((x - SIGMAS[level] * bent(x, SIGMAS[level]) - teacher.clean[level]).square().mean())
+
+    assert by_x_0.before[2, level, 0] == min(range(1, level), key=far)  # four candidates: all are looked at
+    assert by_x_0.cost[2, level, 0] == pytest.approx(min(map(far, range(1, level))))
+    assert by_x_t.cost[2, -1, 0] == pytest.approx(by_x_0.cost[2, -1, 0], rel=10)
+
+
+def test_the_network_is_called_once_for_each_steps_and_level() -> None:
+    calls: list[float] = []
+
+    def counting(x: torch.Tensor, sigma: float) -> torch.Tensor:
+        calls.append(sigma)
+        return bent(x, sigma)
+
+    teacher = walk(bent, start(3), SIGMAS)
+    fill(teacher, counting, everywhere(STEPS, 4), "each")
+    assert len(calls) == 1 + sum(STEPS - k for k in range(1, 4))
+
+
+@settings(max_examples=50)
+@given(st.data())
+def test_medians_of_ways_are_a_way(data: st.DataObject) -> None:
+    steps = data.draw(st.integers(1, 8))
+    inner = st.lists(st.integers(1, 29), min_size=steps - 1, max_size=steps - 1, unique=True).map(sorted)
+    ways_ = np.array([[0, *levels, 30] for levels in data.draw(st.lists(inner, min_size=1, max_size=7))])
+    way = median_way(ways_)
+    assert (way[0], way[-1]) == (0, 30)
+    assert all(a < b for a, b in itertools.pairwise(way))
+
+
+@settings(max_examples=50)
+@given(st.integers(1, 12), st.integers(1, 9), st.integers(0, 3))
+def test_bands_hold_their_way_and_leave_room_for_the_other_steps(steps: int, spacing: int, reach: int) -> None:
+    way = tuple(round(k * 24 / steps) for k in range(steps + 1))
+    bands = around(way, spacing, reach)
+    assert all(level in band for level, band in zip(way, bands, strict=True))
+    assert all(k <= level <= 24 - steps + k for k, band in enumerate(bands) for level in band)
+
+
+def test_a_table_has_no_ways_that_were_not_asked_for() -> None:
+    teacher = walk(one_way, start(1), SIGMAS)
+    table = fill(teacher, one_way, everywhere(STEPS, 2))
+    with pytest.raises(ValueError, match="no way of 3 steps"):
+        table.ways(3)

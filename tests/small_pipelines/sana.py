@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+from typing import Any
+
+from tests.small_pipelines import generators, parts
+
+SIZES = [(32, 32), (64, 96)]  # the pipeline refuses what 32 does not divide
+TEXT_TOKENS = 8
+
+
+def build(seed: int = 0) -> Any:
+    import torch
+    from diffusers import AutoencoderDC, DPMSolverMultistepScheduler, SanaPipeline, SanaTransformer2DModel
+    from transformers import Gemma2Config, Gemma2Model
+
+    torch.manual_seed(seed)
+    transformer = SanaTransformer2DModel(
+        in_channels=4,
+        out_channels=4,
+        num_layers=2,
+        attention_head_dim=4,
+        num_attention_heads=2,
+        cross_attention_head_dim=4,
+        num_cross_attention_heads=2,
+        cross_attention_dim=8,
+        caption_channels=8,
+        sample_size=16,
+        patch_size=1,
+    )
+    vae = AutoencoderDC(
+        latent_channels=4,
+        attention_head_dim=2,
+        encoder_block_types=("ResBlock", "EfficientViTBlock"),
+        decoder_block_types=("ResBlock", "EfficientViTBlock"),
+        encoder_block_out_channels=(8, 8),
+        decoder_block_out_channels=(8, 8),
+        encoder_layers_per_block=(1, 1),
+        decoder_layers_per_block=(1, 1),
+        encoder_qkv_multiscales=((), (5,)),
+        decoder_qkv_multiscales=((), (5,)),
+        downsample_block_type="conv",
+        upsample_block_type="interpolate",
+        scaling_factor=0.41407,
+    )
+    gemma = Gemma2Model(
+        Gemma2Config(
+            vocab_size=len(parts.WORDS),
+            hidden_size=8,
+            intermediate_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            num_key_value_heads=2,
+            head_dim=4,
+        )
+    )
+    scheduler = DPMSolverMultistepScheduler(
+        use_flow_sigmas=True, flow_shift=3.0, prediction_type="flow_prediction"
+    )
+    return parts.ready(SanaPipeline(parts.word_tokenizer(1024), gemma, vae, transformer, scheduler))
+
+
+def stock_latents(
+    pipe: Any, blueprint: Any, prompts: list[str], seeds: list[int], steps: int, size: tuple[int, int]
+) -> Any:
+    """Runs the pipeline with Euler's rule in place of its multistep one."""
+    from diffusers import FlowMatchEulerDiscreteScheduler, SanaPipeline
+
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=pipe.scheduler.config.flow_shift)
+    euler = SanaPipeline(**(pipe.components | {"scheduler": scheduler}))
+    euler.set_progress_bar_config(disable=True)
+    return euler(
+        prompts,
+        negative_prompt=blueprint.negative_prompt,
+        height=size[0],
+        width=size[1],
+        num_inference_steps=steps,
+        guidance_scale=blueprint.guidance,
+        max_sequence_length=blueprint.text_tokens,
+        use_resolution_binning=False,
+        generator=generators(seeds),
+        output_type="latent",
+    ).images

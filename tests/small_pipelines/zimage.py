@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+from typing import Any
+
+from tests.small_pipelines import generators, parts
+
+SIZES = [(32, 32), (48, 80)]
+
+
+def build(seed: int = 0) -> Any:
+    import torch
+    from diffusers import FlowMatchEulerDiscreteScheduler, ZImagePipeline, ZImageTransformer2DModel
+    from transformers import Qwen3Config, Qwen3Model
+
+    torch.manual_seed(seed)
+    transformer = ZImageTransformer2DModel(
+        in_channels=4,
+        dim=32,
+        n_layers=2,
+        n_refiner_layers=1,
+        n_heads=2,
+        n_kv_heads=2,
+        cap_feat_dim=16,
+        axes_dims=(8, 4, 4),
+        axes_lens=(256, 64, 64),
+    )
+    qwen = Qwen3Model(
+        Qwen3Config(
+            vocab_size=len(parts.WORDS),
+            hidden_size=16,
+            intermediate_size=16,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=2,
+            head_dim=8,
+        )
+    )
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=6.0)
+    return parts.ready(ZImagePipeline(scheduler, parts.vae(), qwen, parts.chat_tokenizer(), transformer))
+
+
+def stock_latents(
+    pipe: Any, blueprint: Any, prompts: list[str], seeds: list[int], steps: int, size: tuple[int, int]
+) -> Any:
+    return pipe(
+        list(prompts),
+        height=size[0],
+        width=size[1],
+        num_inference_steps=steps,
+        guidance_scale=blueprint.guidance,
+        generator=generators(seeds),
+        output_type="latent",
+    ).images

@@ -1,0 +1,116 @@
+"""``tuner ablate``: what each part of a published method is worth on a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tuner.cli._common import json_option, print_json, print_table, size_option
+from tuner.errors import unwritable
+
+if TYPE_CHECKING:
+    from studies.ablations import Row
+
+_EXAMPLES = """\b
+Examples:
+  tuner ablate bottleneck --model tiny
+  tuner ablate bottleneck --model flux --images 100 --objective image_reward -o ablations.md
+"""
+
+
+@click.group(help="Measures what each part of a published method is worth.")
+def command() -> None:
+    """The group; its help is in the decorator."""
+
+
+@command.command(
+    help="Bottleneck Sampling without each of its parts, on the same prompts and noise.\n\n" + _EXAMPLES
+)
+@click.option("--model", required=True, help="Short name, hub id or local folder.")
+@click.option("--preset", default="bottleneck-flux-3x", show_default=True, help="The whole method.")
+@click.option(
+    "--objective", "names", multiple=True, help="Objective, repeatable; by default clip and image_reward."
+)
+@click.option("--prompts", metavar="FILE", help="One prompt per line; by default the set that suits the model.")
+@click.option("--images", default=64, show_default=True, type=click.IntRange(2), help="Prompts to score.")
+@click.option("--batch", default=16, show_default=True, type=click.IntRange(1), help="Images drawn at once.")
+@click.option(
+    "--seed", default=0, show_default=True, type=click.IntRange(0), help="Noise seed of the first prompt."
+)
+@size_option
+@click.option("--device", help="Torch device; by default the first GPU, else the CPU.")
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Also write it as Markdown.")
+@json_option
+def bottleneck(
+    model: str,
+    preset: str,
+    names: tuple[str, ...],
+    prompts: str | None,
+    images: int,
+    batch: int,
+    seed: int,
+    size: tuple[int, int] | None,
+    device: str | None,
+    output: Path | None,
+    as_json: bool,
+) -> None:
+    """Loads model and objectives, runs every ablation and prints the table."""
+    from objectives import parse
+    from studies.ablations import bottleneck_ablations, run_ablations
+    from studies.evaluation import Evaluator
+    from studies.prompts import load_prompts
+    from tuner import presets
+    from tuner.models import blueprint
+
+    known = blueprint(model)
+    size = known.check_size(size or known.size)
+    schedules = bottleneck_ablations(presets.load(preset).schedule, known, size)
+    texts = load_prompts(prompts, known).held_out[:images]
+    specs = [
+        name if parse(name)[1] or not known.scorers else f"{name}:{known.scorers}"
+        for name in names or ("clip", "image_reward")
+    ]
+    rows = run_ablations(Evaluator.load(model, specs, device), known, schedules, texts, size, batch, seed)
+    title = f"{preset} on {model} at {size[0]}x{size[1]}, {len(texts)} prompts"
+    header, cells = _cells(rows)
+    if output is not None:
+        lines = [
+            f"# {title}",
+            "",
+            *(f"| {' | '.join(line)} |" for line in (header, ["---"] * len(header), *cells)),
+        ]
+        try:
+            output.write_text("\n".join([*lines, "", _EXPLANATION, ""]))
+        except OSError as error:
+            raise unwritable("Table", output, error) from error
+    if as_json:
+        print_json(
+            {"model": model, "preset": preset, "prompts": len(texts), "rows": [_plain(row) for row in rows]}
+        )
+        return
+    print_table(header, cells, title=title)
+    click.echo(_EXPLANATION)
+
+
+_EXPLANATION = (
+    "Each score: its mean, the paired difference to the whole method, and the difference's 95 % interval."
+)
+
+
+def _plain(row: Row) -> dict[str, Any]:
+    scores = {name: score.model_dump(mode="json") for name, score in row.scores.items()}
+    return {"name": row.name, "tflops": row.tflops, "scores": scores}
+
+
+def _cells(rows: list[Row]) -> tuple[list[str], list[list[str]]]:
+    names = list(rows[0].scores)
+    cells = []
+    for row in rows:
+        scores = [
+            f"{score.mean:.3f} {score.delta:+.3f} [{score.ci95[0]:+.3f}, {score.ci95[1]:+.3f}]"
+            for score in row.scores.values()
+        ]
+        cells.append([row.name, f"{row.tflops:.4g}", *scores])
+    return ["", "TFLOPs", *names], cells

@@ -1,0 +1,83 @@
+"""``tuner objectives``: what images can be scored by."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tuner.cli._common import json_option, print_json, print_table
+
+if TYPE_CHECKING:
+    from objectives import Description
+
+_HELP = """Lists what images can be scored by, with unit, direction, range and the licence of the weights.
+
+\b
+--objectives takes, with commas between them:
+  NAME                           one of this list, with its default weights
+  NAME:WEIGHTS                   a folder, a file, a hub id, ... as docs/objectives.md says
+  NAME:WEIGHTS@bfloat16          cast to half precision; NAME:@bfloat16 for the default weights
+  MODULE:FUNCTION                your own (images, prompts) -> floats, from the current directory too
+  MODULE:FUNCTION:minimize       where less is better
+
+What stands before the first colon is a name of this list, or else a module. Prompts are cut at the number of
+tokens under "reads": ImageReward reads 35 and ignores the rest, as published; a warning says so when it happens.
+"""
+
+
+@click.command(help=_HELP)
+@json_option
+def command(as_json: bool) -> None:
+    """Describes every objective without loading any weights."""
+    from objectives import available, describe
+
+    found = [describe(name) for name in available()]
+    if as_json:
+        print_json([_row(description) for description in found])
+        return
+    print_table(
+        ["name", "unit", "better", "range", "reads", "default weights", "their licence"],
+        [
+            (
+                description.name,
+                description.unit,
+                "more" if description.direction == "maximize" else "less",
+                _range(description.about.range),
+                _reads(description),
+                description.about.weights or "none",
+                description.about.license or "",
+            )
+            for description in found
+        ],
+    )
+    click.echo("\n".join(f"{description.name}: {description.summary}" for description in found))
+
+
+def _row(description: Description) -> dict[str, Any]:
+    about = description.about
+    return {
+        "name": description.name,
+        "summary": description.summary,
+        "unit": description.unit,
+        "direction": description.direction,
+        "range": [bound if math.isfinite(bound) else None for bound in about.range],
+        "reads": description.reads,
+        "tokens": about.tokens,
+        "weights": about.weights,
+        "license": about.license,
+        "embedded": about.embedded,
+    }
+
+
+def _range(bounds: tuple[float, float]) -> str:
+    low, high = bounds
+    if math.isinf(low) and math.isinf(high):
+        return "any"
+    return f"{f'{low:g}' if math.isfinite(low) else 'any'} to {f'{high:g}' if math.isfinite(high) else 'any'}"
+
+
+def _reads(description: Description) -> str:
+    tokens = description.about.tokens
+    return description.reads if tokens is None else f"{description.reads}, {tokens} tokens"

@@ -1,0 +1,185 @@
+"""``tuner schedule``: makes schedules by rule, without a study."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tuner.cli._common import json_option, print_json, print_table, size_option
+from tuner.errors import UserError
+
+if TYPE_CHECKING:
+    from tuner.distill.oss import Result, Settings
+    from tuner.models import Blueprint, Size
+    from tuner.presets import Preset
+
+_EXAMPLES = """\b
+Examples:
+  tuner schedule oss --model tiny --steps 5 -o oss-5.yaml
+  tuner schedule oss --model flux --steps 4-20 --teacher-steps 100 --batch 4 -o oss-flux/
+  tuner schedule oss --model flux --steps 10 --coarse-to-fine -o oss-10.yaml
+  tuner schedule oss --model flux --preset bottleneck-flux-3x -o retimed.yaml
+"""
+
+
+class StepsType(click.ParamType[tuple[int, ...]]):
+    """Numbers of steps: ``5``, ``4-20`` or ``5,10,20``."""
+
+    name = "K|A-B|K,K,..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        """Parses numbers and ranges between commas."""
+        if isinstance(value, tuple):
+            return value
+        steps: set[int] = set()
+        try:
+            for part in str(value).split(","):
+                first, _, last = part.partition("-")
+                steps |= set(range(int(first), int(last or first) + 1))
+        except ValueError:
+            steps = set()
+        if not steps or min(steps) < 1:
+            self.fail(f"{value!r} is no number of steps; write 5, 4-20 or 5,10,20.", param, ctx)
+        return tuple(sorted(steps))
+
+
+@click.group(help="Makes schedules by rule, without a study.")
+def command() -> None:
+    """The group; its help is in the decorator."""
+
+
+@command.command(
+    help="Distils a schedule from the model's own many-step trajectories: Optimal Stepsize, arXiv 2503.21774.\n\n"
+    + _EXAMPLES
+)
+@click.option("--model", help="Short name, hub id or local folder; by default that of --preset.")
+@click.option("--steps", type=StepsType(), help="Wanted steps; one table serves all of them.")
+@click.option("--all-steps", type=click.IntRange(1), metavar="K", help="Every number of steps up to K.")
+@click.option("--preset", help="Re-time the stages of this preset instead; each keeps its number of steps.")
+@click.option("--teacher-steps", default=100, show_default=True, type=click.IntRange(2), help="Teacher's steps.")
+@click.option("--prompts", metavar="FILE", help="One prompt per line; by default the set that suits the model.")
+@click.option("--images", default=16, show_default=True, type=click.IntRange(1), help="Prompts to search on.")
+@click.option("--batch", default=16, show_default=True, type=click.IntRange(1), help="Images per network call.")
+@click.option(
+    "--aggregate",
+    type=click.Choice(["mean-cost", "median"]),
+    default="mean-cost",
+    show_default=True,
+    help="One schedule of least mean cost, or the median of one per prompt as the authors do.",
+)
+@click.option(
+    "--distance",
+    type=click.Choice(["x_t", "x_0"]),
+    default="x_t",
+    show_default=True,
+    help="Compare latents, or the clean images predicted from them (about five times the calls).",
+)
+@click.option(
+    "--solver",
+    type=click.Choice(["euler", "heun"]),
+    default="euler",
+    show_default=True,
+    help="Step rule to run with.",
+)
+@click.option("--coarse-to-fine", is_flag=True, help="Search grids of growing fineness: fewer calls for one K.")
+@click.option("--calibrate", is_flag=True, help="Store the teacher's amplitudes, to which sampling rescales.")
+@click.option(
+    "--seed", default=0, show_default=True, type=click.IntRange(0), help="Noise seed of the first prompt."
+)
+@size_option
+@click.option("--device", help="Torch device; by default the first GPU, else the CPU.")
+@click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="Precision of the weights.")
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Preset file, or a folder.")
+@json_option
+def oss(
+    model: str | None,
+    steps: tuple[int, ...] | None,
+    all_steps: int | None,
+    preset: str | None,
+    prompts: str | None,
+    images: int,
+    seed: int,
+    size: Size | None,
+    device: str | None,
+    dtype: str | None,
+    output: Path,
+    as_json: bool,
+    **settings: Any,
+) -> None:
+    """Loads the model, searches and writes one preset per number of steps."""
+    from studies.prompts import load_prompts
+    from tuner import presets
+    from tuner.distill.oss import Settings, retime, search
+    from tuner.models import blueprint
+
+    if sum(option is not None for option in (steps, all_steps, preset)) != 1:
+        raise UserError("Give one of --steps, --all-steps and --preset.")
+    loaded = presets.load(preset) if preset else None
+    if model is None and loaded is None:
+        raise UserError("Give --model: a short name, a hub id or a local folder.")
+    known = blueprint(model or (loaded.model if loaded else ""))
+    if size is None and loaded and loaded.model == known.name:
+        size = (loaded.height, loaded.width)
+    size = known.check_size(size or known.size)
+    wanted = steps or tuple(range(1, (all_steps or 0) + 1))
+    chosen = Settings(**settings)
+    if loaded is None and max(wanted) > chosen.teacher_steps:
+        raise UserError(
+            f"A teacher of {chosen.teacher_steps} steps has no schedule of {max(wanted)}; raise --teacher-steps."
+        )
+    if loaded is None and len(wanted) > 1 and output.suffix:
+        raise UserError(f"{len(wanted)} presets do not fit into one file {str(output)!r}; name a folder.")
+    texts = load_prompts(prompts, known).search[:images]
+    seeds = range(seed, seed + len(texts))
+    flow = known.load(device, dtype)
+    if loaded:
+        result = retime(flow, texts, seeds, loaded.schedule, size, chosen)
+    else:
+        result = search(flow, texts, seeds, wanted, size, chosen)
+    made = _presets(result, known, size, chosen, loaded, f"{len(texts)} prompts, noise seeds from {seed}")
+    alone = len(made) == 1 and output.suffix
+    rows = []
+    for (count, cost), one in zip(result.costs.items(), made, strict=True):
+        path = presets.save(one, output if alone else output / f"{one.name}.yaml")
+        assert one.cost is not None  # _presets prices every one
+        rows.append({"preset": str(path), "steps": count, "cost": cost, "tflops": one.cost.tflops})
+    if as_json:
+        print_json({"presets": rows, "image_forward_passes": result.images})
+        return
+    print_table(
+        ["preset", "steps", "distance to the teacher", "TFLOPs"],
+        [(row["preset"], row["steps"], f"{row['cost']:.6g}", f"{row['tflops']:.6g}") for row in rows],
+    )
+    click.echo(f"{result.images} image forward passes")
+
+
+def _presets(
+    result: Result, known: Blueprint, size: Size, settings: Settings, base: Preset | None, searched_on: str
+) -> list[Preset]:
+    """Names, prices and explains what was found."""
+    from tuner.flops import price
+    from tuner.presets import Cost, Preset
+
+    baseline = price(known.baseline(size), known, size).tflops
+    made = []
+    for count, schedule in result.schedules.items():
+        cost = price(schedule, known, size)
+        name = f"oss-{base.name}" if base else f"oss-{known.name.replace('/', '-')}-{count}"
+        source = (
+            f"Optimal Stepsize, arXiv 2503.21774, distilled from {settings.teacher_steps} steps of {known.name}"
+        )
+        made.append(
+            Preset(
+                name=name,
+                model=known.name,
+                source=f"{source}; stages of {base.name}: {base.source}" if base else source,
+                notes=f"Searched on {searched_on}; aggregate {settings.aggregate}, distance {settings.distance}.",
+                height=size[0],
+                width=size[1],
+                schedule=schedule,
+                cost=Cost(tflops=cost.tflops, nfe=cost.nfe, speedup=baseline / cost.tflops),
+            )
+        )
+    return made

@@ -1,0 +1,1 @@
+"""What is learned from a many-step teacher: sequences of step sizes, and few-step students."""

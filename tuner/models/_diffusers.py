@@ -1,0 +1,261 @@
+"""What all families of diffusers pipelines share: loading, configurations, noise, guidance, decoding.
+
+A family is one `PipelineBlueprint` and one `PipelineModel`. The network's call is written once, in
+``PipelineBlueprint.forward``; sampling gives it the loaded transformer and counting one on meta tensors, so that
+the price of a schedule is the cost of its run.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from tuner.models._flow_match import flow_match_sigmas, linear_mu
+from tuner.models._loading import load_pipeline
+from tuner.models._options import ModelOptions
+from tuner.models.base import Blueprint, Conditioning, FlowModel, ReadConfig, Size
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+
+_NEGATIVE = "negative_"
+_DEFAULT_OPTIONS = ModelOptions()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PipelineBlueprint(Blueprint):
+    """A model that runs in a diffusers pipeline, without its weights.
+
+    Attributes:
+        vae_factor: Pixels per latent pixel, along height and width.
+    """
+
+    transformer_class: ClassVar[str]
+    model_class: ClassVar[type[PipelineModel]]
+    true_guidance: ClassVar[bool] = False
+    """Whether the guidance scale means a second pass with the negative prompt, not an input of the network."""
+    no_guidance: ClassVar[float] = 1.0
+    """The guidance scale at which, and below which, the pipeline makes no second pass."""
+
+    vae_factor: int
+
+    @abstractmethod
+    def forward(self, transformer: Any, x_BCHW: torch.Tensor, sigma: float, text: Conditioning) -> torch.Tensor:
+        """Calls the network once and returns the velocity (B, C, h, w), float32.
+
+        Args:
+            transformer: The loaded network, or one on the meta device.
+            x_BCHW: Spatial latents; packing them is this method's part.
+            sigma: Noise level.
+            text: What ``PipelineModel.encode_text`` returned, or ``meta_text``.
+        """
+
+    @abstractmethod
+    def meta_text(self, config: Any) -> Conditioning:
+        """Returns one row of conditioning with the network's shapes; called inside ``torch.device("meta")``.
+
+        Args:
+            config: The transformer's configuration with all its defaults.
+        """
+
+    @abstractmethod
+    def described(
+        self, transformer: Mapping[str, Any], vae: Mapping[str, Any], read: ReadConfig
+    ) -> dict[str, Any]:
+        """Returns the fields that a saved configuration decides: sizes, ``guidance``, ``text_tokens``."""
+
+    @property
+    def channels(self) -> int:
+        """Channels of the spatial latents."""
+        return int(self.transformer["in_channels"])
+
+    def latent_shape(self, size: Size) -> tuple[int, ...]:
+        """Returns the shape of one image's spatial latents, (C, h, w)."""
+        return self.channels, size[0] // self.vae_factor, size[1] // self.vae_factor
+
+    def tokens(self, size: Size) -> int:
+        """Counts the image tokens that the network attends to."""
+        return size[0] * size[1] // self.multiple**2
+
+    def mu(self, steps: int, size: Size) -> float:
+        """Returns the log of the shift that the pipeline computes for a size; see `Blueprint.sigmas`."""
+        return linear_mu(self.scheduler, self.tokens(size))
+
+    def sigmas(self, steps: int, size: Size) -> tuple[float, ...]:
+        """Returns the uniform, shifted levels of a flow-matching pipeline; see `Blueprint.sigmas`."""
+        return flow_match_sigmas(self.scheduler, steps, self.mu(steps, size))
+
+    @property
+    def passes(self) -> int:
+        """Two where there is a pass with the negative prompt; see `Blueprint.passes`."""
+        return 2 if self.true_guidance and (self.guidance or 0) > self.no_guidance else 1
+
+    def meta_forward(self, size: Size) -> None:
+        """Builds the transformer from its configuration on the meta device and calls it once."""
+        import diffusers
+        import torch
+
+        with torch.device("meta"), torch.no_grad():
+            transformer = getattr(diffusers, self.transformer_class).from_config(dict(self.transformer))
+            latents = torch.empty(1, *self.latent_shape(size))
+            self.forward(transformer, latents, 1.0, self.meta_text(transformer.config))
+
+    def reconfigured(self, source: str, read: ReadConfig) -> PipelineBlueprint:
+        """Reads what a saved or loaded pipeline's configuration says; steps and guidance stay this model's."""
+        transformer, vae = read("transformer/config.json"), read("vae/config.json")
+        return replace(
+            self,
+            name=source,
+            source=source,
+            license="see the model's own card",
+            transformer=transformer,
+            scheduler=read("scheduler/scheduler_config.json"),
+            scorers=None,
+            **self.described(transformer, vae, read),
+        )
+
+    def wrap(self, pipe: Any) -> FlowModel:
+        """Wraps a loaded pipeline, which is not changed."""
+        return self.model_class(pipe, self)
+
+    def load(
+        self, device: str | None = None, dtype: str | None = None, options: ModelOptions = _DEFAULT_OPTIONS
+    ) -> FlowModel:
+        """Loads the pipeline from a hub id or folder; see `Blueprint.load`."""
+        import torch
+
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        dtype = dtype or options.dtype or ("float32" if device == "cpu" else "bfloat16")
+        return self.wrap(load_pipeline(self, device, dtype, options))
+
+
+class PipelineModel(FlowModel):
+    """A loaded diffusers pipeline.
+
+    Args:
+        pipe: The pipeline; not changed, but by ``free_text_encoders``.
+        blueprint: Its blueprint.
+    """
+
+    blueprint: PipelineBlueprint
+    batched_guidance: ClassVar[bool] = True
+    """Whether both guidance passes run as one batch, as the pipeline does it, or one after the other."""
+
+    def __init__(self, pipe: Any, blueprint: PipelineBlueprint):
+        self.pipe = pipe
+        self.blueprint = blueprint
+
+    @abstractmethod
+    def encode_text(self, prompts: list[str], negative: bool) -> dict[str, torch.Tensor]:
+        """Encodes prompts with the pipeline's own encoders; ``tokens`` holds the text tokens (B, T, D).
+
+        Args:
+            prompts: B prompts.
+            negative: Whether they are negative prompts, where the pipeline treats those differently.
+        """
+
+    def encode(self, prompts: Sequence[str]) -> Conditioning:
+        """Encodes the prompts, and the negative prompt as often where guidance needs it; see `FlowModel`."""
+        import torch
+
+        with torch.no_grad():
+            text = self.encode_text(list(prompts), negative=False)
+            if self.blueprint.passes == 1:
+                return text
+            negative = self.encode_text([self.blueprint.negative_prompt] * len(prompts), negative=True)
+        return text | {_NEGATIVE + name: rows for name, rows in negative.items()}
+
+    def free_text_encoders(self) -> None:
+        """Takes the text encoders out of the pipeline; see `FlowModel.free_text_encoders`."""
+        import torch
+
+        for name, component in self.pipe.components.items():
+            if name.startswith("text_encoder") and component is not None:
+                self.pipe.register_modules(**{name: None})
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def noise(self, size: Size, seeds: Sequence[int]) -> torch.Tensor:
+        """Draws on the CPU, so that an image's noise is the same on every device; see `FlowModel.noise`."""
+        import torch
+
+        rows = [self.draw(size, torch.Generator("cpu").manual_seed(seed)) for seed in seeds]
+        return torch.cat(rows).to(self.pipe._execution_device, torch.float32)
+
+    def draw(self, size: Size, generator: torch.Generator) -> torch.Tensor:
+        """Draws the noise of one image, (1, C, h, w), in the shape and precision in which the pipeline does."""
+        import torch
+
+        shape = (1, *self.blueprint.latent_shape(size))
+        return torch.randn(shape, generator=generator, dtype=self.pipe.transformer.dtype)
+
+    def velocity(self, x_BCHW: torch.Tensor, sigma: float, conditioning: Conditioning) -> torch.Tensor:
+        """Calls the network once, or twice where there is a negative prompt; see `FlowModel.velocity`."""
+        import torch
+
+        transformer, forward = self.pipe.transformer, self.blueprint.forward
+        text = {name: rows for name, rows in conditioning.items() if not name.startswith(_NEGATIVE)}
+        if self.blueprint.passes == 1:
+            return forward(transformer, x_BCHW, sigma, text)
+        negative = {name.removeprefix(_NEGATIVE): rows for name, rows in conditioning.items() if name not in text}
+        if self.batched_guidance:
+            both = {name: torch.cat([negative[name], text[name]]) for name in text}
+            away, towards = forward(transformer, torch.cat([x_BCHW, x_BCHW]), sigma, both).chunk(2)
+        else:
+            towards = forward(transformer, x_BCHW, sigma, text)
+            away = forward(transformer, x_BCHW, sigma, negative)
+        return self.guided(towards, away)
+
+    def guided(self, towards_BCHW: torch.Tensor, away_BCHW: torch.Tensor) -> torch.Tensor:
+        """Combines the velocities of the prompt and of the negative prompt (arXiv 2207.12598, Eq. 6)."""
+        assert self.blueprint.guidance is not None  # there is no second pass without a guidance scale
+        return away_BCHW + self.blueprint.guidance * (towards_BCHW - away_BCHW)
+
+    def decode(self, x_BCHW: torch.Tensor) -> list[Image.Image]:
+        """Undoes the VAE's scaling and decodes, as the pipeline does; see `FlowModel.decode`."""
+        import torch
+
+        vae = self.pipe.vae
+        with torch.no_grad():
+            pixels = self.pixels(vae.decode(self.unscaled(x_BCHW).to(vae.dtype), return_dict=False)[0])
+        images: list[Image.Image] = self.pipe.image_processor.postprocess(pixels, output_type="pil")
+        return images
+
+    def unscaled(self, x_BCHW: torch.Tensor) -> torch.Tensor:
+        """Turns latents as the network sees them into latents as the VAE does."""
+        config = self.pipe.vae.config
+        scaling: float = config.scaling_factor
+        shift: float = config.get("shift_factor") or 0.0
+        return x_BCHW / scaling + shift
+
+    def pixels(self, decoded: torch.Tensor) -> torch.Tensor:
+        """Turns what the VAE returns into images (B, 3, H, W)."""
+        return decoded
+
+
+def pack_2x2(x_BCHW: torch.Tensor) -> torch.Tensor:
+    """Packs patches of 2 x 2 latent pixels into tokens: (B, C, h, w) -> (B, h/2 * w/2, 4C), channel first."""
+    batch, channels, height, width = x_BCHW.shape
+    patches = x_BCHW.view(batch, channels, height // 2, 2, width // 2, 2).permute(0, 2, 4, 1, 3, 5)
+    return patches.reshape(batch, height // 2 * (width // 2), 4 * channels)
+
+
+def unpack_2x2(tokens_BTD: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Undoes ``pack_2x2``: (B, h/2 * w/2, 4C) -> (B, C, h, w)."""
+    batch, _, packed = tokens_BTD.shape
+    patches = tokens_BTD.view(batch, height // 2, width // 2, packed // 4, 2, 2).permute(0, 3, 1, 4, 2, 5)
+    return patches.reshape(batch, packed // 4, height, width)
+
+
+def grid_ids(height: int, width: int, like: torch.Tensor) -> torch.Tensor:
+    """Returns the position ids (0, row, column) of an image's tokens, (height * width, 3)."""
+    import torch
+
+    rows = torch.arange(height, device=like.device, dtype=like.dtype)
+    columns = torch.arange(width, device=like.device, dtype=like.dtype)
+    ids = torch.zeros(height, width, 3, device=like.device, dtype=like.dtype)
+    ids[..., 1], ids[..., 2] = rows[:, None], columns[None, :]
+    return ids.view(height * width, 3)

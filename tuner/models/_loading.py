@@ -1,0 +1,122 @@
+"""Loads a diffusers pipeline as `ModelOptions` say."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tuner.errors import UserError, one_line
+from tuner.models._options import ModelOptions
+
+if TYPE_CHECKING:
+    from tuner.models._diffusers import PipelineBlueprint
+
+_ADAPTER = "tuner"
+
+
+def load_pipeline(blueprint: PipelineBlueprint, device: str, dtype: str, options: ModelOptions) -> Any:
+    """Loads the pipeline of a blueprint's source.
+
+    Args:
+        blueprint: What to load.
+        device: Torch device, unless the options place the components themselves.
+        dtype: Torch dtype name.
+        options: Quantisation, LoRA and placement.
+
+    Raises:
+        UserError: If the source cannot be read, if it is another model than the blueprint says, or if an option
+            does not work on this machine or with this pipeline.
+    """
+    import diffusers
+    import torch
+
+    _check_placement(options)
+    how: dict[str, Any] = {"dtype": getattr(torch, dtype)}
+    if options.quantize is not None:
+        how["quantization_config"] = _quantization(options.quantize, dtype)
+    if options.device_map is not None:
+        how["device_map"] = options.device_map
+    try:
+        pipe = getattr(diffusers, blueprint.pipeline_class).from_pretrained(blueprint.source, **how)
+    except OSError as error:
+        raise UserError(
+            f"Model {blueprint.name!r} could not be loaded from {blueprint.source!r}: it is neither a local "
+            "pipeline folder nor reachable on the hub; check the network and the licence (`hf auth login`), or "
+            "give a local folder."
+        ) from error
+    except NotImplementedError as error:  # diffusers' word for an unknown device map
+        raise UserError(f"Device map {options.device_map!r} does not work here: {one_line(error)}") from error
+    pipe.set_progress_bar_config(disable=True)
+    _check_same_model(blueprint, "transformer", blueprint.transformer, pipe.transformer.config)
+    _check_same_model(blueprint, "scheduler", blueprint.scheduler, pipe.scheduler.config)
+    if options.lora is not None:
+        _add_lora(pipe, *options.lora_and_weight(), fuse=options.quantize is None)
+    if options.offload == "model":
+        pipe.enable_model_cpu_offload(device=device)
+    elif options.offload == "sequential":
+        pipe.enable_sequential_cpu_offload(device=device)
+    elif options.device_map is None:
+        pipe.to(device)
+    return pipe
+
+
+def _check_placement(options: ModelOptions) -> None:
+    import torch
+
+    if options.offload and options.device_map:
+        raise UserError("Offloading and a device map exclude each other; give one of them.")
+    if options.offload and not torch.cuda.is_available():
+        raise UserError(f"Offload {options.offload!r} moves weights to a GPU when they are used; none is here.")
+
+
+def _quantization(quantize: str, dtype: str) -> Any:
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise UserError(
+            f"Quantisation {quantize!r} needs bitsandbytes; install it with `pip install bitsandbytes`."
+        )
+    import torch
+    from diffusers.quantizers import PipelineQuantizationConfig
+
+    if quantize == "int8":
+        return PipelineQuantizationConfig("bitsandbytes_8bit", {"load_in_8bit": True})
+    compute = getattr(torch, dtype)
+    four_bit = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": compute}
+    return PipelineQuantizationConfig("bitsandbytes_4bit", four_bit)
+
+
+def _check_same_model(
+    blueprint: PipelineBlueprint, part: str, known: Mapping[str, Any], loaded: Mapping[str, Any]
+) -> None:
+    """Refuses weights whose configuration is not the one that costs and sigmas are computed from."""
+    for key, value in known.items():
+        theirs = loaded.get(key, value)
+        if as_on_file(theirs) != as_on_file(value):
+            raise UserError(
+                f"{blueprint.source!r} is not the {blueprint.name!r} that is known here: its {part} has "
+                f"{key}={theirs}, not {value}; give the hub id or folder as the model, which reads its own "
+                "configuration."
+            )
+
+
+def as_on_file(value: Any) -> Any:
+    """Makes a list of a tuple, as a configuration on file does, and leaves the rest as it is."""
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _add_lora(pipe: Any, source: str, weight: float, fuse: bool) -> None:
+    """Adds a LoRA: fused into the weights it costs nothing; quantised weights keep it beside them."""
+    if not hasattr(pipe, "load_lora_weights"):
+        raise UserError(f"{type(pipe).__name__} takes no LoRA; leave it out.")
+    path = Path(source)
+    where = {"weight_name": path.name} if path.is_file() else {}
+    try:
+        pipe.load_lora_weights(str(path.parent) if path.is_file() else source, adapter_name=_ADAPTER, **where)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"LoRA {source!r} cannot be loaded: {one_line(error)}") from error
+    if fuse:
+        pipe.fuse_lora(lora_scale=weight, adapter_names=[_ADAPTER])
+        pipe.unload_lora_weights()
+    else:
+        pipe.set_adapters([_ADAPTER], [weight])

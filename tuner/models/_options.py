@@ -1,0 +1,80 @@
+"""What a user may choose about a model beside its name."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from tuner.errors import UserError
+
+if TYPE_CHECKING:
+    from tuner.models.base import Blueprint
+
+Dtype = Literal["float32", "bfloat16", "float16"]
+Quantize = Literal["nf4", "int8"]
+Offload = Literal["model", "sequential"]
+
+
+class ModelOptions(BaseModel):
+    """Options of a model; None leaves each as the model has it.
+
+    Attributes:
+        guidance: Guidance scale, true or distilled as the model has it.
+        negative_prompt: What true guidance leads away from.
+        lora: ``SOURCE`` or ``SOURCE:WEIGHT``, the source a file, a folder or a hub id.
+        dtype: Precision of the weights.
+        quantize: Four-bit (``nf4``) or eight-bit (``int8``) weights of transformer and text encoders, by
+            bitsandbytes.
+        offload: ``model`` keeps the one component that runs on the GPU, ``sequential`` the one layer.
+        device_map: diffusers' placement of components, e.g. ``balanced`` over all GPUs.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    guidance: float | None = None
+    negative_prompt: str | None = None
+    lora: str | None = None
+    dtype: Dtype | None = None
+    quantize: Quantize | None = None
+    offload: Offload | None = None
+    device_map: str | None = None
+
+    def of_images(self) -> dict[str, Any]:
+        """Returns those that are set and decide the images; where the weights lie does not."""
+        return self.model_dump(exclude={"offload", "device_map"}, exclude_none=True)
+
+    def of_presets(self) -> ModelOptions | None:
+        """Returns those that belong to a preset, on whatever machine it runs; None if there are none."""
+        kept = self.model_copy(update=dict.fromkeys(("dtype", "quantize", "offload", "device_map")))
+        return kept if kept.of_images() else None
+
+    def lora_and_weight(self) -> tuple[str, float]:
+        """Splits ``lora`` into its source and weight, 1 if none is written."""
+        found = re.fullmatch(r"(.+?)(?::([-+]?\d*\.?\d+))?", self.lora or "")
+        if found is None:
+            raise UserError("A LoRA needs a file, a folder or a hub id, and a weight after a colon if not 1.")
+        return found[1], float(found[2] or 1)
+
+    def applied(self, blueprint: Blueprint) -> Blueprint:
+        """Returns the blueprint with this guidance and negative prompt.
+
+        Raises:
+            UserError: If the model has no use for them.
+        """
+        if self.guidance is not None:
+            if blueprint.guidance is None:
+                raise UserError(
+                    f"Model {blueprint.name!r} takes no guidance scale, but got {self.guidance:g}; leave it out."
+                )
+            blueprint = replace(blueprint, guidance=self.guidance)
+        if self.negative_prompt is not None:
+            if blueprint.passes == 1:
+                raise UserError(
+                    f"Model {blueprint.name!r} makes no pass with a negative prompt: its guidance is distilled, "
+                    "or its scale turns it off; leave the negative prompt out."
+                )
+            blueprint = replace(blueprint, negative_prompt=self.negative_prompt)
+        return blueprint

@@ -1,0 +1,130 @@
+"""Qwen-Image: diffusers' ``QwenImagePipeline`` as a `FlowModel`.
+
+Guidance is true, one pass after the other, and the guided velocity is scaled back to the norm that the prompt's
+own velocity has at each token. Prompts keep their own length; a batch is padded to its longest and masked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tuner.models._diffusers import PipelineBlueprint, PipelineModel, pack_2x2, unpack_2x2
+from tuner.models.base import Conditioning, ReadConfig
+
+if TYPE_CHECKING:
+    import torch
+
+_PIPELINE_TEXT_TOKENS = 512  # QwenImagePipeline's default max_sequence_length
+_PIPELINE_SAMPLE_SIZE = 128  # QwenImagePipeline.default_sample_size, in latent pixels
+
+
+class QwenImageModel(PipelineModel):
+    """A loaded Qwen-Image pipeline."""
+
+    batched_guidance = False
+
+    def encode_text(self, prompts: list[str], negative: bool) -> dict[str, torch.Tensor]:
+        """Encodes with Qwen2.5-VL; a mask comes along if lengths differ. See `PipelineModel.encode_text`."""
+        tokens_BTD, mask_BT = self.pipe.encode_prompt(prompts, max_sequence_length=self.blueprint.text_tokens)
+        return {"tokens": tokens_BTD} if mask_BT is None else {"tokens": tokens_BTD, "mask": mask_BT}
+
+    def guided(self, towards_BCHW: torch.Tensor, away_BCHW: torch.Tensor) -> torch.Tensor:
+        """Guides, and keeps each token's norm, as the pipeline does; see `PipelineModel.guided`."""
+        height, width = towards_BCHW.shape[-2:]
+        towards = pack_2x2(towards_BCHW)
+        guided = pack_2x2(super().guided(towards_BCHW, away_BCHW))
+        guided = guided * (towards.norm(dim=-1, keepdim=True) / guided.norm(dim=-1, keepdim=True))
+        return unpack_2x2(guided, height, width)
+
+    def unscaled(self, x_BCHW: torch.Tensor) -> torch.Tensor:
+        """Undoes the normalisation per channel and adds the one frame of the video VAE."""
+        import torch
+
+        config = self.pipe.vae.config
+        mean, std = (torch.tensor(values).to(x_BCHW) for values in (config.latents_mean, config.latents_std))
+        return (x_BCHW * std[:, None, None] + mean[:, None, None])[:, :, None]
+
+    def pixels(self, decoded: torch.Tensor) -> torch.Tensor:
+        """Takes the one frame."""
+        return decoded[:, :, 0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class QwenImageBlueprint(PipelineBlueprint):
+    """A model of the Qwen-Image family, without its weights."""
+
+    pipeline_class = "QwenImagePipeline"
+    transformer_class = "QwenImageTransformer2DModel"
+    model_class = QwenImageModel
+    true_guidance = True
+
+    @property
+    def channels(self) -> int:
+        """A token holds the channels of 2 x 2 latent pixels."""
+        return int(self.transformer["in_channels"]) // 4
+
+    def forward(self, transformer: Any, x_BCHW: torch.Tensor, sigma: float, text: Conditioning) -> torch.Tensor:
+        """Packs the latents and calls the transformer; see `PipelineBlueprint.forward`."""
+        import torch
+
+        batch, _, height, width = x_BCHW.shape
+        packed = pack_2x2(x_BCHW).to(transformer.dtype)
+        velocity = transformer(
+            hidden_states=packed,
+            timestep=torch.full((batch,), sigma, device=x_BCHW.device, dtype=packed.dtype),
+            encoder_hidden_states=text["tokens"],
+            encoder_hidden_states_mask=text.get("mask"),
+            img_shapes=[[(1, height // 2, width // 2)]] * batch,
+            return_dict=False,
+        )[0]
+        return unpack_2x2(velocity, height, width).float()
+
+    def meta_text(self, config: Any) -> Conditioning:
+        """See `PipelineBlueprint.meta_text`."""
+        import torch
+
+        return {"tokens": torch.empty(1, self.text_tokens, config.joint_attention_dim)}
+
+    def described(
+        self, transformer: Mapping[str, Any], vae: Mapping[str, Any], read: ReadConfig
+    ) -> dict[str, Any]:
+        """See `PipelineBlueprint.described`."""
+        factor = 2 ** len(vae["temperal_downsample"])
+        side = _PIPELINE_SAMPLE_SIZE * factor
+        return {"height": side, "width": side, "multiple": 2 * factor, "vae_factor": factor}
+
+
+BLUEPRINT = QwenImageBlueprint(
+    name="qwen-image",
+    source="Qwen/Qwen-Image",
+    license="Apache-2.0",
+    height=1024,
+    width=1024,
+    multiple=16,
+    vae_factor=8,
+    steps=50,
+    guidance=4.0,
+    negative_prompt=" ",  # the pipeline guides only if there is one; a space is the model card's
+    text_tokens=_PIPELINE_TEXT_TOKENS,
+    transformer={  # transformer/config.json of Qwen/Qwen-Image
+        "patch_size": 2,
+        "in_channels": 64,
+        "out_channels": 16,
+        "num_layers": 60,
+        "attention_head_dim": 128,
+        "num_attention_heads": 24,
+        "joint_attention_dim": 3584,
+        "guidance_embeds": False,
+        "axes_dims_rope": (16, 56, 56),
+    },
+    scheduler={  # scheduler/scheduler_config.json of Qwen/Qwen-Image
+        "use_dynamic_shifting": True,
+        "base_shift": 0.5,
+        "max_shift": 0.9,
+        "base_image_seq_len": 256,
+        "max_image_seq_len": 8192,
+        "shift_terminal": 0.02,
+    },
+)

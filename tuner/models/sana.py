@@ -1,0 +1,121 @@
+"""Sana: diffusers' ``SanaPipeline`` as a `FlowModel`.
+
+The stock scheduler is DPM-Solver++ on flow sigmas, a multistep rule. The baseline here is Euler's rule on the grid
+of ``FlowMatchEulerDiscreteScheduler`` with the same shift. Sizes are taken as they are asked for, without the
+pipeline's ``use_resolution_binning``. Guidance is true, both passes in one batch.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tuner.models._diffusers import PipelineBlueprint, PipelineModel
+from tuner.models._flow_match import flow_match_sigmas, own_lowest
+from tuner.models.base import Conditioning, ReadConfig, Size
+
+if TYPE_CHECKING:
+    import torch
+
+_PIPELINE_TEXT_TOKENS = 300  # SanaPipeline's default max_sequence_length
+
+
+class SanaModel(PipelineModel):
+    """A loaded Sana pipeline."""
+
+    def encode_text(self, prompts: list[str], negative: bool) -> dict[str, torch.Tensor]:
+        """Encodes with Gemma 2, prompts behind the pipeline's default instruction, negative prompts bare."""
+        default = inspect.signature(type(self.pipe).__call__).parameters["complex_human_instruction"].default
+        tokens_BTD, mask_BT, *_ = self.pipe.encode_prompt(
+            prompts,
+            do_classifier_free_guidance=False,
+            max_sequence_length=self.blueprint.text_tokens,
+            complex_human_instruction=None if negative else default,
+        )
+        return {"tokens": tokens_BTD, "mask": mask_BT}
+
+    def draw(self, size: Size, generator: torch.Generator) -> torch.Tensor:
+        """Draws in float32, whatever the weights' precision; see `PipelineModel.draw`."""
+        import torch
+
+        return torch.randn((1, *self.blueprint.latent_shape(size)), generator=generator)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SanaBlueprint(PipelineBlueprint):
+    """A model of the Sana family, without its weights."""
+
+    pipeline_class = "SanaPipeline"
+    transformer_class = "SanaTransformer2DModel"
+    model_class = SanaModel
+    true_guidance = True
+
+    def sigmas(self, steps: int, size: Size) -> tuple[float, ...]:
+        """Returns the grid that the pipeline leaves to its scheduler; see `own_lowest`."""
+        return flow_match_sigmas(self.scheduler, steps, self.mu(steps, size), own_lowest(self.scheduler))
+
+    def forward(self, transformer: Any, x_BCHW: torch.Tensor, sigma: float, text: Conditioning) -> torch.Tensor:
+        """Calls the transformer, whose timestep is 1000 sigma; see `PipelineBlueprint.forward`."""
+        import torch
+
+        timestep = 1000 * sigma * transformer.config.timestep_scale
+        velocity: torch.Tensor = transformer(
+            x_BCHW.to(transformer.dtype),
+            encoder_hidden_states=text["tokens"].to(transformer.dtype),
+            encoder_attention_mask=text["mask"],
+            timestep=torch.full((x_BCHW.shape[0],), timestep, device=x_BCHW.device, dtype=torch.float32),
+            return_dict=False,
+        )[0]
+        return velocity.float()
+
+    def meta_text(self, config: Any) -> Conditioning:
+        """See `PipelineBlueprint.meta_text`."""
+        import torch
+
+        return {
+            "tokens": torch.empty(1, self.text_tokens, config.caption_channels),
+            "mask": torch.empty(1, self.text_tokens),
+        }
+
+    def described(
+        self, transformer: Mapping[str, Any], vae: Mapping[str, Any], read: ReadConfig
+    ) -> dict[str, Any]:
+        """See `PipelineBlueprint.described`."""
+        factor = 2 ** (len(vae["encoder_block_out_channels"]) - 1)
+        side = transformer.get("sample_size", 32) * factor
+        multiple = transformer.get("patch_size", 1) * factor
+        return {"height": side, "width": side, "multiple": multiple, "vae_factor": factor}
+
+
+BLUEPRINT = SanaBlueprint(
+    name="sana",
+    source="Efficient-Large-Model/Sana_1600M_1024px_BF16_diffusers",
+    license="NVIDIA Open Model License; its text encoder has the Gemma licence",
+    height=1024,
+    width=1024,
+    multiple=32,
+    vae_factor=32,
+    steps=20,
+    guidance=4.5,
+    text_tokens=_PIPELINE_TEXT_TOKENS,
+    transformer={  # transformer/config.json of Efficient-Large-Model/Sana_1600M_1024px_BF16_diffusers
+        "sample_size": 32,
+        "patch_size": 1,
+        "in_channels": 32,
+        "out_channels": 32,
+        "num_layers": 20,
+        "attention_head_dim": 32,
+        "num_attention_heads": 70,
+        "cross_attention_head_dim": 112,
+        "num_cross_attention_heads": 20,
+        "cross_attention_dim": 2240,
+        "caption_channels": 2304,
+        "mlp_ratio": 2.5,
+    },
+    scheduler={  # scheduler/scheduler_config.json of Efficient-Large-Model/Sana_1600M_1024px_BF16_diffusers
+        "num_train_timesteps": 1000,
+        "flow_shift": 3.0,
+    },
+)
