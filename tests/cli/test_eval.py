@@ -7,7 +7,10 @@ from typing import Any
 
 import pytest
 
+from studies.evaluate import Verification
+from studies.evaluate.verification import Check, Verdict
 from tests.cli.conftest import Outcome
+from tuner.presets import Score
 
 Run = Callable[..., Outcome]
 ARGUMENTS = ("plain:4", "plain:2", "--baseline", "plain:4", "--model", "tiny", "--limit", "4", "--workers", "0")
@@ -59,3 +62,28 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert (outcome.code, outcome.out) == (2, "")
     assert message in outcome.err
     assert outcome.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("exact", "verdict", "code", "said"),
+    [
+        (True, "exact", 0, "the recorded scores hold; the versions are those of the provenance"),
+        (True, "within the interval", 1, "the recorded scores do not hold; the versions are those"),
+        (False, "within the interval", 0, "the recorded scores hold; other versions or a GPU"),
+        (False, "different", 1, "the recorded scores do not hold; other versions or a GPU"),
+    ],
+)
+def test_verifying_ends_with_1_where_scores_do_not_hold(
+    run: Run, monkeypatch: pytest.MonkeyPatch, exact: bool, verdict: Verdict, code: int, said: str
+) -> None:
+    score = Score(mean=0.5, delta=-0.1, ci95=(-0.2, 0.0))
+    check = Check(objective="clip", prompts="held-out", recorded=score, measured=score, verdict=verdict)
+    other = {} if exact else {"torch": "1.0, now 2.0"}
+    found = Verification(preset="mine", exact_expected=exact, other_versions=other, checks=[check])
+    monkeypatch.setattr("studies.evaluate.verify", lambda *_, **__: found)
+    shown, as_json = run("eval", "--verify", "x.yaml"), run("eval", "--verify", "x.yaml", "--json")
+    assert shown.code == as_json.code == code
+    assert said in shown.out
+    assert verdict in shown.out
+    assert ("torch was 1.0, now 2.0" in shown.out) is not exact
+    assert json.loads(as_json.out)["holds"] is (code == 0)

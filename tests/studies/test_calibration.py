@@ -45,6 +45,13 @@ def test_95_percent_intervals_cover_the_truth_93_to_97_times_in_100(kind: str, p
     assert 0.93 <= coverage(lambda rng: draw(rng, prompts), truth) <= 0.97
 
 
+@pytest.mark.parametrize(
+    ("prompts", "least", "most"), [(16, 0.93, 0.97), (8, 0.93, 0.97), (4, 0.84, 0.90), (2, 0.48, 0.54)]
+)
+def test_very_few_prompts_cover_the_truth_less_often(prompts: int, least: float, most: float) -> None:
+    assert least <= coverage(lambda rng: rng.normal(size=prompts), 0.0) <= most
+
+
 def clustered(rng: np.random.Generator, prompts: int, seeds: int) -> npt.NDArray[np.float64]:
     """Skewed effects of prompts, and normal ones of each image, (prompts, seeds); their mean is 0."""
     return rng.exponential(size=(prompts, 1)) - 1 + 0.5 * rng.normal(size=(prompts, seeds))
