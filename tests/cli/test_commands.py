@@ -43,7 +43,18 @@ def test_help_lists_every_command_without_importing_the_heavy_packages() -> None
         "print('HEAVY', sorted(heavy))\n"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    for command in ("doctor", "export", "flops", "presets", "report", "sample", "search", "studies", "ui"):
+    for command in (
+        "doctor",
+        "export",
+        "flops",
+        "models",
+        "presets",
+        "report",
+        "sample",
+        "search",
+        "studies",
+        "ui",
+    ):
         assert f"\n  {command} " in out
     assert "HEAVY []" in out
 

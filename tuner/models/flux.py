@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import torch
 
 _PIPELINE_TEXT_TOKENS = 512  # FluxPipeline's default max_sequence_length
+_PIPELINE_GUIDANCE = 3.5  # FluxPipeline's default guidance_scale
 _PIPELINE_SAMPLE_SIZE = 128  # FluxPipeline.default_sample_size, in latent pixels
 
 
@@ -90,12 +91,10 @@ class FluxBlueprint(PipelineBlueprint):
             "width": _PIPELINE_SAMPLE_SIZE * factor,
             "multiple": 2 * factor,
             "vae_factor": factor,
-            "guidance": (self.guidance or _DEV_GUIDANCE) if transformer.get("guidance_embeds") else None,
+            "guidance": (self.guidance or _PIPELINE_GUIDANCE) if transformer.get("guidance_embeds") else None,
             "text_tokens": min(_PIPELINE_TEXT_TOKENS, longest_prompt),
         }
 
-
-_DEV_GUIDANCE = 3.5  # FluxPipeline's default guidance_scale
 
 BLUEPRINT = FluxBlueprint(
     name="flux",
@@ -106,7 +105,7 @@ BLUEPRINT = FluxBlueprint(
     multiple=16,
     vae_factor=8,
     steps=50,
-    guidance=_DEV_GUIDANCE,
+    guidance=_PIPELINE_GUIDANCE,
     text_tokens=_PIPELINE_TEXT_TOKENS,
     transformer={  # transformer/config.json of black-forest-labs/FLUX.1-dev
         "patch_size": 1,
