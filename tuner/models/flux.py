@@ -66,7 +66,7 @@ class FluxBlueprint(PipelineBlueprint):
             pooled_projections=text["pooled"],
             encoder_hidden_states=text["tokens"],
             txt_ids=torch.zeros(text["tokens"].shape[1], 3, device=device, dtype=packed.dtype),
-            img_ids=grid_ids(height // 2, width // 2, like=packed),
+            img_ids=grid_ids(height // 2, width // 2, device).to(packed.dtype),
             return_dict=False,
         )[0]
         return unpack_2x2(velocity, height, width).float()
