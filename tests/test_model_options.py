@@ -128,6 +128,14 @@ def test_weights_of_another_model_are_refused(flux_folder: Path) -> None:
         mistaken.load("cpu")
 
 
+def test_a_preset_takes_what_makes_the_image_and_not_the_machine() -> None:
+    options = ModelOptions(guidance=5.0, lora="me/mine", dtype="float16", quantize="nf4", offload="model")
+    assert options.of_presets() == ModelOptions(guidance=5.0, lora="me/mine")
+    assert ModelOptions(dtype="float16", device_map="balanced").of_presets() is None
+    assert ModelOptions(lora="me/mine").lora_and_weight() == ("me/mine", 1.0)
+    assert ModelOptions(lora="me/mine:-0.5").lora_and_weight() == ("me/mine", -0.5)
+
+
 @pytest.fixture
 def preset(sd3: Any) -> Preset:
     schedule = wrap(sd3).blueprint.plain(2, SIZE)
@@ -164,6 +172,7 @@ def test_text_encoders_are_freed_after_encoding() -> None:
 def test_options_that_decide_the_images_are_part_of_a_studys_identity(
     sd3: Any, lora: Path, tmp_path: Path
 ) -> None:
+    from studies.evaluation import Evaluator
     from studies.plan import make_plan
 
     sd3.save_pretrained(tmp_path / "sd3")
@@ -172,6 +181,8 @@ def test_options_that_decide_the_images_are_part_of_a_studys_identity(
     def identity(**options: Any) -> dict[str, Any]:
         return make_plan(base.model_copy(update={"options": ModelOptions(**options)})).identity
 
+    evaluator = Evaluator.load(base.model, [], "cpu", ModelOptions(guidance=6.0))
+    assert evaluator._model.blueprint.guidance == 6
     plain = identity()
     assert "options" not in plain
     assert identity(offload="model", device_map="balanced") == plain

@@ -239,23 +239,22 @@ class PipelineModel(FlowModel):
 def pack_2x2(x_BCHW: torch.Tensor) -> torch.Tensor:
     """Packs patches of 2 x 2 latent pixels into tokens: (B, C, h, w) -> (B, h/2 * w/2, 4C), channel first."""
     batch, channels, height, width = x_BCHW.shape
-    patches = x_BCHW.view(batch, channels, height // 2, 2, width // 2, 2).permute(0, 2, 4, 1, 3, 5)
+    patches = x_BCHW.reshape(batch, channels, height // 2, 2, width // 2, 2).permute(0, 2, 4, 1, 3, 5)
     return patches.reshape(batch, height // 2 * (width // 2), 4 * channels)
 
 
 def unpack_2x2(tokens_BTD: torch.Tensor, height: int, width: int) -> torch.Tensor:
     """Undoes ``pack_2x2``: (B, h/2 * w/2, 4C) -> (B, C, h, w)."""
     batch, _, packed = tokens_BTD.shape
-    patches = tokens_BTD.view(batch, height // 2, width // 2, packed // 4, 2, 2).permute(0, 3, 1, 4, 2, 5)
+    patches = tokens_BTD.reshape(batch, height // 2, width // 2, packed // 4, 2, 2).permute(0, 3, 1, 4, 2, 5)
     return patches.reshape(batch, packed // 4, height, width)
 
 
-def grid_ids(height: int, width: int, like: torch.Tensor) -> torch.Tensor:
-    """Returns the position ids (0, row, column) of an image's tokens, (height * width, 3)."""
+def grid_ids(height: int, width: int, device: torch.device) -> torch.Tensor:
+    """Returns the position ids (0, row, column) of an image's tokens, whole numbers (height * width, 3)."""
     import torch
 
-    rows = torch.arange(height, device=like.device, dtype=like.dtype)
-    columns = torch.arange(width, device=like.device, dtype=like.dtype)
-    ids = torch.zeros(height, width, 3, device=like.device, dtype=like.dtype)
-    ids[..., 1], ids[..., 2] = rows[:, None], columns[None, :]
+    ids = torch.zeros(height, width, 3, device=device, dtype=torch.long)
+    ids[..., 1] = torch.arange(height, device=device)[:, None]
+    ids[..., 2] = torch.arange(width, device=device)
     return ids.view(height * width, 3)

@@ -60,7 +60,7 @@ class ChromaBlueprint(PipelineBlueprint):
             timestep=torch.full((batch,), sigma, device=device, dtype=packed.dtype),
             encoder_hidden_states=text["tokens"],
             txt_ids=torch.zeros(text["tokens"].shape[1], 3, device=device, dtype=packed.dtype),
-            img_ids=grid_ids(height // 2, width // 2, like=packed),
+            img_ids=grid_ids(height // 2, width // 2, device).to(packed.dtype),
             attention_mask=torch.cat([text["mask"], image_mask], dim=1),
             return_dict=False,
         )[0]

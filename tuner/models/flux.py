@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 _PIPELINE_TEXT_TOKENS = 512  # FluxPipeline's default max_sequence_length
+_PIPELINE_GUIDANCE = 3.5  # FluxPipeline's default guidance_scale
 _PIPELINE_SAMPLE_SIZE = 128  # FluxPipeline.default_sample_size, in latent pixels
 
 
@@ -77,7 +78,7 @@ class FluxBlueprint(PipelineBlueprint):
             pooled_projections=text["pooled"],
             encoder_hidden_states=text["tokens"],
             txt_ids=torch.zeros(text["tokens"].shape[1], 3, device=device, dtype=packed.dtype),
-            img_ids=grid_ids(height // 2, width // 2, like=packed),
+            img_ids=grid_ids(height // 2, width // 2, device).to(packed.dtype),
             return_dict=False,
         )[0]
         return unpack_2x2(velocity, height, width).float()
@@ -102,12 +103,10 @@ class FluxBlueprint(PipelineBlueprint):
             "width": _PIPELINE_SAMPLE_SIZE * factor,
             "multiple": 2 * factor,
             "vae_factor": factor,
-            "guidance": (self.guidance or _DEV_GUIDANCE) if transformer.get("guidance_embeds") else None,
+            "guidance": (self.guidance or _PIPELINE_GUIDANCE) if transformer.get("guidance_embeds") else None,
             "text_tokens": min(_PIPELINE_TEXT_TOKENS, longest_prompt),
         }
 
-
-_DEV_GUIDANCE = 3.5  # FluxPipeline's default guidance_scale
 
 BLUEPRINT = FluxBlueprint(
     name="flux",
@@ -118,7 +117,7 @@ BLUEPRINT = FluxBlueprint(
     multiple=16,
     vae_factor=8,
     steps=50,
-    guidance=_DEV_GUIDANCE,
+    guidance=_PIPELINE_GUIDANCE,
     text_tokens=_PIPELINE_TEXT_TOKENS,
     transformer={  # transformer/config.json of black-forest-labs/FLUX.1-dev
         "patch_size": 1,

@@ -75,7 +75,7 @@ class Flux2Blueprint(PipelineBlueprint):
         batch, _, height, width = x_BCHW.shape
         device = x_BCHW.device
         packed = pack_2x2(x_BCHW).to(transformer.dtype)
-        image_ids = grid_ids(height // 2, width // 2, like=packed).long()
+        image_ids = grid_ids(height // 2, width // 2, device)
         text_ids = torch.zeros(text["tokens"].shape[1], 4, device=device, dtype=torch.long)
         text_ids[:, 3] = torch.arange(len(text_ids), device=device)
         velocity = transformer(

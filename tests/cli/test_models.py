@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+import studies
+from tests.cli.conftest import Outcome
+from tests.small_pipelines import small_pipeline
+from tuner import models, presets
+from tuner.errors import UserError
+from tuner.models import ModelOptions
+from tuner.presets import Preset
+from tuner.schedule import Schedule, Stage
+
+Run = Callable[..., Outcome]
+
+
+def rows_of(table: str) -> list[list[str]]:
+    """Reads the rows of a printed table, whatever its columns' widths."""
+    return [[cell.strip() for cell in line.split("│")] for line in table.splitlines() if line.startswith("│")]
+
+
+def test_every_model_is_listed_with_its_defaults(run: Run) -> None:
+    rows = json.loads(run("models", "--json").out)
+    assert [row["model"] for row in rows] == models.available()
+    (flux,) = json.loads(run("models", "flux", "--json").out)
+    assert (flux["size"], flux["steps"], flux["guidance"], flux["passes"]) == ("1024x1024", 50, 3.5, 1)
+
+
+def test_the_cost_of_a_model_is_that_of_its_baseline(run: Run) -> None:
+    (tiny,) = json.loads(run("models", "tiny", "--cost", "--json").out)
+    assert tiny["TFLOPs per image"] == pytest.approx(tiny["steps"] * tiny["passes"] * tiny["TFLOPs per pass"])
+
+
+def test_the_documented_table_is_what_the_command_prints(run: Run) -> None:
+    page = (Path(models.__file__).parents[2] / "docs" / "models.md").read_text()
+    documented = rows_of(page.split("```")[1])
+    printed = rows_of(run("models").out)
+    assert documented == printed, "paste the output of `tuner models` into docs/models.md"
+
+
+@pytest.fixture(scope="module")
+def guided_preset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("guided")
+    small_pipeline("StableDiffusion3Pipeline").build().save_pretrained(folder / "pipe")
+    preset = Preset(
+        name="guided",
+        model=str(folder / "pipe"),
+        source="a test",
+        height=32,
+        width=32,
+        schedule=Schedule(stages=(Stage(sigmas=(1, 0.5, 0)),)),
+        model_options=ModelOptions(negative_prompt="a blue circle"),
+    )
+    return presets.save(preset, folder / "guided.yaml")
+
+
+def test_sample_takes_the_models_options(run: Run, guided_preset: Path, tmp_path: Path) -> None:
+    def image(*options: str) -> bytes:
+        output = tmp_path / "fox.png"
+        assert run("sample", str(guided_preset), "a red fox", "-o", str(output), *options).code == 0
+        return Image.open(output).tobytes()
+
+    plain = image()
+    assert image("--negative-prompt", "a blue circle") == plain  # the preset's own
+    assert image("--guidance", "9") != plain
+    assert image("--negative-prompt", "square square square") != plain
+
+
+def test_search_hands_the_models_options_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+
+    def stop(settings: Any, **_: Any) -> None:
+        seen.append(settings.options)
+        raise UserError("far enough.")
+
+    monkeypatch.setattr(studies, "search", stop)
+    arguments = ("--guidance", "5", "--lora", "me/mine:0.5", "--dtype", "float16", "--offload", "model")
+    outcome = run("search", "--model", "sd3.5-medium", "--budget", "3x", *arguments)
+    assert "far enough" in outcome.err
+    assert seen == [ModelOptions(guidance=5, lora="me/mine:0.5", dtype="float16", offload="model")]
+
+
+def test_options_that_a_model_cannot_use_are_one_line(run: Run, tmp_path: Path) -> None:
+    outcome = run(
+        "sample", "bottleneck-flux-3x", "fox", "-o", str(tmp_path / "a.png"), "--negative-prompt", "blur"
+    )
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+    assert "makes no pass with a negative prompt" in outcome.err

@@ -1,0 +1,62 @@
+"""``tuner models``: the models that are known by a short name, and their defaults."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tuner.cli._common import json_option, print_json, print_table
+
+if TYPE_CHECKING:
+    from tuner.models import Blueprint
+
+_EXAMPLES = """\b
+Examples:
+  tuner models
+  tuner models flux sd3.5-large --cost
+"""
+
+
+@click.command(help="Lists models by short name, with the defaults that make up their baselines.\n\n" + _EXAMPLES)
+@click.argument("names", nargs=-1)
+@click.option("--cost", is_flag=True, help="Count TFLOPs instead of naming the source; a second or so per model.")
+@json_option
+def command(names: tuple[str, ...], cost: bool, as_json: bool) -> None:
+    """Prints one row per model."""
+    from tuner.models import available, blueprint
+
+    rows = [_row(blueprint(name), cost) for name in names or available()]
+    if as_json:
+        print_json(rows)
+    else:
+        print_table(list(rows[0]), [list(map(_cell, row.values())) for row in rows])
+
+
+def _row(known: Blueprint, cost: bool) -> dict[str, Any]:
+    sigmas = known.baseline().stages[0].sigmas
+    row: dict[str, Any] = {
+        "model": known.name,
+        "size": f"{known.height}x{known.width}",
+        "multiple": known.multiple,
+        "steps": known.steps,
+        "sigmas": f"1, {sigmas[1]:.3f} to {sigmas[-2]:.3f}, 0",
+        "guidance": known.guidance,
+        "passes": known.passes,
+        "text": known.text_tokens,
+    }
+    if not cost:
+        return row | {"source": "in this package" if Path(known.source).is_dir() else known.source}
+    from tuner.flops import price, tflops_per_pass
+
+    return row | {
+        "TFLOPs per pass": tflops_per_pass(known, known.size),
+        "TFLOPs per image": price(known.baseline(), known).tflops,
+    }
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.5g}"
+    return "" if value is None else str(value)
