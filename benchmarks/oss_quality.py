@@ -24,7 +24,7 @@ from tuner.distill.table import walk
 from tuner.models import FlowModel, blueprint
 from tuner.sampling import sample
 from tuner.schedule import Schedule, Stage
-from tuner.sigmas import beta_sigmas, karras_sigmas, truncated_sigmas
+from tuner.sigmas import beta_sigmas, edm_sigmas, truncated_sigmas
 from tuner.tiny.scenes import captions
 
 COUNTS = (5, 10, 20)
@@ -38,8 +38,8 @@ def grids(steps: int) -> dict[str, tuple[float, ...]]:
     return {
         "uniform": truncated_sigmas(steps),
         **shifted,
-        "karras": karras_sigmas(steps),
-        "beta": beta_sigmas(steps),
+        "karras": edm_sigmas(steps),
+        "beta": beta_sigmas(steps, concentration=0.6, shift=1.0),
     }
 
 

@@ -161,7 +161,7 @@ def _cascade(stages: Sequence[Stage]) -> list[Stage]:
                 f"A stage starts at sigma {after.sigmas[0]:.6g}, no lower than the one before it, so its latent "
                 "cannot be carried over at its noise level; ablate a schedule whose starts fall."
             )
-        inner = (shift_sigma(high + k / stage.steps * (low - high), shift) for k in range(1, stage.steps))
+        inner = partial_sigmas(stage.steps, high, shift, low)[1:-1]
         cascade.append(stage.model_copy(update={"sigmas": (stage.sigmas[0], *inner, after.sigmas[0])}))
     return [*cascade, stages[-1]]
 

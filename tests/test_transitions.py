@@ -16,7 +16,7 @@ from tuner.pixels import resize_pixels
 from tuner.resample import expand_spectrum
 from tuner.sampling import sample, stage_seeds
 from tuner.schedule import RESAMPLE_MODES, Schedule, Stage
-from tuner.sigmas import aligned_sigma, beta_sigmas, exponential_sigmas, karras_sigmas
+from tuner.sigmas import aligned_sigma, edm_sigmas
 
 
 @pytest.fixture(scope="module")
@@ -132,19 +132,15 @@ def test_an_upscaler_needs_pixels() -> None:
         Stage(sigmas=(1, 0), upscaler="x.pth")
 
 
-@pytest.mark.parametrize("grid", [karras_sigmas, beta_sigmas, exponential_sigmas])
 @pytest.mark.parametrize("steps", [1, 2, 5, 20])
-def test_grids_fall_from_1_to_0(grid: Any, steps: int) -> None:
-    sigmas = grid(steps)
-    assert Stage(sigmas=sigmas).steps == steps
-    assert (sigmas[0], sigmas[-1]) == (1.0, 0.0)
+def test_the_edm_grid_falls_from_1_to_0(steps: int) -> None:
+    assert Stage(sigmas=edm_sigmas(steps)).steps == steps
+    assert (edm_sigmas(steps)[0], edm_sigmas(steps)[-1]) == (1.0, 0.0)
 
 
-def test_grids_equal_diffusers() -> None:
+def test_the_edm_grid_has_the_ratios_of_diffusers() -> None:
     from diffusers import FlowMatchEulerDiscreteScheduler
 
-    scheduler = FlowMatchEulerDiscreteScheduler()
-    ends = torch.tensor([80.0, 0.002])
-    for grid, name in ((karras_sigmas, "_convert_to_karras"), (exponential_sigmas, "_convert_to_exponential")):
-        ratios = np.asarray(getattr(scheduler, name)(ends, 7), dtype=float)
-        np.testing.assert_allclose(grid(7)[1:-1], (ratios / (1 + ratios))[1:], rtol=1e-5)
+    ratios = FlowMatchEulerDiscreteScheduler()._convert_to_karras(torch.tensor([80.0, 0.002]), 7)
+    ours = np.array(edm_sigmas(7)[1:-1])
+    np.testing.assert_allclose(ours / (1 - ours), np.asarray(ratios, dtype=float)[1:], rtol=1e-5)

@@ -21,6 +21,41 @@ def shift_sigma(sigma: float, shift: float) -> float:
     return shift * sigma / (1 + (shift - 1) * sigma)
 
 
+def aligned_sigma(sigma: float, ratio: float) -> float:
+    """Returns the level of a latent after its spectrum was enlarged: SPEED (arXiv 2605.18736, Eq. 6).
+
+    In an orthonormal basis the same image has coefficients that grow with the side length, so a latent whose grid
+    grows by ``r`` has a signal that is weaker by ``r`` beside noise of the same level: a higher level.
+
+    Args:
+        sigma: Level before, in (0, 1].
+        ratio: Growth ``r`` of the side length.
+    """
+    return sigma * ratio / (1 + (ratio - 1) * sigma)
+
+
+def edm_sigmas(
+    steps: int, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0
+) -> tuple[float, ...]:
+    """Builds the grid of Karras et al. (arXiv 2206.00364, Eq. 5) with the paper's own range, for a flow.
+
+    The paper's levels are noise-to-signal ratios, which fall evenly in r^(1/rho); a flow at level sigma has the
+    ratio sigma / (1 - sigma), so the level is r / (1 + r). The first level, which would be 0.988, is set to 1.
+
+    Args:
+        steps: Number of steps, at least 1.
+        sigma_min: Ratio of the last level above 0.
+        sigma_max: Ratio of the first level.
+        rho: How much the steps shrink towards 0.
+
+    Returns:
+        ``steps + 1`` noise levels from 1 to 0.
+    """
+    high, low = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
+    ratios = [(high + k / max(steps - 1, 1) * (low - high)) ** rho for k in range(1, steps)]
+    return (1.0, *(ratio / (1 + ratio) for ratio in ratios), 0.0)
+
+
 def skipped_steps(steps: int, strength: float) -> int:
     """Counts the leading steps that a stage of renoise strength ``w`` leaves out: round(N(1 - w)).
 
@@ -66,8 +101,8 @@ def truncated_sigmas(steps: int, strength: float = 1.0, shift: float = 1.0) -> t
     return tuple(shift_sigma(1 - k / steps, shift) for k in range(first, steps + 1))
 
 
-def partial_sigmas(steps: int, start: float, shift: float) -> tuple[float, ...]:
-    """Builds ``steps`` steps from unshifted level ``start`` to 0: Eq. 7-9 for a real-valued cut.
+def partial_sigmas(steps: int, start: float, shift: float, end: float = 0.0) -> tuple[float, ...]:
+    """Builds ``steps`` steps between two unshifted levels: Eq. 7-9 for a real-valued cut.
 
     Where ``start = 1 - skipped_steps(N, w) / N`` this equals ``truncated_sigmas(N, w, shift)``; a search uses
     this form because its step count is exact for every ``start``.
@@ -76,101 +111,90 @@ def partial_sigmas(steps: int, start: float, shift: float) -> tuple[float, ...]:
         steps: Number of steps, at least 1.
         start: Unshifted first noise level in (0, 1].
         shift: Timestep shift ``s > 0``.
+        end: Unshifted last noise level in [0, start).
     """
-    return tuple(shift_sigma(start * (steps - k) / steps, shift) for k in range(steps + 1))
+    return tuple(shift_sigma((start * (steps - k) + end * k) / steps, shift) for k in range(steps + 1))
 
 
 def start_and_shift(sigmas: Sequence[float]) -> tuple[float, float] | None:
     """Inverts ``partial_sigmas``: finds (start, shift), or None if no pair gives these sigmas.
 
-    With odds ``o = sigma / (1 - sigma)`` the shift multiplies the odds of the unshifted level, so the first
-    two levels determine both unknowns. A single step leaves the shift free; 1 is returned for it.
+    With odds ``o = sigma / (1 - sigma)``, a level's unshifted value is ``o / (o + s)``. That the second one
+    lies a step below the first on the way to the last is an equation in ``s`` with one root other than 0. A
+    single step leaves the shift free; 1 is returned for it. The unshifted last level is
+    ``shift_sigma(sigmas[-1], 1 / shift)``.
 
     Args:
-        sigmas: Noise levels of one stage, strictly decreasing, ending at 0.
+        sigmas: Noise levels of one stage, strictly decreasing, the second below 1.
     """
     steps = len(sigmas) - 1
     if steps == 1:
         return sigmas[0], 1.0
-    ratio = (steps - 1) / steps
-    second = sigmas[1] / (1 - sigmas[1])
+    second, last = _odds(sigmas[1]), _odds(sigmas[-1])
     if sigmas[0] == 1:
-        start, shift = 1.0, second * (1 - ratio) / ratio
+        shift = (second - steps * last) / (steps - 1)
     else:
-        odds = sigmas[0] / (1 - sigmas[0]) / second
-        start = (ratio * odds - 1) / (ratio * (odds - 1))
-        if not 0 < start < 1:
+        first = _odds(sigmas[0])
+        below = (steps - 1) * first + last - steps * second
+        if below == 0:
             return None
-        shift = second * (1 - ratio * start) / (ratio * start)
-    rebuilt = partial_sigmas(steps, start, shift)
+        shift = (first * second + (steps - 1) * second * last - steps * first * last) / below
+    if not 0 < shift < math.inf:
+        return None
+    start, end = shift_sigma(sigmas[0], 1 / shift), shift_sigma(sigmas[-1], 1 / shift)
+    rebuilt = partial_sigmas(steps, start, shift, end)
     fits = all(abs(ours - given) <= _SAME_SIGMA for ours, given in zip(rebuilt, sigmas, strict=True))
     return (start, shift) if fits else None
 
 
-def karras_sigmas(
-    steps: int, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0
-) -> tuple[float, ...]:
-    """Builds the grid of Karras et al. (arXiv 2206.00364, Eq. 5) for a flow.
+def karras_sigmas(steps: int, lowest: float, rho: float) -> tuple[float, ...]:
+    """Builds the grid of Karras et al. (arXiv 2206.00364, Eq. 5) between noise levels 1 and ``lowest``, and 0.
 
-    The paper's noise-to-signal ratios r fall evenly in r^(1/rho); a flow at level sigma has the ratio
-    sigma / (1 - sigma), so the level is r / (1 + r). The first level, which would be 0.988, is set to 1.
-
-    Args:
-        steps: Number of steps, at least 1.
-        sigma_min: Ratio of the last level above 0.
-        sigma_max: Ratio of the first level.
-        rho: How much the steps shrink towards 0.
-
-    Returns:
-        ``steps + 1`` noise levels from 1 to 0.
-    """
-    high, low = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
-    ratios = [(high + k / max(steps - 1, 1) * (low - high)) ** rho for k in range(1, steps)]
-    return (1.0, *(ratio / (1 + ratio) for ratio in ratios), 0.0)
-
-
-def beta_sigmas(steps: int, shift: float = 1.0, alpha: float = 0.6, beta: float = 0.6) -> tuple[float, ...]:
-    """Builds the grid of Beta sampling (Lee et al., arXiv 2407.12173): quantiles of a beta distribution, shifted.
-
-    With both parameters below 1 the levels crowd at both ends. 0.6 and 0.6 are what diffusers and ComfyUI use.
+    ``sigma_k = (1 + k / (N - 1) * (lowest^(1 / rho) - 1))^rho`` for k < N, and ``sigma_N = 0``, on the noise
+    levels of a flow themselves. ``rho = 1`` is uniform above ``lowest``; a larger one has more of the steps at
+    low noise (the paper uses 7).
 
     Args:
-        steps: Number of steps, at least 1.
-        shift: Shift of the levels, ``s > 0``.
-        alpha: First parameter of the distribution.
-        beta: Second parameter.
-
-    Returns:
-        ``steps + 1`` noise levels from 1 to 0.
+        steps: Number of steps ``N >= 1``; a single step goes from 1 to 0.
+        lowest: Last level above 0, in (0, 1).
+        rho: Exponent, at least 1.
     """
-    from scipy.stats import beta as distribution
+    if steps == 1:
+        return 1.0, 0.0
+    top = (1 + k / (steps - 1) * (lowest ** (1 / rho) - 1) for k in range(1, steps - 1))
+    return (1.0, *(base**rho for base in top), lowest, 0.0)
 
-    return tuple(shift_sigma(float(distribution.ppf(1 - k / steps, alpha, beta)), shift) for k in range(steps + 1))
 
-
-def exponential_sigmas(steps: int, sigma_min: float = 0.002, sigma_max: float = 80.0) -> tuple[float, ...]:
-    """Builds a grid whose noise-to-signal ratios fall by the same factor every step, as `karras_sigmas` otherwise.
+def exponential_sigmas(steps: int, lowest: float) -> tuple[float, ...]:
+    """Builds a geometric grid from 1 to ``lowest``, and 0: ``karras_sigmas`` for ``rho`` without bound.
 
     Args:
-        steps: Number of steps, at least 1.
-        sigma_min: Ratio of the last level above 0.
-        sigma_max: Ratio of the first level.
-
-    Returns:
-        ``steps + 1`` noise levels from 1 to 0.
+        steps: Number of steps ``N >= 1``; a single step goes from 1 to 0.
+        lowest: Last level above 0, in (0, 1).
     """
-    ratios = [sigma_max * (sigma_min / sigma_max) ** (k / max(steps - 1, 1)) for k in range(1, steps)]
-    return (1.0, *(ratio / (1 + ratio) for ratio in ratios), 0.0)
+    if steps == 1:
+        return 1.0, 0.0
+    return (1.0, *(lowest ** (k / (steps - 1)) for k in range(1, steps - 1)), lowest, 0.0)
 
 
-def aligned_sigma(sigma: float, ratio: float) -> float:
-    """Returns the level of a latent after its spectrum was enlarged: SPEED (arXiv 2605.18736, Eq. 6).
+def beta_sigmas(steps: int, concentration: float, shift: float) -> tuple[float, ...]:
+    """Builds the grid of beta sampling (arXiv 2407.12173, alpha = beta), shifted.
 
-    In an orthonormal basis the same image has coefficients that grow with the side length, so a latent whose grid
-    grows by ``r`` has a signal that is weaker by ``r`` beside noise of the same level: a higher level.
+    The unshifted levels are quantiles of the symmetric beta distribution at 1, 1 - 1/N, ..., 0. A
+    concentration below 1 has more of the steps at both ends (the paper finds 0.6 best); 1 is uniform.
 
     Args:
-        sigma: Level before, in (0, 1].
-        ratio: Growth ``r`` of the side length.
+        steps: Number of steps ``N >= 1``.
+        concentration: ``alpha = beta > 0``.
+        shift: Timestep shift ``s > 0``.
     """
-    return sigma * ratio / (1 + (ratio - 1) * sigma)
+    from scipy.special import betaincinv
+
+    low = [float(betaincinv(concentration, concentration, k / steps)) for k in range(1, (steps + 1) // 2)]
+    middle = [0.5] * (steps % 2 == 0)  # exactly, which a numerical inverse misses by 1e-8
+    levels = (*(1 - level for level in low), *middle, *reversed(low))
+    return (1.0, *(shift_sigma(level, shift) for level in levels), 0.0)
+
+
+def _odds(sigma: float) -> float:
+    return sigma / (1 - sigma)
