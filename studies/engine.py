@@ -87,7 +87,7 @@ class _Sitting:
         limit = plan.settings.time_limit
         self._loop.run(None if limit is None else time.monotonic() + limit)
         candidates = self._loop.candidates()
-        within = [candidate for candidate in candidates if self._affordable(candidate)]
+        within = [c for c in candidates if self._affordable(c) and c.stopped_at is None]
         if not within:
             raise RuntimeError(
                 f"none of the {len(self._loop.trials)} trials within the budget succeeded; "

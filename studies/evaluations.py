@@ -82,7 +82,8 @@ class Evaluations:
             raise RuntimeError("there is nothing to wait for.")
         task, outcome = self._executor.next()
         if not isinstance(outcome, Failure) and outcome.images:
-            self._folder.write_images(task.schedule.content_hash, outcome.images)
+            first = task.seeds[0] - self._plan.image_seeds
+            self._folder.write_images(task.schedule.content_hash, first, outcome.images)
         tflops = self._plan.price(task.schedule).tflops * len(task.prompts)
         self._scores.put(task, outcome, tflops, self.elapsed_s)
         self._running.discard(task.key)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from studies.budget import Budget, parse_budget
 from studies.evaluation import Task
 from studies.prompts import PromptSets, load_prompts
+from studies.rungs import in_random_order, rung_sizes
 from studies.settings import SearchSettings
 from tuner import presets
 from tuner.errors import UserError
@@ -52,7 +53,8 @@ class Plan:
         size: Output (height, width) in pixels.
         objectives: ``name:weights`` of each objective.
         directions: Which way each objective improves, by its plain name.
-        prompts: The prompts as they are used, cut to the numbers in the settings.
+        prompts: The prompts as they are used, cut to the numbers in the settings; a rung has the first of them.
+        rungs: Search prompts up to each rung; the last has all.
         chunk: Prompts per unit of work.
         baseline: The model's own default sampler.
         budget: Limits per image.
@@ -66,6 +68,7 @@ class Plan:
     objectives: tuple[str, ...]
     directions: Mapping[str, Direction]
     prompts: PromptSets
+    rungs: tuple[int, ...]
     chunk: int
     baseline: Schedule
     budget: Budget
@@ -88,23 +91,30 @@ class Plan:
 
     def search_tasks(self, schedule: Schedule) -> list[Task]:
         """Splits a schedule's evaluation on the search prompts into units of work."""
-        return self._tasks(schedule, self.prompts.search, self.image_seeds, keep_first=True)
+        return [task for rung in range(len(self.rungs)) for task in self.rung_tasks(schedule, rung)]
+
+    def rung_tasks(self, schedule: Schedule, rung: int) -> list[Task]:
+        """Splits the evaluation on the prompts that a rung adds to the one before it into units of work."""
+        first, last = (0, *self.rungs)[rung], self.rungs[rung]
+        return self._tasks(schedule, self.prompts.search[:last], first, self.image_seeds, keep=self.chunk)
 
     def held_out_tasks(self, schedule: Schedule) -> list[Task]:
         """Splits a schedule's evaluation on the held-out prompts into units of work."""
-        first = self.image_seeds + len(self.prompts.search)
-        return self._tasks(schedule, self.prompts.held_out, first, keep_first=False)
+        return self._tasks(schedule, self.prompts.held_out, 0, self.image_seeds + len(self.prompts.search), keep=0)
 
-    def _tasks(self, schedule: Schedule, prompts: tuple[str, ...], first: int, keep_first: bool) -> list[Task]:
+    def _tasks(
+        self, schedule: Schedule, prompts: tuple[str, ...], first: int, first_seed: int, keep: int
+    ) -> list[Task]:
+        """Splits the prompts from number ``first`` on; the images of the first ``keep`` prompts are kept."""
         return [
             Task(
                 schedule=schedule,
                 prompts=prompts[start : start + self.chunk],
-                seeds=tuple(range(first + start, first + min(start + self.chunk, len(prompts)))),
+                seeds=tuple(range(first_seed + start, first_seed + min(start + self.chunk, len(prompts)))),
                 size=self.size,
-                keep_images=keep_first and start == 0,
+                keep_images=start < keep,
             )
-            for start in range(0, len(prompts), self.chunk)
+            for start in range(first, len(prompts), self.chunk)
         ]
 
     @cached_property
@@ -119,6 +129,7 @@ class Plan:
             "objectives": list(self.objectives),
             "space": settings.space,
             "prompts": self.prompts.hash,
+            "rungs": list(self.rungs),
             "size": list(self.size),
             "chunk": self.chunk,
             "lag": settings.lag,
@@ -134,7 +145,14 @@ def make_plan(settings: SearchSettings) -> Plan:
     """
     import search_spaces
 
-    for name, least in (("trials", 0), ("seed", 0), ("search_prompts", 2), ("held_out_prompts", 2), ("lag", 1)):
+    for name, least in (
+        ("trials", 0),
+        ("seed", 0),
+        ("search_prompts", 2),
+        ("held_out_prompts", 2),
+        ("lag", 1),
+        ("rungs", 1),
+    ):
         if getattr(settings, name) < least:
             raise UserError(f"`{name}` must be at least {least}, but got {getattr(settings, name)}.")
     if settings.chunk is not None and settings.chunk < 1:
@@ -153,7 +171,7 @@ def make_plan(settings: SearchSettings) -> Plan:
     prompts = load_prompts(settings.prompts, model)
     prompts = replace(
         prompts,
-        search=prompts.search[: settings.search_prompts],
+        search=in_random_order(prompts.search)[: settings.search_prompts],
         held_out=prompts.held_out[: settings.held_out_prompts],
     )
     baseline = model.baseline(size)
@@ -166,6 +184,7 @@ def make_plan(settings: SearchSettings) -> Plan:
         objectives=specs,
         directions=directions,
         prompts=prompts,
+        rungs=rung_sizes(len(prompts.search), settings.rungs),
         chunk=settings.chunk or max(1, min(_LARGEST_CHUNK, _CHUNK_PIXELS // (size[0] * size[1]))),
         baseline=baseline,
         budget=budget,

@@ -19,6 +19,8 @@ class Candidate(BaseModel):
         nfe: Network forward passes per image.
         scores: Search-prompt scores by objective name.
         schedule: What ran.
+        stopped_at: Number of search prompts after which it was beaten and stopped; its scores are those of these
+            prompts alone. None if it was scored on all.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -30,6 +32,7 @@ class Candidate(BaseModel):
     nfe: int
     scores: dict[str, Score]
     schedule: Schedule
+    stopped_at: int | None = None
 
 
 class Mean(BaseModel):

@@ -24,6 +24,8 @@ class SearchSettings(BaseModel):
         size: Output (height, width) in pixels; the model's default if None.
         search_prompts: At most this many prompts score a candidate.
         held_out_prompts: At most this many other prompts score the pick.
+        rungs: A candidate is scored on 1/2^(rungs - 1) of the search prompts first, then on twice as many, and so
+            on, until it is beaten or finished; 1 for all prompts at once. See ``studies.rungs``.
         chunk: Prompts per unit of work, drawn as one batch; None for 8, less where images are large.
         lag: A proposal sees the results of all trials but the ``lag - 1`` last ones, which may still run.
 
@@ -53,6 +55,7 @@ class SearchSettings(BaseModel):
     size: tuple[int, int] | None = None
     search_prompts: int = 32
     held_out_prompts: int = 64
+    rungs: int = 4
     chunk: int | None = None
     lag: int = 4
 

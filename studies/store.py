@@ -130,11 +130,11 @@ class StudyFolder:
         """Lists the kept images of a schedule, in the order of the search prompts."""
         return sorted((self.path / "images" / schedule_hash).glob("*.png"))
 
-    def write_images(self, schedule_hash: str, images: tuple[bytes, ...]) -> None:
-        """Keeps the first images of a schedule."""
+    def write_images(self, schedule_hash: str, first: int, images: tuple[bytes, ...]) -> None:
+        """Keeps images of a schedule, those of the search prompts from number ``first`` on."""
         folder = self.path / "images" / schedule_hash
         folder.mkdir(parents=True, exist_ok=True)
-        for index, image in enumerate(images):
+        for index, image in enumerate(images, start=first):
             (folder / f"{index:03d}.png").write_bytes(image)
 
     def keep_images_of(self, schedule_hashes: set[str]) -> None:
