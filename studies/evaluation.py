@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import io
 import math
 import time
@@ -10,17 +9,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from studies.caches import LIMIT, TensorCache, prefix_key
 from tuner.invariance import batch_invariant, decode_each
 from tuner.models import Conditioning, FlowModel, Size
-from tuner.sampling import sample
+from tuner.sampling import run_stage
 from tuner.schedule import Schedule
 
 if TYPE_CHECKING:
+    import torch
     from PIL.Image import Image
 
     from objectives import Objective
-
-_CACHED_CHUNKS = 64  # text embeddings kept; a study has a dozen chunks of prompts
 
 
 @dataclass(frozen=True)
@@ -55,11 +54,13 @@ class ChunkResult:
         scores: For each objective, one score per prompt of the chunk.
         seconds: Time spent in ``sampling``, ``decoding`` and ``scoring``.
         images: PNG files, one per prompt, if the task asked for them.
+        kept_stages: Leading stages that were not run, as their result was kept from another schedule.
     """
 
     scores: Mapping[str, Sequence[float]]
     seconds: Mapping[str, float] = field(default_factory=dict)
     images: tuple[bytes, ...] = ()
+    kept_stages: int = 0
 
 
 @dataclass(frozen=True)
@@ -75,12 +76,14 @@ class Evaluator:
     Args:
         model: The model to sample from.
         objectives: What scores the images; their names differ.
+        cache_bytes: Memory for text encodings and for the latents between stages, which schedules that begin
+            with the same stages share.
     """
 
-    def __init__(self, model: FlowModel, objectives: Sequence[Objective]):
+    def __init__(self, model: FlowModel, objectives: Sequence[Objective], cache_bytes: int = LIMIT):
         self._model = model
         self._objectives = list(objectives)
-        self._encode = functools.lru_cache(_CACHED_CHUNKS)(self._encode_chunk)
+        self._cache = TensorCache(cache_bytes)
 
     @classmethod
     def load(cls, model: str, objectives: Sequence[str], device: str | None = None) -> Evaluator:
@@ -106,7 +109,7 @@ class Evaluator:
         """Runs a task. Equal tasks give equal scores, on a CPU bit by bit."""
         start = time.perf_counter()
         with batch_invariant():
-            latents = sample(self._model, task.schedule, self._encode(task.prompts), task.seeds, task.size)
+            latents, kept_stages = self._sample(task)
             if not bool(latents.isfinite().all()):
                 return Failure("the latents are not finite (NaN or infinity).")
             sampled = time.perf_counter()
@@ -124,10 +127,28 @@ class Evaluator:
             "decoding": decoded - sampled,
             "scoring": time.perf_counter() - decoded,
         }
-        return ChunkResult(scores, seconds, tuple(_png(image) for image in images) if task.keep_images else ())
+        pictures = tuple(_png(image) for image in images) if task.keep_images else ()
+        return ChunkResult(scores, seconds, pictures, kept_stages)
 
-    def _encode_chunk(self, prompts: tuple[str, ...]) -> Conditioning:
-        return self._model.encode(prompts)
+    def _sample(self, task: Task) -> tuple[torch.Tensor, int]:
+        """Runs the stages after the longest beginning that is kept; returns the latents and its length."""
+        count = len(task.schedule.stages)
+        first, x = 0, None
+        for stages in range(count - 1, 0, -1):
+            if (x := self._cache.get(prefix_key(task, stages))) is not None:
+                first = stages
+                break
+        conditioning = self._encode(task.prompts)
+        for index in range(first, count):
+            x = run_stage(self._model, task.schedule, index, x, conditioning, task.seeds, task.size)
+            if index + 1 < count:
+                self._cache.keep(prefix_key(task, index + 1), x)
+        assert x is not None  # a schedule has at least one stage
+        return x, first
+
+    def _encode(self, prompts: tuple[str, ...]) -> Conditioning:
+        kept: Conditioning | None = self._cache.get(prompts)
+        return kept if kept is not None else self._cache.keep(prompts, self._model.encode(prompts))
 
 
 def _is_blank(image: Image) -> bool:

@@ -13,11 +13,13 @@ from studies.proposals import Proposer
 from studies.results import Candidate
 from studies.rungs import Scores, is_beaten
 from studies.statistics import paired_score
+from studies.stopping import StopRules
 from tuner.schedule import Schedule
 
 if TYPE_CHECKING:
     from studies.evaluations import Evaluations
     from studies.plan import Plan
+    from studies.results import EndedBy
     from studies.storage import TrialRecord
     from tuner.flops import Price
     from tuner.presets import Score
@@ -63,6 +65,8 @@ class Loop:
         self._told = 0
         self._rungs: dict[int, int] = {}  # by number, the rung that a trial is on
         self._outcomes: dict[int, Scores | Failure] = {}  # by number; of fewer prompts where a trial was stopped
+        self._rules = StopRules(plan)
+        self.ended_by: EndedBy = "trials"
         self.trials: list[Trial] = []
 
     @property
@@ -74,6 +78,16 @@ class Loop:
     def finished(self) -> list[Trial]:
         """The trials that have an outcome, failed ones included."""
         return [trial for trial in self.trials if trial.number in self._outcomes]
+
+    @property
+    def tflops_of_trials(self) -> float:
+        """What the finished trials took, as far as they went."""
+        prompts = self._plan.rungs[-1]
+        scored = {
+            number: prompts if isinstance(scores, Failure) else _prompts_of(scores)
+            for number, scores in self._outcomes.items()
+        }
+        return sum(self.trials[number].price.tflops * count for number, count in scored.items())
 
     def best(self) -> dict[str, float]:
         """The best mean of each objective among trials within the budget that were scored on all prompts."""
@@ -177,10 +191,16 @@ class Loop:
 
     def _may_propose(self, deadline: float | None) -> bool:
         number = len(self.trials)
-        if number >= self.total or (deadline is not None and time.monotonic() >= deadline):
+        visible = self._visible(number)
+        if number >= self.total or self.ended_by != "trials" or self._baseline() is None:
             return False
-        ready = all(trial.number in self._outcomes for trial in self._visible(number))
-        return ready and self._baseline() is not None
+        if not all(trial.number in self._outcomes for trial in visible):
+            return False
+        if deadline is not None and time.monotonic() >= deadline:
+            self.ended_by = "time limit"
+        elif rule := self._rules.ended_by(visible, self._outcomes, self.trials[len(visible) :]):
+            self.ended_by = rule
+        return self.ended_by == "trials"
 
     def _propose(self) -> Schedule:
         number = len(self.trials)

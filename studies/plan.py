@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from studies.budget import Budget, parse_budget
 from studies.evaluation import Task
+from studies.identity import hash_files, made_by
 from studies.prompts import PromptSets, load_prompts
 from studies.rungs import in_random_order, rung_sizes
 from studies.settings import SearchSettings
@@ -31,8 +32,6 @@ _PACKAGES = ("tuner", "torch", "diffusers", "transformers", "optuna")
 _SEED_STRIDE = 1_000_000
 _CHUNK_PIXELS = 4 * 1024 * 1024
 _LARGEST_CHUNK = 8
-_HASHED_WHOLE = 256 * 1024 * 1024  # bytes; larger weights are told apart by size and both ends
-_HASHED_END = 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -118,12 +117,30 @@ class Plan:
         ]
 
     @cached_property
+    def made_by(self) -> dict[str, str]:
+        """What makes the scores of each objective, by its ``name:weights``; see `studies.identity.made_by`."""
+        return {spec: made_by(spec, versions()) for spec in self.objectives}
+
+    @cached_property
+    def weights(self) -> str:
+        """Fingerprint of the model."""
+        return fingerprint(self.blueprint)
+
+    @property
+    def least_tflops(self) -> float:
+        """Denoiser TFLOPs at most of what every search runs: baseline, references, the pick on unseen prompts."""
+        search, held_out = len(self.prompts.search), len(self.prompts.held_out)
+        references = sum(self.price(reference.schedule).tflops for reference in self.references)
+        baseline = self.baseline_price.tflops
+        return (baseline + references) * search + (baseline + self.budget.tflops) * held_out
+
+    @cached_property
     def identity(self) -> dict[str, Any]:
         """Everything that decides the result; a study resumes only where all of it is the same."""
         settings = self.settings
         return {
             "model": settings.model,
-            "weights": fingerprint(self.blueprint),
+            "weights": self.weights,
             "budget": settings.budget,
             "seed": settings.seed,
             "objectives": list(self.objectives),
@@ -161,6 +178,8 @@ def make_plan(settings: SearchSettings) -> Plan:
         raise UserError(f"`workers` must be 0 (this process) or more, but got {settings.workers}.")
     if settings.gpus_per_worker is not None and settings.gpus_per_worker < 0:
         raise UserError(f"`gpus_per_worker` must not be negative, but got {settings.gpus_per_worker}.")
+    if settings.patience is not None and settings.patience < 1:
+        raise UserError(f"`patience` must be at least 1, but got {settings.patience}.")
     if settings.time_limit is not None and not settings.time_limit > 0:
         raise UserError(f"`time_limit` must be positive, but got {settings.time_limit}.")
     model = blueprint(settings.model)
@@ -177,7 +196,7 @@ def make_plan(settings: SearchSettings) -> Plan:
     baseline = model.baseline(size)
     budget = parse_budget(settings.budget, price(baseline, model, size), model, size)
     check_name(settings.name)
-    return Plan(
+    plan = Plan(
         settings=settings,
         blueprint=model,
         size=size,
@@ -191,6 +210,13 @@ def make_plan(settings: SearchSettings) -> Plan:
         space=search_spaces.load(settings.space, model, size, budget),
         references=_references(model, size, budget, baseline),
     )
+    if settings.max_tflops is not None and settings.max_tflops < plan.least_tflops:
+        raise UserError(
+            f"`max_tflops` {settings.max_tflops:g} does not pay for the baseline, the references and the check of "
+            f"the pick, which take up to {plan.least_tflops:.4g} TFLOPs; raise it, or lower --search-prompts or "
+            "--held-out-prompts."
+        )
+    return plan
 
 
 def image_seeds(seed: int) -> int:
@@ -218,15 +244,8 @@ def fingerprint(model: Blueprint) -> str:
     described = [model.source, dict(model.transformer), dict(model.scheduler), model.text_tokens, model.guidance]
     folder = Path(model.source)
     digest.update(json.dumps(described[not folder.is_dir() :], sort_keys=True, default=str).encode())
-    files = sorted(path for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else []
-    small = sum(path.stat().st_size for path in files) <= _HASHED_WHOLE
-    for path in files:
-        digest.update(f"{path.relative_to(folder)} {path.stat().st_size}".encode())
-        with path.open("rb") as file:
-            digest.update(file.read() if small else file.read(_HASHED_END))
-            if not small and path.stat().st_size > _HASHED_END:
-                file.seek(-_HASHED_END, 2)
-                digest.update(file.read())
+    if folder.is_dir():
+        digest.update(hash_files(folder).encode())
     return digest.hexdigest()[:16]
 
 

@@ -41,6 +41,9 @@ class SearchSettings(BaseModel):
         storage: Optuna storage URL; None for a journal in the study's folder.
         tracking_uri: MLflow server or database; None for a local one in ``out``.
         time_limit: Seconds after which nothing new is proposed; None for no limit.
+        max_tflops: Denoiser TFLOPs that the study may take, all together; None for no limit.
+        patience: Ends the search after so many trials without a gain in hypervolume; None for all trials.
+        reuse: Whether scores are taken from other studies in ``out`` that have the same evaluation.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -68,6 +71,9 @@ class SearchSettings(BaseModel):
     storage: str | None = None
     tracking_uri: str | None = None
     time_limit: float | None = None
+    max_tflops: float | None = None
+    patience: int | None = None
+    reuse: bool = True
 
     @property
     def name(self) -> str:
