@@ -1,7 +1,8 @@
 """Scores every schedule of the table on every prompt: ``python -m benchmarks.make_table``.
 
 The stages that schedules share are run once, and so is each text encoding. What is scored is what a search scores:
-the same prompts, the same noise, the same scorers. It takes a quarter of an hour of one core.
+the same prompts, the same noise, the same scorers. It takes a quarter of an hour of one core; a run that is killed
+goes on where it was.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import torch
 
 import objectives
 from benchmarks.table import OBJECTIVES, PATH, PROMPTS, schedules, settings
-from studies.plan import make_plan, versions
+from studies.plan import Plan, make_plan, versions
 from tuner.sampling import run_stage
 from tuner.schedule import Schedule
 
@@ -70,32 +71,47 @@ def _families(everything: Sequence[Schedule]) -> list[Family]:
     ]
 
 
+def _read(path: Path, weights: str) -> tuple[dict[str, np.ndarray], float]:
+    """Reads what an earlier run has scored with the same weights, and the seconds that it took."""
+    if not path.exists():
+        return {}, 0.0
+    with np.load(path) as data:
+        about = json.loads(str(data["about"]))
+        if about["weights"] != weights:
+            return {}, 0.0
+        return dict(zip(about["schedules"], data["scores"], strict=True)), about["cpu_seconds"]
+
+
+def _write(path: Path, plan: Plan, found: dict[str, np.ndarray], seconds: float) -> None:
+    about = {
+        "schedules": list(found),
+        "prompts": [*plan.prompts.search, *plan.prompts.held_out],
+        "weights": plan.weights,
+        "versions": versions(),
+        "cpu_seconds": round(seconds),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial.npz")
+    np.savez_compressed(partial, scores=np.array(list(found.values()), dtype=np.float32), about=json.dumps(about))
+    partial.replace(path)
+
+
 def main() -> None:
-    """Makes the table and writes it."""
+    """Makes the table; what is there already is not scored again."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.make_table", description=__doc__)
     parser.add_argument("-o", "--output", type=Path, default=PATH)
     parser.add_argument("--processes", type=int, default=1)
     options = parser.parse_args()
     plan = make_plan(settings("."))
     everything = [plan.baseline, *schedules()]
-    found: dict[str, np.ndarray] = {}
-    seconds = 0.0
+    found, seconds = _read(options.output, plan.weights)
+    missing = [schedule for schedule in everything if schedule.content_hash not in found]
     with ProcessPoolExecutor(options.processes, mp_context=get_context("spawn")) as pool:
-        for scores, taken in pool.map(_score, _families(everything)):
+        for scores, taken in pool.map(_score, _families(missing)):
             found |= scores
             seconds += taken
-            print(f"{len(found)} of {len(everything)} schedules, {seconds:.0f} s", flush=True)
-    about = {
-        "schedules": [schedule.content_hash for schedule in everything],
-        "prompts": [*plan.prompts.search, *plan.prompts.held_out],
-        "weights": plan.weights,
-        "versions": versions(),
-        "cpu_seconds": round(seconds),
-    }
-    scores = np.array([found[schedule.content_hash] for schedule in everything], dtype=np.float32)
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(options.output, scores=scores, about=json.dumps(about))
-    print(f"{options.output}: {scores.shape}, {seconds:.0f} s of one core")
+            _write(options.output, plan, found, seconds)
+            print(f"{len(found)} of {len(everything)} schedules, {seconds:.0f} s of one core", flush=True)
 
 
 if __name__ == "__main__":

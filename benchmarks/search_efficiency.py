@@ -61,7 +61,7 @@ def _table() -> Table:
 
 @functools.cache
 def _plan(seed: int, **changes: Any) -> Plan:
-    return make_plan(settings(tempfile.mkdtemp(), seed=seed, trials=TRIALS, reuse=False, **changes))
+    return make_plan(settings("runs", seed=seed, trials=TRIALS, reuse=False, **changes))
 
 
 def _means(schedule: Schedule, prompts: Sequence[str]) -> list[float]:

@@ -65,6 +65,7 @@ class Loop:
         self._told = 0
         self._rungs: dict[int, int] = {}  # by number, the rung that a trial is on
         self._outcomes: dict[int, Scores | Failure] = {}  # by number; of fewer prompts where a trial was stopped
+        self._baseline_scores: Scores | None = None
         self._rules = StopRules(plan)
         self.ended_by: EndedBy = "trials"
         self.trials: list[Trial] = []
@@ -117,7 +118,7 @@ class Loop:
             self._proposer.refer(reference)
             self._start(reference.label, reference.schedule)
         while True:
-            self._check_baseline()
+            self._baseline()  # nothing is worth waiting for if it failed
             self._judge()
             if self._may_propose(deadline):
                 self._start("search", self._propose())
@@ -245,13 +246,17 @@ class Loop:
         return scores
 
     def _baseline(self) -> Scores | None:
-        scores = self._evaluations.outcome(self._plan.search_tasks(self._plan.baseline))
-        return None if isinstance(scores, Failure) else scores
+        """The baseline's scores; None before they are all there.
 
-    def _check_baseline(self) -> None:
-        scores = self._evaluations.outcome(self._plan.search_tasks(self._plan.baseline))
-        if isinstance(scores, Failure):
-            raise RuntimeError(f"the baseline failed, so nothing can be compared with it: {scores.reason}")
+        Raises:
+            RuntimeError: If the baseline failed.
+        """
+        if self._baseline_scores is None:
+            scores = self._evaluations.outcome(self._plan.search_tasks(self._plan.baseline))
+            if isinstance(scores, Failure):
+                raise RuntimeError(f"the baseline failed, so nothing can be compared with it: {scores.reason}")
+            self._baseline_scores = scores
+        return self._baseline_scores
 
 
 def _prompts_of(scores: Scores) -> int:
