@@ -26,8 +26,6 @@ from tuner.sigmas import partial_sigmas, shift_sigma, truncated_sigmas
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial
 
-    from search_spaces import Budget
-
 PATH = Path(__file__).parent / "data" / "tiny_table.npz"
 OBJECTIVES = ("clip", "image_reward")
 PROMPTS = 16  # that the search sees, and as many that it does not
@@ -87,7 +85,7 @@ class TableSpace:
         self._plan = plan
         self._within_budget = within_budget
 
-    def suggest(self, trial: BaseTrial, budget: Budget) -> Schedule:
+    def suggest(self, trial: BaseTrial, *_: Any) -> Schedule:
         """Takes the most steps that are affordable where the trial's own are not."""
         params = raw(trial)
         if not self._within_budget:
@@ -95,7 +93,7 @@ class TableSpace:
         name, grid = ("steps", _PLAIN) if params["stages"] == 1 else ("high_steps", _STAGED)
         steps = grid[name].index(int(params[name]))
         schedule = schedule_of(params)
-        while not budget.allows(self._plan.price(schedule)):
+        while not self._plan.budget.allows(self._plan.price(schedule)):
             steps -= 1
             schedule = schedule_of(params | {name: grid[name][steps]})
         return schedule
