@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from studies.engine import search
+    from studies.estimates import Estimate, estimate
     from studies.export import preset_of
     from studies.progress import Progress
     from studies.results import Candidate, StudyResult
@@ -16,10 +17,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Candidate",
+    "Estimate",
     "Progress",
     "SearchSettings",
     "StudyFolder",
     "StudyResult",
+    "estimate",
     "list_studies",
     "log_study",
     "open_study",
@@ -29,10 +32,12 @@ __all__ = [
 
 _HOMES = {
     "Candidate": "studies.results",
+    "Estimate": "studies.estimates",
     "Progress": "studies.progress",
     "SearchSettings": "studies.settings",
     "StudyFolder": "studies.store",
     "StudyResult": "studies.results",
+    "estimate": "studies.estimates",
     "list_studies": "studies.store",
     "log_study": "studies.tracking",
     "open_study": "studies.store",

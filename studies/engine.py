@@ -7,6 +7,7 @@ import time
 from statistics import fmean
 from typing import TYPE_CHECKING
 
+from studies.estimates import device_of
 from studies.evaluation import Evaluator, Failure
 from studies.evaluations import Evaluations
 from studies.executors import Executor, LocalExecutor
@@ -15,15 +16,18 @@ from studies.loop import Loop, paired_scores
 from studies.pareto import front, pick
 from studies.plan import Plan, make_plan
 from studies.progress import OnProgress, Phase, Progress
-from studies.results import Baseline, Candidate, Mean, Pick, StudyResult
-from studies.scores import ScoreLog
+from studies.results import Baseline, Candidate, Mean, Pick, Reused, StudyResult
+from studies.scores import EarlierScores, ScoreLog
 from studies.storage import TrialRecord
 from studies.store import StudyFolder, start_study
 from tuner import presets
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from studies.evaluate.plan import EvalPlan
     from studies.settings import SearchSettings
+    from tuner.schedule import Schedule
 
 
 def search(
@@ -60,9 +64,11 @@ def search(
     folder = start_study(plan, resume)
     with folder.lock():
         specs = dict(zip(plan.directions, plan.objectives, strict=True))
-        scores = ScoreLog(folder.scores, plan.identity["weights"], specs)
+        scores = ScoreLog(folder.scores, plan.weights, specs, plan.made_by)
+        others = (path for path in folder.path.parent.glob("*/scores.jsonl") if path != folder.scores)
+        earlier = EarlierScores(others if settings.reuse else (), plan.weights, specs, plan.made_by)
         start = (lambda: executor) if executor is not None else functools.partial(start_workers, plan)
-        evaluations = Evaluations(plan, folder, scores, start)
+        evaluations = Evaluations(plan, folder, scores, earlier, start)
         sitting = _Sitting(plan, folder, evaluations, on_progress)
         try:
             return sitting.run()
@@ -88,13 +94,16 @@ class _Sitting:
         limit = plan.settings.time_limit
         self._loop.run(None if limit is None else time.monotonic() + limit)
         candidates = self._loop.candidates()
-        within = [candidate for candidate in candidates if self._affordable(candidate)]
+        within = [c for c in candidates if self._affordable(c) and c.stopped_at is None]
         if not within:
             raise RuntimeError(
                 f"none of the {len(self._loop.trials)} trials within the budget succeeded; "
                 f"{self._folder.scores} says why."
             )
         chosen = self._check_on_held_out(pick(within, plan.settings.pick, plan.directions))
+        members = front(within, plan.directions)
+        references = [candidate for candidate in candidates if not self._affordable(candidate)]
+        self._keep_images([plan.baseline, *(candidate.schedule for candidate in (*members, *references, chosen))])
         result = StudyResult(
             study=self._folder.name,
             model=plan.settings.model,
@@ -102,17 +111,31 @@ class _Sitting:
             elapsed_s=self._evaluations.elapsed_s,
             tflops_spent=self._evaluations.tflops_spent,
             baseline=self._baseline(),
-            front=front(within, plan.directions),
-            references=[candidate for candidate in candidates if not self._affordable(candidate)],
+            front=members,
+            references=references,
             evaluated=candidates,
             pick=chosen,
             preset=str(self._folder.preset),
+            reused=Reused(**self._evaluations.tflops_reused),
+            ended_by=self._loop.ended_by,
         )
         presets.save(preset_of(chosen, self._folder, result), self._folder.preset)
-        shown = [plan.baseline, *(candidate.schedule for candidate in (*result.front, *result.references, chosen))]
-        self._folder.keep_images_of({schedule.content_hash for schedule in shown})
         self._folder.write_result(result)
         return result
+
+    def _keep_images(self, shown: Sequence[Schedule]) -> None:
+        """Draws those images of schedules worth seeing that are missing as their scores were reused; no others."""
+        hashes = {schedule.content_hash: schedule for schedule in shown}
+        for content_hash, schedule in hashes.items():
+            if not self._folder.images(content_hash):
+                tasks = self._plan.search_tasks(schedule)
+                self._evaluations.draw_again(
+                    [task for task in tasks if task.keep_images and self._evaluations.has(task)]
+                )
+        while self._evaluations.working:
+            self._report("held-out")
+            self._evaluations.wait()
+        self._folder.keep_images_of(set(hashes))
 
     def _check_on_held_out(self, chosen: Candidate) -> Pick:
         tasks = [self._plan.held_out_tasks(schedule) for schedule in (self._plan.baseline, chosen.schedule)]
@@ -157,11 +180,11 @@ class _Sitting:
         if rate is None:
             return None
         plan = self._plan
-        trials = self._loop.total - len(self._loop.finished)
+        finished = len(self._loop.finished)
         unseen = [task for task in plan.held_out_tasks(plan.baseline) if not self._evaluations.has(task)]
-        images = trials * len(plan.prompts.search) + sum(len(task.prompts) for task in unseen)
-        dear = plan.baseline_price.tflops * sum(len(task.prompts) for task in unseen)
-        return (images * plan.budget.tflops + dear) / rate
+        held_out = (plan.baseline_price.tflops + plan.budget.tflops) * sum(len(task.prompts) for task in unseen)
+        trials = (self._loop.total - finished) * self._loop.tflops_of_trials / max(1, finished)
+        return (trials + held_out) / rate
 
 
 def _succeeded(outcome: dict[str, list[float]] | Failure | None) -> dict[str, list[float]]:
@@ -173,7 +196,7 @@ def _succeeded(outcome: dict[str, list[float]] | Failure | None) -> dict[str, li
 def start_workers(plan: Plan | EvalPlan) -> Executor:
     """Starts what the settings ask for."""
     settings = plan.settings
-    device = "cpu" if settings.gpus_per_worker == 0 else None
+    device = device_of(settings.gpus_per_worker)
     load = functools.partial(Evaluator.load, settings.model, plan.objectives, device, settings.options)
     if settings.workers == 0:
         return LocalExecutor(load)

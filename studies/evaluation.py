@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-import functools
 import io
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from objectives import needs_references, score
 from studies.baseline_images import BaselineImages
+from studies.caches import LIMIT, TensorCache, prefix_key
 from studies.degenerate import count, decode_and_check, describe
 from studies.notes import noted
 from tuner.invariance import batch_invariant, decode_each
 from tuner.models import Conditioning, FlowModel, ModelOptions, Size
-from tuner.sampling import sample
+from tuner.sampling import run_stage
 from tuner.schedule import Schedule
 
 if TYPE_CHECKING:
+    import torch
     from PIL.Image import Image
 
     from objectives import AnyObjective, Item
 
 _DEFAULT_OPTIONS = ModelOptions()
-_CACHED_CHUNKS = 64  # text embeddings kept; a study has a dozen chunks of prompts
 
 
 @dataclass(frozen=True)
@@ -62,12 +62,14 @@ class ChunkResult:
             compares with the baseline's images.
         images: PNG files, one per prompt, if the task asked for them.
         notes: What objectives have to say to the user, by their names.
+        kept_stages: Leading stages that were not run, as their result was kept from another schedule.
     """
 
     scores: Mapping[str, Sequence[float]]
     seconds: Mapping[str, float] = field(default_factory=dict)
     images: tuple[bytes, ...] = ()
     notes: Mapping[str, str] = field(default_factory=dict)
+    kept_stages: int = 0
 
 
 @dataclass(frozen=True)
@@ -89,12 +91,14 @@ class Evaluator:
     Args:
         model: The model to sample from.
         objectives: What scores the images; their names differ.
+        cache_bytes: Memory for text encodings and for the latents between stages, which schedules that begin
+            with the same stages share.
     """
 
-    def __init__(self, model: FlowModel, objectives: Sequence[AnyObjective]):
+    def __init__(self, model: FlowModel, objectives: Sequence[AnyObjective], cache_bytes: int = LIMIT):
         self._model = model
         self._objectives = list(objectives)
-        self._encode = functools.lru_cache(_CACHED_CHUNKS)(self._encode_chunk)
+        self._cache = TensorCache(cache_bytes)
         self._baseline_images = BaselineImages(self._draw_baseline)
 
     @classmethod
@@ -130,7 +134,7 @@ class Evaluator:
         """Runs a task. Equal tasks give equal scores, on a CPU bit by bit."""
         start = time.perf_counter()
         with batch_invariant():
-            latents = sample(self._model, task.schedule, self._encode(task.prompts), task.seeds, task.size)
+            latents, kept_stages = self._sample(task)
             finite = latents.isfinite().flatten(1).all(dim=1).tolist()  # waits for a GPU: the clock is right
             sampled = time.perf_counter()
             images, faults = decode_and_check(self._model, latents, finite)
@@ -155,8 +159,8 @@ class Evaluator:
         }
         if references is not None:
             seconds["references"] = referred - decoded
-        kept = tuple(_png(image) for image in images) if task.keep_images else ()
-        return ChunkResult(scores, seconds, kept, notes=notes)
+        pictures = tuple(_png(image) for image in images) if task.keep_images else ()
+        return ChunkResult(scores, seconds, pictures, notes, kept_stages)
 
     def _references(self, task: Task, items: Sequence[Item]) -> Sequence[Item] | None:
         """The baseline's items, if any objective compares with them."""
@@ -169,11 +173,27 @@ class Evaluator:
     def _draw_baseline(self, task: Task) -> Sequence[Item]:
         baseline = self._model.blueprint.baseline(task.size)
         with batch_invariant():
-            latents = sample(self._model, baseline, self._encode(task.prompts), task.seeds, task.size)
-            return decode_each(self._model, latents)
+            return decode_each(self._model, self._sample(replace(task, schedule=baseline))[0])
 
-    def _encode_chunk(self, prompts: tuple[str, ...]) -> Conditioning:
-        return self._model.encode(prompts)
+    def _sample(self, task: Task) -> tuple[torch.Tensor, int]:
+        """Runs the stages after the longest beginning that is kept; returns the latents and its length."""
+        count = len(task.schedule.stages)
+        first, x = 0, None
+        for stages in range(count - 1, 0, -1):
+            if (x := self._cache.get(prefix_key(task, stages))) is not None:
+                first = stages
+                break
+        conditioning = self._encode(task.prompts)
+        for index in range(first, count):
+            x = run_stage(self._model, task.schedule, index, x, conditioning, task.seeds, task.size)
+            if index + 1 < count:
+                self._cache.keep(prefix_key(task, index + 1), x)
+        assert x is not None  # a schedule has at least one stage
+        return x, first
+
+    def _encode(self, prompts: tuple[str, ...]) -> Conditioning:
+        kept: Conditioning | None = self._cache.get(prompts)
+        return kept if kept is not None else self._cache.keep(prompts, self._model.encode(prompts))
 
 
 def _png(image: Image) -> bytes:

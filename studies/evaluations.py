@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from studies.evaluation import Failure, Task
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from studies.executors import Executor
     from studies.folder import Folder
     from studies.plan import Plan
-    from studies.scores import ScoreLog
+    from studies.scores import ScoreBook, ScoreLog
 
 
 class Evaluations:
@@ -24,15 +24,22 @@ class Evaluations:
         plan: The search, or the evaluation of presets.
         folder: Where images are kept.
         scores: Where scores are kept.
+        earlier: Scores of other studies.
         start_workers: Makes the executor; called when the first task has to run.
     """
 
     def __init__(
-        self, plan: Plan | EvalPlan, folder: Folder, scores: ScoreLog, start_workers: Callable[[], Executor]
+        self,
+        plan: Plan | EvalPlan,
+        folder: Folder,
+        scores: ScoreLog,
+        earlier: ScoreBook,
+        start_workers: Callable[[], Executor],
     ):
         self._plan = plan
         self._folder = folder
         self._scores = scores
+        self._earlier = earlier
         self._start_workers = start_workers
         self._executor: Executor | None = None
         self._running: set[Any] = set()
@@ -45,6 +52,11 @@ class Evaluations:
     def tflops_spent(self) -> float:
         """Denoiser TFLOPs of the study so far, earlier sittings included."""
         return self._scores.tflops
+
+    @property
+    def tflops_reused(self) -> Mapping[str, float]:
+        """Denoiser TFLOPs that were not spent again; see `ScoreLog.reused`."""
+        return self._scores.reused
 
     @property
     def elapsed_s(self) -> float:
@@ -72,14 +84,27 @@ class Evaluations:
         return self._scores.get(task) is not None
 
     def request(self, tasks: Sequence[Task]) -> None:
-        """Sends those tasks to the workers that have not been run and are not on their way."""
+        """Sends those tasks to the workers that no study has run yet and that are not on their way."""
         for task in tasks:
             if task.key in self._running or self.has(task):
                 continue
-            if self._executor is None:
-                self._executor = self._start_workers()
-            self._executor.submit(task)
-            self._running.add(task.key)
+            known = self._earlier.get(task)
+            if known is None:
+                self._send(task)
+            else:
+                tflops = self._plan.price(task.schedule).tflops * len(task.prompts)
+                self._scores.put(task, known, 0.0, self.elapsed_s, {"scores": tflops})
+
+    def draw_again(self, tasks: Sequence[Task]) -> None:
+        """Sends tasks to the workers whatever is known of them: for the images of scores that were reused."""
+        for task in tasks:
+            self._send(task)
+
+    def _send(self, task: Task) -> None:
+        if self._executor is None:
+            self._executor = self._start_workers()
+        self._executor.submit(task)
+        self._running.add(task.key)
 
     def wait(self) -> None:
         """Waits for any task to come back and writes what it found to the disk."""
@@ -89,9 +114,12 @@ class Evaluations:
         if not isinstance(outcome, Failure):
             self._notes.show(outcome.notes)
             if outcome.images:
-                self._folder.write_images(task.schedule.content_hash, outcome.images)
-        tflops = self._plan.price(task.schedule).tflops * len(task.prompts)
-        self._scores.put(task, outcome, tflops, self.elapsed_s)
+                first = self._plan.image_number(task)
+                self._folder.write_images(task.schedule.content_hash, first, outcome.images)
+        stages = [stage.steps * stage.tflops_per_step for stage in self._plan.price(task.schedule).stages]
+        kept = 0 if isinstance(outcome, Failure) else outcome.kept_stages
+        reused = {"prefixes": sum(stages[:kept]) * len(task.prompts)} if kept else {}
+        self._scores.put(task, outcome, sum(stages[kept:]) * len(task.prompts), self.elapsed_s, reused)
         self._running.discard(task.key)
         if self._first_result is None:
             self._first_result = time.monotonic(), self._scores.tflops

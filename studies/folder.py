@@ -31,11 +31,11 @@ class Folder:
         """Lists the kept images of a schedule, in the order of the prompts."""
         return sorted((self.path / "images" / schedule_hash).glob("*.png"))
 
-    def write_images(self, schedule_hash: str, images: tuple[bytes, ...]) -> None:
-        """Keeps the first images of a schedule."""
+    def write_images(self, schedule_hash: str, first: int, images: tuple[bytes, ...]) -> None:
+        """Keeps images of a schedule, from number ``first`` on."""
         folder = self.path / "images" / schedule_hash
         folder.mkdir(parents=True, exist_ok=True)
-        for index, image in enumerate(images):
+        for index, image in enumerate(images, start=first):
             (folder / f"{index:03d}.png").write_bytes(image)
 
     def write(self, name: str, text: str) -> Path:

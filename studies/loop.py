@@ -1,22 +1,25 @@
-"""The search itself: ask, evaluate, tell, until all trials are finished."""
+"""The search itself: ask, evaluate rung by rung, tell, until all trials are finished."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from studies.evaluation import Failure, Task
+from studies.evaluation import Failure
 from studies.proposals import Proposer
 from studies.results import Candidate
+from studies.rungs import Scores, is_beaten
 from studies.statistics import paired_score
+from studies.stopping import StopRules
 from tuner.schedule import Schedule
 
 if TYPE_CHECKING:
     from studies.evaluations import Evaluations
     from studies.plan import Plan
+    from studies.results import EndedBy
     from studies.storage import TrialRecord
     from tuner.flops import Price
     from tuner.presets import Score
@@ -31,21 +34,20 @@ class Trial:
         label: Where it comes from; see `Candidate`.
         schedule: What is evaluated.
         price: Its cost per image.
-        tasks: Its units of work.
     """
 
     number: int
     label: str
     schedule: Schedule
     price: Price
-    tasks: list[Task]
 
 
 class Loop:
     """Runs the references and the proposals of one study.
 
-    Trial i is proposed when trials 0 to i - lag are finished and told, in order; up to ``lag`` trials and all
-    references run at the same time, split into chunks over all workers.
+    Trial i is proposed when the baseline and trials 0 to i - lag are finished and told, in order; up to ``lag``
+    trials and all references run at the same time, split into chunks over all workers. Whether trial i goes on
+    after a rung is decided by the same trials 0 to i - lag, so nothing depends on what happened to finish first.
 
     Args:
         plan: The search.
@@ -61,7 +63,11 @@ class Loop:
         self._on_change = on_change
         self._proposer = Proposer(plan)
         self._told = 0
-        self._outcomes: dict[int, dict[str, list[float]] | Failure] = {}
+        self._rungs: dict[int, int] = {}  # by number, the rung that a trial is on
+        self._outcomes: dict[int, Scores | Failure] = {}  # by number; of fewer prompts where a trial was stopped
+        self._baseline_scores: Scores | None = None
+        self._rules = StopRules(plan)
+        self.ended_by: EndedBy = "trials"
         self.trials: list[Trial] = []
 
     @property
@@ -72,14 +78,24 @@ class Loop:
     @property
     def finished(self) -> list[Trial]:
         """The trials that have an outcome, failed ones included."""
-        return [trial for trial in self.trials if self._outcome(trial) is not None]
+        return [trial for trial in self.trials if trial.number in self._outcomes]
+
+    @property
+    def tflops_of_trials(self) -> float:
+        """What the finished trials took, as far as they went."""
+        prompts = self._plan.rungs[-1]
+        scored = {
+            number: prompts if isinstance(scores, Failure) else _prompts_of(scores)
+            for number, scores in self._outcomes.items()
+        }
+        return sum(self.trials[number].price.tflops * count for number, count in scored.items())
 
     def best(self) -> dict[str, float]:
-        """The best mean of each objective among finished trials within the budget."""
+        """The best mean of each objective among trials within the budget that were scored on all prompts."""
         means = [
-            means
+            {name: fmean(values) for name, values in scores.items()}
             for trial in self.trials
-            if self._plan.budget.allows(trial.price) and (means := self._means(trial)) is not None
+            if (scores := self._full_scores(trial)) is not None and self._plan.budget.allows(trial.price)
         ]
         better = {"maximize": max, "minimize": min}
         return {
@@ -97,54 +113,99 @@ class Loop:
         Raises:
             RuntimeError: If the baseline itself fails.
         """
-        baseline = self._plan.search_tasks(self._plan.baseline)
-        self._evaluations.request(baseline)
+        self._evaluations.request(self._plan.search_tasks(self._plan.baseline))
         for reference in self._plan.references:
             self._proposer.refer(reference)
             self._start(reference.label, reference.schedule)
         while True:
-            while self._may_propose(deadline):
+            self._baseline()  # nothing is worth waiting for if it failed
+            self._judge()
+            if self._may_propose(deadline):
                 self._start("search", self._propose())
-            failed = self._evaluations.outcome(baseline)
-            if isinstance(failed, Failure):
-                raise RuntimeError(f"the baseline failed, so nothing can be compared with it: {failed.reason}")
-            if not self._evaluations.working:
+            elif self._evaluations.working:
+                self._evaluations.wait()
+                self._on_change()
+            else:
                 break
-            self._evaluations.wait()
-            self._on_change()
         while self._told < len(self.trials):
             self._tell()
 
     def candidates(self) -> list[Candidate]:
         """Makes records of the trials that finished and did not fail, in order."""
-        baseline = self._evaluations.outcome(self._plan.search_tasks(self._plan.baseline))
+        baseline = self._baseline()
+        prompts = self._plan.rungs[-1]
         candidates = []
         for trial in self.trials:
-            scores = self._outcome(trial)
-            if isinstance(scores, dict) and isinstance(baseline, dict):
-                candidates.append(
-                    Candidate(
-                        trial=trial.number,
-                        label=trial.label,
-                        tflops=trial.price.tflops,
-                        speedup=self._plan.baseline_price.tflops / trial.price.tflops,
-                        nfe=trial.price.nfe,
-                        scores=paired_scores(scores, baseline),
-                        schedule=trial.schedule,
-                    )
+            scores = self._outcomes.get(trial.number)
+            if baseline is None or scores is None or isinstance(scores, Failure):
+                continue
+            scored = _prompts_of(scores)
+            candidates.append(
+                Candidate(
+                    trial=trial.number,
+                    label=trial.label,
+                    tflops=trial.price.tflops,
+                    speedup=self._plan.baseline_price.tflops / trial.price.tflops,
+                    nfe=trial.price.nfe,
+                    scores=paired_scores(scores, baseline),
+                    schedule=trial.schedule,
+                    stopped_at=scored if scored < prompts else None,
                 )
+            )
         return candidates
+
+    def _judge(self) -> None:
+        """Ends the trials whose last rung is over, and ends or sends on those that another rung is over for."""
+        for trial in self.trials[self._told :]:  # in order, as one that ends may let a later one be decided
+            while trial.number not in self._outcomes and self._judge_rung(trial):
+                pass
+
+    def _judge_rung(self, trial: Trial) -> bool:
+        """Decides on a trial after its rung; returns whether there was something to decide."""
+        rung = self._rungs[trial.number]
+        scores = self._evaluations.outcome(
+            [task for below in range(rung + 1) for task in self._plan.rung_tasks(trial.schedule, below)]
+        )
+        if scores is None:
+            return False
+        last = rung + 1 == len(self._plan.rungs)
+        if last or isinstance(scores, Failure):
+            self._outcomes[trial.number] = scores
+            return True
+        visible = self._visible(trial.number)
+        if not all(earlier.number in self._outcomes for earlier in visible):
+            return False
+        rivals = [
+            finished
+            for earlier in visible
+            if earlier.price.tflops <= trial.price.tflops and (finished := self._full_scores(earlier)) is not None
+        ]
+        if is_beaten(scores, rivals, self._plan.directions, looks=len(self._plan.rungs) - 1):
+            self._outcomes[trial.number] = scores
+        else:
+            self._climb(trial, rung + 1)
+        return True
+
+    def _visible(self, number: int) -> list[Trial]:
+        """The trials whose outcomes trial ``number`` may depend on."""
+        return self.trials[: max(0, number - self._plan.settings.lag + 1)]
 
     def _may_propose(self, deadline: float | None) -> bool:
         number = len(self.trials)
-        if number >= self.total or (deadline is not None and time.monotonic() >= deadline):
+        visible = self._visible(number)
+        if number >= self.total or self.ended_by != "trials" or self._baseline() is None:
             return False
-        visible = number - self._plan.settings.lag + 1
-        return all(self._outcome(trial) is not None for trial in self.trials[: max(0, visible)])
+        if not all(trial.number in self._outcomes for trial in visible):
+            return False
+        if deadline is not None and time.monotonic() >= deadline:
+            self.ended_by = "time limit"
+        elif rule := self._rules.ended_by(visible, self._outcomes, self.trials[len(visible) :]):
+            self.ended_by = rule
+        return self.ended_by == "trials"
 
     def _propose(self) -> Schedule:
         number = len(self.trials)
-        while self._told < number - self._plan.settings.lag + 1:
+        while self._told < len(self._visible(number)):
             self._tell()
         if number < len(self._record.trials):
             known = self._record.trials[number]
@@ -154,25 +215,54 @@ class Loop:
         return self._proposer.propose()
 
     def _start(self, label: str, schedule: Schedule) -> None:
-        tasks = self._plan.search_tasks(schedule)
-        self.trials.append(Trial(len(self.trials), label, schedule, self._plan.price(schedule), tasks))
-        self._evaluations.request(tasks)
+        self.trials.append(Trial(len(self.trials), label, schedule, self._plan.price(schedule)))
+        self._climb(self.trials[-1], 0)
+
+    def _climb(self, trial: Trial, rung: int) -> None:
+        self._rungs[trial.number] = rung
+        self._evaluations.request(self._plan.rung_tasks(trial.schedule, rung))
 
     def _tell(self) -> None:
-        self._record.add(self._proposer.tell(self._means(self.trials[self._told])))
+        self._record.add(self._proposer.tell(self._expected(self.trials[self._told])))
         self._told += 1
 
-    def _outcome(self, trial: Trial) -> dict[str, list[float]] | Failure | None:
-        outcome = self._outcomes.get(trial.number) or self._evaluations.outcome(trial.tasks)
-        if outcome is not None:
-            self._outcomes[trial.number] = outcome
-        return outcome
+    def _expected(self, trial: Trial) -> dict[str, float] | None:
+        """Means on all prompts; of a stopped trial what they are if it differs from the baseline as it did so far.
 
-    def _means(self, trial: Trial) -> dict[str, float] | None:
-        scores = self._outcome(trial)
-        return {name: fmean(values) for name, values in scores.items()} if isinstance(scores, dict) else None
+        Prompts are easy and hard, so a plain mean over the first ones could not be compared with one over all.
+        """
+        scores, baseline = self._outcomes[trial.number], self._baseline()
+        if isinstance(scores, Failure) or baseline is None:
+            return None
+        return {
+            name: fmean(baseline[name]) + fmean(values) - fmean(baseline[name][: len(values)])
+            for name, values in scores.items()
+        }
+
+    def _full_scores(self, trial: Trial) -> Scores | None:
+        scores = self._outcomes.get(trial.number)
+        if scores is None or isinstance(scores, Failure) or _prompts_of(scores) < self._plan.rungs[-1]:
+            return None
+        return scores
+
+    def _baseline(self) -> Scores | None:
+        """The baseline's scores; None before they are all there.
+
+        Raises:
+            RuntimeError: If the baseline failed.
+        """
+        if self._baseline_scores is None:
+            scores = self._evaluations.outcome(self._plan.search_tasks(self._plan.baseline))
+            if isinstance(scores, Failure):
+                raise RuntimeError(f"the baseline failed, so nothing can be compared with it: {scores.reason}")
+            self._baseline_scores = scores
+        return self._baseline_scores
 
 
-def paired_scores(scores: Mapping[str, list[float]], baseline: Mapping[str, list[float]]) -> dict[str, Score]:
-    """Compares every objective's scores with the baseline's on the same prompts."""
-    return {name: paired_score(values, baseline[name]) for name, values in scores.items()}
+def _prompts_of(scores: Scores) -> int:
+    return len(next(iter(scores.values())))
+
+
+def paired_scores(scores: Scores, baseline: Scores) -> dict[str, Score]:
+    """Compares every objective's scores with the baseline's on the same prompts, the first of the baseline's."""
+    return {name: paired_score(values, baseline[name][: len(values)]) for name, values in scores.items()}

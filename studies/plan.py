@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from studies.budget import Budget, parse_budget
 from studies.evaluation import Task
+from studies.identity import hash_files, made_by
 from studies.prompts import PromptSets, load_prompts
+from studies.rungs import in_random_order, rung_sizes
 from studies.settings import SearchSettings
 from tuner import presets
 from tuner.errors import UserError
@@ -32,8 +34,6 @@ _PACKAGES = ("tuner", "torch", "diffusers", "transformers", "optuna")
 _SEED_STRIDE = 1_000_000
 _CHUNK_PIXELS = 4 * 1024 * 1024
 _LARGEST_CHUNK = 8
-_HASHED_WHOLE = 256 * 1024 * 1024  # bytes; larger weights are told apart by size and both ends
-_HASHED_END = 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,8 @@ class Plan:
         size: Output (height, width) in pixels.
         objectives: ``name:weights`` of each objective.
         directions: Which way each objective improves, by its plain name.
-        prompts: The prompts as they are used, cut to the numbers in the settings.
+        prompts: The prompts as they are used, cut to the numbers in the settings; a rung has the first of them.
+        rungs: Search prompts up to each rung; the last has all.
         chunk: Prompts per unit of work.
         baseline: The model's own default sampler.
         budget: Limits per image.
@@ -68,6 +69,7 @@ class Plan:
     objectives: tuple[str, ...]
     directions: Mapping[str, Direction]
     prompts: PromptSets
+    rungs: tuple[int, ...]
     chunk: int
     baseline: Schedule
     budget: Budget
@@ -90,24 +92,53 @@ class Plan:
 
     def search_tasks(self, schedule: Schedule) -> list[Task]:
         """Splits a schedule's evaluation on the search prompts into units of work."""
-        return self._tasks(schedule, self.prompts.search, self.image_seeds, keep_first=True)
+        return [task for rung in range(len(self.rungs)) for task in self.rung_tasks(schedule, rung)]
+
+    def rung_tasks(self, schedule: Schedule, rung: int) -> list[Task]:
+        """Splits the evaluation on the prompts that a rung adds to the one before it into units of work."""
+        first, last = (0, *self.rungs)[rung], self.rungs[rung]
+        return self._tasks(schedule, self.prompts.search[:last], first, self.image_seeds, keep=self.chunk)
 
     def held_out_tasks(self, schedule: Schedule) -> list[Task]:
         """Splits a schedule's evaluation on the held-out prompts into units of work."""
-        first = self.image_seeds + len(self.prompts.search)
-        return self._tasks(schedule, self.prompts.held_out, first, keep_first=False)
+        return self._tasks(schedule, self.prompts.held_out, 0, self.image_seeds + len(self.prompts.search), keep=0)
 
-    def _tasks(self, schedule: Schedule, prompts: tuple[str, ...], first: int, keep_first: bool) -> list[Task]:
+    def image_number(self, task: Task) -> int:
+        """Returns which of the search prompts, from 0, a task's first image is of."""
+        return task.seeds[0] - self.image_seeds
+
+    def _tasks(
+        self, schedule: Schedule, prompts: tuple[str, ...], first: int, first_seed: int, keep: int
+    ) -> list[Task]:
+        """Splits the prompts from number ``first`` on; the images of the first ``keep`` prompts are kept."""
         return [
             Task(
                 schedule=schedule,
                 prompts=prompts[start : start + self.chunk],
-                seeds=tuple(range(first + start, first + min(start + self.chunk, len(prompts)))),
+                seeds=tuple(range(first_seed + start, first_seed + min(start + self.chunk, len(prompts)))),
                 size=self.size,
-                keep_images=keep_first and start == 0,
+                keep_images=start < keep,
             )
-            for start in range(0, len(prompts), self.chunk)
+            for start in range(first, len(prompts), self.chunk)
         ]
+
+    @cached_property
+    def made_by(self) -> dict[str, str]:
+        """What makes the scores of each objective, by its ``name:weights``; see `studies.identity.made_by`."""
+        return {spec: made_by(spec, versions()) for spec in self.objectives}
+
+    @cached_property
+    def weights(self) -> str:
+        """Fingerprint of the model."""
+        return fingerprint(self.blueprint)
+
+    @property
+    def least_tflops(self) -> float:
+        """Denoiser TFLOPs at most of what every search runs: baseline, references, the pick on unseen prompts."""
+        search, held_out = len(self.prompts.search), len(self.prompts.held_out)
+        references = sum(self.price(reference.schedule).tflops for reference in self.references)
+        baseline = self.baseline_price.tflops
+        return (baseline + references) * search + (baseline + self.budget.tflops) * held_out
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -115,12 +146,13 @@ class Plan:
         settings = self.settings
         return {
             "model": settings.model,
-            "weights": fingerprint(self.blueprint),
+            "weights": self.weights,
             "budget": settings.budget,
             "seed": settings.seed,
             "objectives": list(self.objectives),
             "space": settings.space,
             "prompts": self.prompts.hash,
+            "rungs": list(self.rungs),
             "size": list(self.size),
             "chunk": self.chunk,
             "lag": settings.lag,
@@ -147,8 +179,8 @@ def make_plan(settings: SearchSettings) -> Plan:
     """
     import search_spaces
 
-    least = {"trials": 0, "seed": 0, "search_prompts": 2, "held_out_prompts": 2, "lag": 1, "chunk": 1}
-    check_counts(settings, least)
+    least = {"trials": 0, "seed": 0, "search_prompts": 2, "held_out_prompts": 2}
+    check_counts(settings, least | dict.fromkeys(("lag", "rungs", "chunk", "patience"), 1))
     if settings.workers is not None and settings.workers < 0:
         raise UserError(f"`workers` must be 0 (this process) or more, but got {settings.workers}.")
     if settings.gpus_per_worker is not None and settings.gpus_per_worker < 0:
@@ -163,25 +195,33 @@ def make_plan(settings: SearchSettings) -> Plan:
     prompts = load_prompts(settings.prompts, model)
     prompts = replace(
         prompts,
-        search=prompts.search[: settings.search_prompts],
+        search=in_random_order(prompts.search)[: settings.search_prompts],
         held_out=prompts.held_out[: settings.held_out_prompts],
     )
     baseline = model.baseline(size)
     budget = parse_budget(settings.budget, price(baseline, model, size), model, size)
     check_name(settings.name)
-    return Plan(
+    plan = Plan(
         settings=settings,
         blueprint=model,
         size=size,
         objectives=specs,
         directions=directions,
         prompts=prompts,
+        rungs=rung_sizes(len(prompts.search), settings.rungs),
         chunk=settings.chunk or default_chunk(size),
         baseline=baseline,
         budget=budget,
         space=search_spaces.load(settings.space, model, size, budget),
         references=_references(model, size, budget, baseline),
     )
+    if settings.max_tflops is not None and settings.max_tflops < plan.least_tflops:
+        raise UserError(
+            f"`max_tflops` {settings.max_tflops:g} does not pay for the baseline, the references and the check of "
+            f"the pick, which take up to {plan.least_tflops:.4g} TFLOPs; raise it, or lower --search-prompts or "
+            "--held-out-prompts."
+        )
+    return plan
 
 
 def image_seeds(seed: int) -> int:
@@ -211,15 +251,8 @@ def fingerprint(model: Blueprint) -> str:
         described.append(model.negative_prompt)
     folder = Path(model.source)
     digest.update(json.dumps(described[not folder.is_dir() :], sort_keys=True, default=str).encode())
-    files = sorted(path for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else []
-    small = sum(path.stat().st_size for path in files) <= _HASHED_WHOLE
-    for path in files:
-        digest.update(f"{path.relative_to(folder)} {path.stat().st_size}".encode())
-        with path.open("rb") as file:
-            digest.update(file.read() if small else file.read(_HASHED_END))
-            if not small and path.stat().st_size > _HASHED_END:
-                file.seek(-_HASHED_END, 2)
-                digest.update(file.read())
+    if folder.is_dir():
+        digest.update(hash_files(folder).encode())
     return digest.hexdigest()[:16]
 
 

@@ -128,6 +128,8 @@ def _cells(result: StudyResult, candidates: Sequence[Candidate]) -> tuple[list[s
     for candidate in candidates:
         mark = " (pick)" if candidate.trial == result.pick.trial else ""
         origin = "" if candidate.label == "search" else f" {candidate.label}"
+        if candidate.stopped_at is not None:
+            origin += f" (stopped after {candidate.stopped_at} prompts)"
         rows.append(
             [
                 f"{candidate.trial}{origin}{mark}",

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict
 
 from tuner.presets import Score
 from tuner.schedule import Schedule
+
+EndedBy = Literal["trials", "time limit", "max tflops", "patience"]
+"""Why nothing more was proposed."""
 
 
 class Candidate(BaseModel):
@@ -19,6 +24,8 @@ class Candidate(BaseModel):
         nfe: Network forward passes per image.
         scores: Search-prompt scores by objective name.
         schedule: What ran.
+        stopped_at: Number of search prompts after which it was beaten and stopped; its scores are those of these
+            prompts alone. None if it was scored on all.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -30,6 +37,7 @@ class Candidate(BaseModel):
     nfe: int
     scores: dict[str, Score]
     schedule: Schedule
+    stopped_at: int | None = None
 
 
 class Mean(BaseModel):
@@ -56,6 +64,20 @@ class Pick(Candidate):
     held_out: dict[str, Score]
 
 
+class Reused(BaseModel):
+    """Denoiser TFLOPs that a study did not spend, because the result was there.
+
+    Attributes:
+        prefixes: Stages that a worker had kept from another schedule that begins with them.
+        scores: Scores that another study in the same folder had on disk.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    prefixes: float = 0.0
+    scores: float = 0.0
+
+
 class StudyResult(BaseModel):
     """All of a study's outcome.
 
@@ -65,6 +87,8 @@ class StudyResult(BaseModel):
         trials: Finished trials, references included.
         elapsed_s: Wall-clock seconds of all sittings together.
         tflops_spent: Denoiser TFLOPs of everything that ran: baseline, references, trials, held-out scoring.
+        reused: Denoiser TFLOPs of what did not have to run.
+        ended_by: What ended the search.
         baseline: The full-cost sampler.
         front: Pareto front within the budget, cheapest first.
         references: Presets and step reductions that cost more than the budget; shown, never picked.
@@ -86,3 +110,5 @@ class StudyResult(BaseModel):
     evaluated: list[Candidate]
     pick: Pick
     preset: str
+    reused: Reused = Reused()
+    ended_by: EndedBy = "trials"

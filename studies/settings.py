@@ -26,6 +26,8 @@ class SearchSettings(BaseModel):
         size: Output (height, width) in pixels; the model's default if None.
         search_prompts: At most this many prompts score a candidate.
         held_out_prompts: At most this many other prompts score the pick.
+        rungs: A candidate is scored on 1/2^(rungs - 1) of the search prompts first, then on twice as many, and so
+            on, until it is beaten or finished; 1 for all prompts at once. See ``studies.rungs``.
         chunk: Prompts per unit of work, drawn as one batch; None for 8, less where images are large.
         options: Guidance, negative prompt, LoRA, precision and quantisation of the model; where its weights are
             placed, which is part of it, does not decide the result.
@@ -43,6 +45,9 @@ class SearchSettings(BaseModel):
         storage: Optuna storage URL; None for a journal in the study's folder.
         tracking_uri: MLflow server or database; None for a local one in ``out``.
         time_limit: Seconds after which nothing new is proposed; None for no limit.
+        max_tflops: Denoiser TFLOPs that the study may take, all together; None for no limit.
+        patience: Ends the search after so many trials without a gain in hypervolume; None for all trials.
+        reuse: Whether scores are taken from other studies in ``out`` that have the same evaluation.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -57,6 +62,7 @@ class SearchSettings(BaseModel):
     size: tuple[int, int] | None = None
     search_prompts: int = 32
     held_out_prompts: int = 64
+    rungs: int = 4
     chunk: int | None = None
     lag: int = 4
     options: ModelOptions = ModelOptions()
@@ -70,6 +76,9 @@ class SearchSettings(BaseModel):
     storage: str | None = None
     tracking_uri: str | None = None
     time_limit: float | None = None
+    max_tflops: float | None = None
+    patience: int | None = None
+    reuse: bool = True
 
     @property
     def name(self) -> str:

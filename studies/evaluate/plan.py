@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from studies.evaluate.settings import EvalSettings
 from studies.evaluation import Task
+from studies.identity import made_by
 from studies.noninferiority import Margin, parse_margins
 from studies.plan import (
     check_counts,
@@ -21,6 +22,7 @@ from studies.plan import (
     image_seeds,
     objective_specs,
     options_identity,
+    versions,
 )
 from studies.prompts import load_prompts
 from tuner import presets
@@ -105,12 +107,26 @@ class EvalPlan:
             for index, part in enumerate(parts)
         ]
 
+    def image_number(self, task: Task) -> int:
+        """Returns which of all images, from 0, a task's first one is."""
+        return self.images.index((task.prompts[0], task.seeds[0]))
+
+    @cached_property
+    def made_by(self) -> dict[str, str]:
+        """What makes the scores of each objective, by its ``name:weights``; see `studies.identity.made_by`."""
+        return {spec: made_by(spec, versions()) for spec in self.objectives}
+
+    @cached_property
+    def weights(self) -> str:
+        """Fingerprint of the model."""
+        return fingerprint(self.blueprint)
+
     @cached_property
     def identity(self) -> dict[str, Any]:
         """Everything that decides a score, but the schedule; a folder holds scores of one identity."""
         return {
             "model": self.settings.model,
-            "weights": fingerprint(self.blueprint),
+            "weights": self.weights,
             "objectives": list(self.objectives),
             "size": list(self.size),
             "images": hashlib.sha256(json.dumps(self.images).encode()).hexdigest()[:16],

@@ -21,7 +21,7 @@ from studies.evaluations import Evaluations
 from studies.folder import Folder
 from studies.noninferiority import non_inferiority
 from studies.plan import versions
-from studies.scores import ScoreLog
+from studies.scores import ScoreBook, ScoreLog
 from studies.statistics import paired_score, per_prompt
 from tuner.errors import UserError
 
@@ -104,11 +104,10 @@ def run(
         For each schedule's content hash its scores, or why there are none; images at fault are counted over all
         units of work.
     """
-    scores = ScoreLog(
-        folder.scores, plan.identity["weights"], dict(zip(plan.directions, plan.objectives, strict=True))
-    )
+    specs = dict(zip(plan.directions, plan.objectives, strict=True))
+    scores = ScoreLog(folder.scores, plan.weights, specs, plan.made_by)
     start = (lambda: executor) if executor is not None else functools.partial(start_workers, plan)
-    evaluations = Evaluations(plan, folder, scores, start)
+    evaluations = Evaluations(plan, folder, scores, ScoreBook(plan.weights, specs), start)
     schedules = [contender.schedule for contender in (plan.baseline, *plan.contenders)]
     tasks = [task for schedule in schedules for task in plan.tasks(schedule)]
     try:

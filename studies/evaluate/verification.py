@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -14,6 +15,7 @@ from studies.evaluate.settings import EvalSettings
 from studies.evaluation import Failure
 from studies.plan import check_counts, default_chunk, directions_of, versions
 from studies.prompts import PromptSets, load_prompts
+from studies.rungs import in_random_order
 from tuner import presets
 from tuner.errors import UserError
 from tuner.models import Blueprint, ModelOptions, blueprint
@@ -100,7 +102,7 @@ def verify(
     placement = settings.options.model_dump(include={"offload", "device_map"})
     options = (preset.model_options or ModelOptions()).model_copy(update=placement)
     model = options.applied(blueprint(preset.model))
-    sets = _find_prompts(preset, provenance, load_prompts(settings.prompts, model))
+    sets = _find_prompts(preset, provenance, _as_searched(load_prompts(settings.prompts, model)))
     settings = settings.model_copy(update={"model": preset.model, "options": options, "presets": (preset.name,)})
     plan = _plan(preset, provenance, sets, model, settings)
     folder = open_folder(plan, "verify")
@@ -120,6 +122,11 @@ def verify(
         other_versions=changed,
         checks=_checks(preset, sets, mine, other),
     )
+
+
+def _as_searched(sets: PromptSets) -> PromptSets:
+    """Puts the search prompts into the order from which a search takes the first."""
+    return replace(sets, search=in_random_order(sets.search))
 
 
 def _find_prompts(preset: Preset, provenance: Provenance, sets: PromptSets) -> PromptSets:

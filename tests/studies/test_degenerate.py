@@ -73,9 +73,9 @@ def test_every_fault_of_a_chunk_is_counted_and_none_is_averaged(tmp_path: Path) 
     assert outcome.reason == (
         "4 of 5 images are degenerate: 2 not finite, 1 all black, 1 all one colour, the first for 'prompt 1'"
     )
-    log = ScoreLog(tmp_path / "scores.jsonl", "weights", {"clip": "clip"})
-    log.put(task, outcome, 1.0, 1.0)
-    again = ScoreLog(tmp_path / "scores.jsonl", "weights", {"clip": "clip"}).get(task)
+    log = ScoreLog(tmp_path / "scores.jsonl", "weights", {"clip": "clip"}, {})
+    log.put(task, outcome, 1.0, 1.0, {})
+    again = ScoreLog(tmp_path / "scores.jsonl", "weights", {"clip": "clip"}, {}).get(task)
     assert again == outcome
 
 

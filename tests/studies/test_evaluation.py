@@ -89,7 +89,8 @@ def test_what_cannot_be_scored_fails_with_the_reason(model: ToyModel, objective:
 def test_a_real_run_costs_what_its_price_says(flux_pipe: Any) -> None:
     model = wrap(flux_pipe)
     evaluator = Evaluator(model, [Brightness()])
-    evaluator.evaluate(task())  # the text encoders run once and are not part of the price
+    # The text encoders run once and are not part of the price.
+    evaluator.evaluate(task(schedule=model.blueprint.plain(1, (32, 32))))
     decoded = FlopCounterMode(display=False)
     with decoded:
         for _ in PROMPTS:

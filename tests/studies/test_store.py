@@ -26,15 +26,16 @@ RESULT = ChunkResult({"clip": [1.5, 2.5], "image_reward": [-1.0, 0.25]})
 
 
 def test_scores_come_back_from_the_disk(tmp_path: Path) -> None:
-    log = ScoreLog(tmp_path / "scores.jsonl", "weights", SPECS)
+    log = ScoreLog(tmp_path / "scores.jsonl", "weights", SPECS, {})
     assert log.get(TASK) is None
-    log.put(TASK, RESULT, tflops=2.0, elapsed_s=3.5)
-    again = ScoreLog(tmp_path / "scores.jsonl", "weights", SPECS)
+    log.put(TASK, RESULT, tflops=2.0, elapsed_s=3.5, reused={"prefixes": 0.5})
+    again = ScoreLog(tmp_path / "scores.jsonl", "weights", SPECS, {})
     for known in (log, again):
         found = known.get(TASK)
         assert isinstance(found, ChunkResult)
         assert found.scores == RESULT.scores
         assert (known.tflops, known.elapsed_s) == (2.0, 3.5)
+        assert known.reused == {"prefixes": 0.5, "scores": 0.0}
     one = Task(TASK.schedule, ("a cat",), (6,), (32, 32))
     assert again.get(one) == ChunkResult({"clip": [2.5], "image_reward": [0.25]})
 
@@ -49,16 +50,16 @@ def test_scores_come_back_from_the_disk(tmp_path: Path) -> None:
     ],
 )
 def test_a_score_belongs_to_all_that_made_it(tmp_path: Path, other: Task) -> None:
-    log = ScoreLog(tmp_path / "scores.jsonl", "weights", SPECS)
-    log.put(TASK, RESULT, 2.0, 3.5)
+    log = ScoreLog(tmp_path / "scores.jsonl", "weights", SPECS, {})
+    log.put(TASK, RESULT, 2.0, 3.5, {})
     assert log.get(other) is None
-    assert ScoreLog(tmp_path / "scores.jsonl", "other weights", SPECS).get(TASK) is None
-    assert ScoreLog(tmp_path / "scores.jsonl", "weights", SPECS | {"clip": "clip:big"}).get(TASK) is None
+    assert ScoreLog(tmp_path / "scores.jsonl", "other weights", SPECS, {}).get(TASK) is None
+    assert ScoreLog(tmp_path / "scores.jsonl", "weights", SPECS | {"clip": "clip:big"}, {}).get(TASK) is None
 
 
 def test_a_failure_is_remembered(tmp_path: Path) -> None:
-    ScoreLog(tmp_path / "scores.jsonl", "weights", SPECS).put(TASK, Failure("too hot"), 2.0, 3.5)
-    assert ScoreLog(tmp_path / "scores.jsonl", "weights", SPECS).get(TASK) == Failure("too hot")
+    ScoreLog(tmp_path / "scores.jsonl", "weights", SPECS, {}).put(TASK, Failure("too hot"), 2.0, 3.5, {})
+    assert ScoreLog(tmp_path / "scores.jsonl", "weights", SPECS, {}).get(TASK) == Failure("too hot")
 
 
 def test_weights_on_disk_are_part_of_the_fingerprint(tmp_path: Path) -> None:

@@ -35,7 +35,11 @@ def command(study: str, pick: str, output: Path, out: str) -> None:
     folder = open_study(out, study)
     result = folder.result()
     dearer = {reference.trial for reference in result.references}
-    candidates = [candidate for candidate in result.evaluated if candidate.trial not in dearer]
+    candidates = [
+        candidate
+        for candidate in result.evaluated
+        if candidate.trial not in dearer and candidate.stopped_at is None
+    ]
     chosen = choose(candidates, pick, folder.directions)
     click.echo(str(presets.save(preset_of(chosen, folder, result), output)))
     if chosen.trial != result.pick.trial:

@@ -14,6 +14,7 @@ from tuner.cli._common import (
     model_options,
     out_option,
     print_json,
+    print_table,
     size_option,
     stdout_console,
 )
@@ -21,7 +22,7 @@ from tuner.cli._common import (
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-    from studies import Progress, StudyResult
+    from studies import Progress, SearchSettings, StudyResult
 
 _EXAMPLES = """\b
 Examples:
@@ -30,6 +31,7 @@ Examples:
   tuner search --model ./my-flux --budget 1200T --objectives clip,image_reward
   tuner search --model flux --budget 3x --workers 16 --gpus-per-worker 0.5 --ray-address auto
   tuner search --model tiny --budget 3x --resume          continue what was interrupted
+  tuner search --model flux --budget 3x --dry-run         what it will cost at most
 
 \b
 Budgets, per image:
@@ -57,6 +59,8 @@ class _DurationType(click.ParamType[float]):
 @click.option("--budget", required=True, help="What one image may cost: 3x, 40%, 1200T or 16nfe.")
 @click.option("-n", "--trials", default=40, show_default=True, help="Schedules to propose, beyond the references.")
 @click.option("--time-limit", type=_DurationType(), help="Propose nothing new after this long, e.g. 30m.")
+@click.option("--max-tflops", type=float, metavar="T", help="Propose nothing that could take the study beyond it.")
+@click.option("--patience", type=int, metavar="N", help="End after N trials without a gain in hypervolume.")
 @click.option(
     "--prompts",
     metavar="FILE",
@@ -66,6 +70,12 @@ class _DurationType(click.ParamType[float]):
     "--search-prompts", default=32, show_default=True, help="At most this many prompts score a schedule."
 )
 @click.option("--held-out-prompts", default=64, show_default=True, help="At most this many others score the pick.")
+@click.option(
+    "--rungs",
+    default=4,
+    show_default=True,
+    help="Stop a beaten schedule after 1/8, 1/4 or 1/2 of the prompts (4 rungs); 1 scores each on all.",
+)
 @click.option(
     "--objectives",
     default="clip,image_reward",
@@ -78,6 +88,8 @@ class _DurationType(click.ParamType[float]):
 @click.option("--pick", default="knee", show_default=True, help="Winner: knee, cheapest or best:OBJECTIVE.")
 @click.option("--study", metavar="NAME", help="Name of the study; by default MODEL-BUDGET.")
 @click.option("--resume", is_flag=True, help="Continue the study of this name.")
+@click.option("--dry-run", is_flag=True, help="Print what the search will cost at most, on this device, and exit.")
+@click.option("--reuse/--no-reuse", default=True, show_default=True, help="Take scores from other studies in DIR.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the proposals and of the noise.")
 @click.option("--workers", type=int, help="Worker processes; by default one per GPU, or per CPU core.")
 @click.option("--gpus-per-worker", type=float, metavar="F", help="GPUs of each worker; may be a fraction.")
@@ -86,13 +98,16 @@ class _DurationType(click.ParamType[float]):
 @click.option("--tracking-uri", metavar="URI", help="MLflow server; by default a database in DIR.")
 @out_option
 @json_option
-def command(as_json: bool, resume: bool, objectives: str, **options: Any) -> None:
+def command(as_json: bool, resume: bool, dry_run: bool, objectives: str, **options: Any) -> None:
     """Runs the search with progress on stderr, and prints the front on stdout."""
     from studies import SearchSettings, open_study, search
     from studies.tracking import TrackingError, log_study
 
     names = tuple(name.strip() for name in objectives.split(",") if name.strip())
     settings = SearchSettings(objectives=names, **options)
+    if dry_run:
+        _print_estimate(settings, as_json)
+        return
     with _Display() as display:
         try:
             result = search(settings, on_progress=display.show, resume=resume)
@@ -113,11 +128,39 @@ def command(as_json: bool, resume: bool, objectives: str, **options: Any) -> Non
         _print_result(result)
 
 
+def _print_estimate(settings: SearchSettings, as_json: bool) -> None:
+    from studies import estimate
+
+    found = estimate(settings)
+    if as_json:
+        print_json(found.model_dump(mode="json"))
+        return
+    parts = {
+        "baseline": found.baseline,
+        "references": found.references,
+        f"{found.trials} proposals": found.proposals,
+        "held-out check": found.held_out,
+        "total": found.total,
+    }
+    rows = [(part, f"{tflops:.4g}") for part, tflops in parts.items()]
+    print_table(("part", "TFLOPs at most"), rows, title=f"Study {found.study}")
+    click.echo(
+        f"at most {found.hours:.3g} h on {found.workers} workers, {found.images} images; beaten schedules stop "
+        "early, so it will be less"
+    )
+
+
 def _print_result(result: StudyResult) -> None:
     from studies.report import front_table, pick_on_unseen_prompts
 
     stdout_console().print(front_table(result))
     click.echo(f"{pick_on_unseen_prompts(result)}\npreset: {result.preset}")
+    stopped = sum(candidate.stopped_at is not None for candidate in result.evaluated)
+    reused = result.reused.prefixes + result.reused.scores
+    click.echo(
+        f"spent: {result.tflops_spent:.4g} TFLOPs, {reused:.4g} more were reused; {stopped} of {result.trials} "
+        f"schedules were stopped early; ended by {result.ended_by}"
+    )
 
 
 class _Display:

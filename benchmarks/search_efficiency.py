@@ -1,0 +1,320 @@
+"""What a search costs beside the loops that people write: ``python -m benchmarks.search_efficiency --json``.
+
+Everyone has the same space, prompts, noise, budget and scores, those of ``benchmarks.table``. The peers are
+Optuna's TPE and NSGA-II (told which schedules are beyond the budget), random search, and Ray Tune's OptunaSearch,
+asked and told without Tune's own runner, which takes seconds per trial. They score each proposal on all prompts,
+whatever it costs. Ours is the loop of ``tuner search``.
+
+Spent are the denoiser TFLOPs of everything, the baseline and stopped candidates included; a schedule that comes
+again costs a peer nothing, as if it kept its scores. The hypervolume is that of the front on the search's prompts,
+scored again on prompts that nobody saw; its reference point is the budget and plain sampling with two steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+
+from benchmarks.table import OBJECTIVES, Table, TableExecutor, TableSpace, raw, schedule_of, settings
+from studies.evaluations import Evaluations
+from studies.loop import Loop
+from studies.plan import Plan, Reference, make_plan
+from studies.scores import EarlierScores, ScoreLog
+from studies.statistics import paired_score
+from studies.stopping import hypervolume
+from studies.storage import TrialRecord
+from studies.store import start_study
+from tuner.schedule import Schedule
+
+TRIALS = 100
+PLAIN = (16, 8, 4, 2)  # steps that a search starts from, besides one published schedule
+MECHANISMS = ("budget by construction", "warm start", "rungs", "kept stages")
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a search knows after a trial: TFLOPs spent so far, and the schedule if it has a full score."""
+
+    spent: float
+    schedule: Schedule | None
+
+
+Search = Callable[[int], list[Step]]
+
+
+@functools.cache
+def _table() -> Table:
+    return Table()
+
+
+@functools.cache
+def _plan(seed: int, **changes: Any) -> Plan:
+    return make_plan(settings("runs", seed=seed, trials=TRIALS, reuse=False, **changes))
+
+
+def _means(schedule: Schedule, prompts: Sequence[str]) -> list[float]:
+    scores = _table().scores(schedule, prompts)
+    return [fmean(scores[name]) for name in OBJECTIVES]
+
+
+def peer(kind: str, seed: int) -> list[Step]:
+    """Runs a loop as a person would write it."""
+    plan = _plan(0)
+    prompts = plan.prompts.search
+    spent, known, steps = plan.baseline_price.tflops * len(prompts), set(), []
+    for schedule, tell in (_ray_search if kind == "Ray Tune OptunaSearch" else _optuna_loop)(kind, seed):
+        price = plan.price(schedule)
+        spent += 0.0 if schedule in known else price.tflops * len(prompts)
+        known.add(schedule)
+        tell([*_means(schedule, prompts), price.tflops], plan.budget.allows(price))
+        steps.append(Step(spent, schedule))
+    return steps
+
+
+Tell = Callable[[list[float], bool], None]
+
+
+def _optuna_loop(kind: str, seed: int) -> Iterator[tuple[Schedule, Tell]]:
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.simplefilter("ignore")
+    samplers: dict[str, Callable[[], optuna.samplers.BaseSampler]] = {
+        "Optuna TPE": lambda: optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True),
+        "Optuna NSGA-II": lambda: optuna.samplers.NSGAIISampler(seed=seed, population_size=20),
+        "random": lambda: optuna.samplers.RandomSampler(seed=seed),
+    }
+    study = optuna.create_study(directions=["maximize", "maximize", "minimize"], sampler=samplers[kind]())
+    for _ in range(TRIALS):
+        trial = study.ask()
+        schedule = schedule_of(raw(trial))
+
+        def tell(values: list[float], affordable: bool, trial: optuna.Trial = trial) -> None:
+            trial.set_constraint("beyond the budget", 0.0 if affordable else 1.0)
+            study.tell(trial, values)
+
+        yield schedule, tell
+
+
+def _ray_search(kind: str, seed: int) -> Iterator[tuple[Schedule, Tell]]:
+    from ray.tune.search.optuna import OptunaSearch
+
+    warnings.simplefilter("ignore")
+
+    def space(trial: Any) -> None:
+        raw(trial)
+
+    metrics = [*OBJECTIVES, "tflops"]
+    searcher = OptunaSearch(space=space, metric=metrics, mode=["max", "max", "min"], seed=seed)
+    for number in range(TRIALS):
+        indices = searcher.suggest(str(number))
+
+        def tell(values: list[float], affordable: bool, number: int = number) -> None:
+            searcher.on_trial_complete(str(number), dict(zip(metrics, values, strict=True)))
+
+        yield schedule_of(raw(_Fixed(indices))), tell
+
+
+class _Fixed:
+    """Answers with given parameters where a trial would choose."""
+
+    def __init__(self, params: dict[str, int]):
+        self._params = params
+
+    def suggest_int(self, name: str, low: int, high: int) -> int:
+        return self._params[name]
+
+
+def ours(without: str | None, seed: int) -> list[Step]:
+    """Runs the loop of ``tuner search`` on the table, with one of its mechanisms left out."""
+    plan = _plan(seed, **({"rungs": 1} if without == "rungs" else {}))
+    plan = replace(
+        plan,
+        space=TableSpace(plan, within_budget=without != "budget by construction"),
+        references=() if without == "warm start" else _references(),
+    )
+    with tempfile.TemporaryDirectory() as out:
+        plan = replace(plan, settings=plan.settings.model_copy(update={"out": out}))
+        # Image seeds depend on the seed of a study; the table has one noise per prompt, whatever its number.
+        folder = start_study(plan, resume=False)
+        specs = dict(zip(plan.directions, plan.objectives, strict=True))
+        log = ScoreLog(folder.scores, plan.weights, specs, plan.made_by)
+        nothing = EarlierScores((), plan.weights, specs, plan.made_by)
+        executor = TableExecutor(_table(), keep_stages=without != "kept stages")
+        loop = Loop(
+            plan, Evaluations(plan, folder, log, nothing, lambda: executor), TrialRecord(plan, folder), _nothing
+        )
+        loop.run(None)
+        return list(_steps(plan, loop, folder.scores))
+
+
+def _nothing() -> None:
+    pass
+
+
+def _references() -> tuple[Reference, ...]:
+    plain = [Reference(f"plain-{n}", schedule_of({"stages": 1, "steps": n, "shift": 2.0})) for n in PLAIN]
+    half = {"stages": 2, "scale": 0.5, "low_steps": 6, "start": 0.5, "high_steps": 1, "stage_shift": 3.0}
+    return (*plain, Reference("half size, then one step", schedule_of(half)))
+
+
+def _steps(plan: Plan, loop: Loop, scores: Path) -> Iterator[Step]:
+    """Reads what each trial spent from the file of scores, in the order of the trials."""
+    lines = [json.loads(line) for line in scores.read_text().splitlines()]
+    taken: dict[str, float] = {}
+    for line in lines:
+        taken[line["schedule"]] = taken.get(line["schedule"], 0.0) + line["tflops"]
+    stopped = {candidate.trial: candidate.stopped_at for candidate in loop.candidates()}
+    spent = taken.pop(plan.baseline.content_hash)
+    for trial in loop.trials:
+        spent += taken.pop(trial.schedule.content_hash, 0.0)
+        yield Step(spent, trial.schedule if stopped[trial.number] is None else None)
+
+
+def volumes(steps: Sequence[Step]) -> list[float]:
+    """The hypervolume of the front after each step, on the prompts that nobody saw."""
+    plan = _plan(0)
+    two_steps = schedule_of({"stages": 1, "steps": 2, "shift": 2.0})
+    reference = [plan.budget.tflops, *(-mean for mean in _means(two_steps, plan.prompts.held_out))]
+    known: dict[Schedule, list[float]] = {}
+    found: list[float] = []
+    for step in steps:
+        if step.schedule in known or step.schedule is None or not plan.budget.allows(plan.price(step.schedule)):
+            found.append(found[-1] if found else 0.0)
+            continue
+        losses = [
+            plan.price(step.schedule).tflops,
+            *(-mean for mean in _means(step.schedule, plan.prompts.search)),
+        ]
+        known[step.schedule] = losses
+        front = [
+            schedule
+            for schedule, mine in known.items()
+            if not any(other != mine and all(map(np.less_equal, other, mine)) for other in known.values())
+        ]
+        points = [
+            [known[schedule][0], *(-mean for mean in _means(schedule, plan.prompts.held_out))]
+            for schedule in front
+        ]
+        found.append(hypervolume(points, reference))
+    return found
+
+
+def spent_to_reach(steps: Sequence[Step], found: Sequence[float], target: float) -> float:
+    """TFLOPs after which the hypervolume is the target's for the first time; infinite if it never is."""
+    return next((step.spent for step, volume in zip(steps, found, strict=True) if volume >= target), np.inf)
+
+
+def volume_at(steps: Sequence[Step], found: Sequence[float], spent: float) -> float:
+    """The hypervolume when so many TFLOPs have been spent."""
+    return next((v for step, v in zip(reversed(steps), reversed(found), strict=True) if step.spent <= spent), 0.0)
+
+
+PEERS: dict[str, Search] = {
+    name: functools.partial(peer, name)
+    for name in ("Optuna TPE", "Optuna NSGA-II", "random", "Ray Tune OptunaSearch")
+}
+OURS: dict[str, Search] = {
+    "ours": functools.partial(ours, None),
+    **{f"ours without {name}": functools.partial(ours, name) for name in MECHANISMS},
+}
+
+
+def _run(job: tuple[str, int]) -> tuple[list[Step], list[float]]:
+    name, seed = job
+    steps = (PEERS | OURS)[name](seed)
+    return steps, volumes(steps)
+
+
+def measure(seeds: int, processes: int) -> dict[str, Any]:
+    """Runs everyone with every seed; returns plain JSON types."""
+    jobs = [(name, seed) for name in PEERS | OURS for seed in range(seeds)]
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        runs = dict(zip(jobs, pool.map(_run, jobs), strict=True))
+    final = {name: [runs[name, seed][1][-1] for seed in range(seeds)] for name in PEERS}
+    best = max(final, key=lambda name: float(np.median(final[name])))
+    rows = []
+    for name in PEERS | OURS:
+        ratios, gains = [], []
+        for seed in range(seeds):
+            target, spent = final[best][seed], runs[best, seed][0][-1].spent
+            steps, found = runs[name, seed]
+            ratios.append(spent_to_reach(steps, found, target) / spent)
+            gains.append(volume_at(steps, found, spent))
+        gain = paired_score(gains, final[best]) if seeds > 1 else None
+        rows.append(
+            {
+                "search": name,
+                "tflops_spent": float(np.median([runs[name, seed][0][-1].spent for seed in range(seeds)])),
+                "final_hypervolume": float(np.median([runs[name, seed][1][-1] for seed in range(seeds)])),
+                "share_of_best_peers_spend": _median(ratios),
+                "seeds_that_reached_it": int(np.isfinite(ratios).sum()),
+                "gain_at_equal_spend": gain and gain.delta,
+                "gain_ci95": gain and gain.ci95,
+            }
+        )
+    return {
+        "seeds": seeds,
+        "trials": TRIALS,
+        "best_peer": best,
+        "table": _table().about["cpu_seconds"],
+        "rows": rows,
+    }
+
+
+def _median(values: Sequence[float]) -> list[float | None]:
+    """The median and the 95 % bootstrap interval of it; None for what was never reached."""
+    drawn = np.random.default_rng(0).choice(np.array(values), (2000, len(values)))
+    medians = np.sort(np.median(np.where(np.isfinite(drawn), drawn, 1e9), axis=1))
+    found = [
+        float(np.median(np.where(np.isfinite(values), values, 1e9))),
+        *(float(medians[k]) for k in (50, 1949)),
+    ]
+    return [value if value < 1e6 else None for value in found]
+
+
+def report(result: dict[str, Any]) -> str:
+    """Formats what ``measure`` returned as a table."""
+    lines = [
+        f"{result['seeds']} seeds, {result['trials']} trials; the best peer is {result['best_peer']}",
+        f"{'':>36}{'TFLOPs':>9}{'volume':>10}{'spend to reach the best peer':>34}{'gain at its spend':>30}",
+    ]
+    for row in result["rows"]:
+        median, low, high = ("never" if v is None else f"{v:.3f}" for v in row["share_of_best_peers_spend"])
+        gain = (
+            ""
+            if row["gain_ci95"] is None
+            else f"{row['gain_at_equal_spend']:+.3g} [{row['gain_ci95'][0]:+.2g}, {row['gain_ci95'][1]:+.2g}]"
+        )
+        lines.append(
+            f"{row['search']:>36}{row['tflops_spent']:>9.3f}{row['final_hypervolume']:>10.3g}"
+            f"{f'{median} [{low}, {high}]':>34}{gain:>30}"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Prints the comparison."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.search_efficiency", description=__doc__)
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    options = parser.parse_args()
+    result = measure(options.seeds, options.processes)
+    print(json.dumps(result, indent=2) if options.json else report(result))
+
+
+if __name__ == "__main__":
+    main()

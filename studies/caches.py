@@ -1,0 +1,48 @@
+"""What a worker keeps in memory so as not to compute it again: text encodings, and latents between stages."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import cachetools
+
+if TYPE_CHECKING:
+    from studies.evaluation import Task
+
+LIMIT = 1024**3
+"""Bytes that a worker keeps, on whatever device they are."""
+
+T = TypeVar("T")
+
+
+class TensorCache:
+    """Tensors, and mappings of tensors, by key; what was not used for longest goes first.
+
+    Args:
+        limit: Bytes that are kept at most.
+    """
+
+    def __init__(self, limit: int = LIMIT):
+        self._kept: cachetools.LRUCache[Hashable, Any] = cachetools.LRUCache(limit, getsizeof=_bytes)
+
+    def get(self, key: Hashable) -> Any:
+        """Returns what is kept under a key, or None."""
+        return self._kept.get(key)
+
+    def keep(self, key: Hashable, value: T) -> T:
+        """Keeps a value, unless it is larger than all that may be kept, and returns it."""
+        if _bytes(value) <= self._kept.maxsize:
+            self._kept[key] = value
+        return value
+
+
+def prefix_key(task: Task, stages: int) -> Hashable:
+    """What the latents after the first stages of a task depend on: equal keys, equal bits."""
+    schedule = task.schedule
+    return schedule.stages[:stages], schedule.solver, task.prompts, task.seeds, task.size
+
+
+def _bytes(value: Any) -> int:
+    tensors = value.values() if isinstance(value, Mapping) else [value]
+    return sum(tensor.nbytes for tensor in tensors)

@@ -1,0 +1,40 @@
+"""Tells weights apart, so that a score is never taken for that of another model or another scorer."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import objectives
+
+_HASHED_WHOLE = 256 * 1024 * 1024  # bytes; larger weights are told apart by size and both ends
+_HASHED_END = 1024 * 1024
+
+
+def hash_files(path: Path) -> str:
+    """Returns a hash of the names and the contents of a file, or of all files below a folder."""
+    digest = hashlib.sha256()
+    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    small = sum(file.stat().st_size for file in files) <= _HASHED_WHOLE
+    for found in files:
+        digest.update(f"{found.relative_to(path)} {found.stat().st_size}".encode())
+        with found.open("rb") as file:
+            digest.update(file.read() if small else file.read(_HASHED_END))
+            if not small and found.stat().st_size > _HASHED_END:
+                file.seek(-_HASHED_END, 2)
+                digest.update(file.read())
+    return digest.hexdigest()
+
+
+def made_by(spec: str, versions: dict[str, str]) -> str:
+    """Names what makes the scores of an objective: sixteen hex digits.
+
+    They change with its name, with its weights where these are local (those on a hub go by their name), and with
+    the versions of the packages that decide the numbers.
+    """
+    _, weights = objectives.parse(spec)
+    embedded = Path(objectives.__file__).parent / "tiny" / "weights"
+    path = embedded if weights == "tiny" else Path(weights or "").expanduser()
+    files = hash_files(path) if weights and path.exists() else None
+    return hashlib.sha256(json.dumps([spec, files, versions], sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,92 @@
+"""When a search has done enough: rules that look at finished trials in order, so that every run ends alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+from studies.evaluation import Failure
+
+if TYPE_CHECKING:
+    from studies.loop import Trial
+    from studies.plan import Plan
+    from studies.results import EndedBy
+    from studies.rungs import Scores
+
+GAIN = 1e-3
+"""Relative growth of the hypervolume that counts as a gain."""
+
+
+class StopRules:
+    """Decides before each proposal whether there is to be one.
+
+    TFLOPs count whether they were spent or reused, so that a study ends at the same trial wherever its scores come
+    from. The hypervolume is that of the front within the budget, over TFLOPs and all objectives. Its reference
+    point is the budget in TFLOPs and, for each objective, the worst mean among the references within the budget
+    that were scored on all prompts.
+
+    Args:
+        plan: The search.
+    """
+
+    def __init__(self, plan: Plan):
+        self._plan = plan
+        self._references = len(plan.references)
+        self._seen = 0
+        self._spent = 0.0
+        self._losses: list[list[float]] = []
+        self._worst: list[float] = []
+        self._hypervolume = 0.0
+        self._last_gain = self._references
+
+    def ended_by(
+        self, visible: Sequence[Trial], outcomes: Mapping[int, Scores | Failure], running: Sequence[Trial]
+    ) -> EndedBy | None:
+        """Returns the rule that forbids another proposal, if one does.
+
+        Args:
+            visible: The trials whose outcomes the next one may depend on, in order; as many as last time or more.
+            outcomes: Their scores, by number.
+            running: The trials that follow those; they count with what they cost on all prompts.
+        """
+        for trial in visible[self._seen :]:
+            self._see(trial, outcomes[trial.number])
+        self._seen = len(visible)
+        settings = self._plan.settings
+        if settings.max_tflops is not None and self._committed(running) > settings.max_tflops:
+            return "max tflops"
+        if settings.patience is not None and self._seen - self._last_gain >= settings.patience:
+            return "patience"
+        return None
+
+    def _committed(self, running: Sequence[Trial]) -> float:
+        """What the study will have taken at most if there is one more trial."""
+        prices = [trial.price.tflops for trial in running if trial.number >= self._references]
+        at_most = len(self._plan.prompts.search) * (sum(prices) + self._plan.budget.tflops)
+        return self._plan.least_tflops + self._spent + at_most
+
+    def _see(self, trial: Trial, scores: Scores | Failure) -> None:
+        """Counts what a trial took, and what it adds to the hypervolume."""
+        prompts = len(self._plan.prompts.search)
+        scored = prompts if isinstance(scores, Failure) else len(next(iter(scores.values())))
+        if trial.number >= self._references:  # references are counted from the start, on all prompts
+            self._spent += scored * trial.price.tflops
+        if isinstance(scores, Failure) or scored < prompts or not self._plan.budget.allows(trial.price):
+            return
+        signs = {"minimize": 1.0, "maximize": -1.0}
+        losses = [signs[way] * fmean(scores[name]) for name, way in self._plan.directions.items()]
+        self._losses.append([trial.price.tflops, *losses])
+        if trial.number < self._references or not self._worst:
+            self._worst = [max(column) for column in zip(*self._losses, strict=True)][1:]
+        grown = hypervolume(self._losses, [self._plan.budget.tflops, *self._worst])
+        if grown > self._hypervolume * (1 + GAIN) and trial.number >= self._references:
+            self._last_gain = trial.number + 1
+        self._hypervolume = grown
+
+
+def hypervolume(losses: Sequence[Sequence[float]], reference: Sequence[float]) -> float:
+    """Volume that points, of which less is better, dominate up to a reference point."""
+    import moocore
+
+    return float(moocore.hypervolume(list(losses), ref=list(reference)))

@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from studies import search
+from studies.caches import TensorCache
+from studies.evaluation import ChunkResult, Evaluator
+from studies.plan import make_plan
+from tests.studies.test_evaluation import PROMPTS, SCHEDULE, finished, task
+from tests.studies.toy import Brightness, Counting, Smoothness, ToyModel, toy_settings
+from tuner.errors import UserError
+from tuner.schedule import Schedule, Stage
+
+SIBLING = Schedule(stages=(SCHEDULE.stages[0], Stage(sigmas=(0.5, 0.2, 0.0))))
+OTHER_SOLVER = SIBLING.model_copy(update={"solver": "heun"})
+
+
+def test_what_was_not_used_for_longest_goes_first() -> None:
+    cache = TensorCache(limit=3 * 4 * 10)
+    for name in "abc":
+        cache.keep(name, torch.zeros(10))
+    cache.get("a")
+    cache.keep("d", {"row": torch.zeros(5), "column": torch.zeros(5)})
+    assert [name for name in "abcd" if cache.get(name) is not None] == ["a", "c", "d"]
+
+
+def test_what_is_larger_than_all_that_may_be_kept_is_not_kept() -> None:
+    cache = TensorCache(limit=39)
+    large = torch.zeros(10)
+    assert cache.keep("large", large) is large
+    assert cache.get("large") is None
+
+
+class Calls(ToyModel):
+    """Counts network calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def velocity(self, *args: Any) -> torch.Tensor:
+        self.calls += 1
+        return super().velocity(*args)
+
+
+def test_shared_first_stages_run_once_and_change_no_bit() -> None:
+    model = Calls()
+    evaluator = Evaluator(model, [Brightness(), Smoothness()])
+    for schedule, kept, calls in ((SCHEDULE, 0, 6), (SIBLING, 1, 2), (SCHEDULE, 1, 2), (OTHER_SOLVER, 0, 10)):
+        before = model.calls
+        result = finished(evaluator.evaluate(task(schedule=schedule)))
+        alone = finished(Evaluator(ToyModel(), [Brightness(), Smoothness()], 0).evaluate(task(schedule=schedule)))
+        assert (result.scores, result.images) == (alone.scores, alone.images)
+        assert result.kept_stages == kept
+        assert model.calls - before == calls
+
+
+def test_other_prompts_and_other_noise_share_nothing() -> None:
+    evaluator = Evaluator(ToyModel(), [Brightness()])
+    evaluator.evaluate(task())
+    for other in (task(first_seed=8), task(PROMPTS[::-1]), task(size=(64, 64))):
+        assert finished(evaluator.evaluate(other)).kept_stages == 0
+
+
+class Keeping(Counting):
+    """Says of every schedule of several stages that the first one was kept."""
+
+    def next(self) -> Any:
+        task, outcome = super().next()
+        if isinstance(outcome, ChunkResult) and len(task.schedule.stages) > 1:
+            outcome = ChunkResult(outcome.scores, outcome.seconds, outcome.images, kept_stages=1)
+        return task, outcome
+
+
+def test_kept_stages_are_reused_and_not_spent(tmp_path: Path) -> None:
+    settings = toy_settings(tmp_path, trials=4)
+    executor = Keeping()
+    result = search(settings, executor=executor)
+    plan = make_plan(settings)
+    kept = sum(
+        plan.price(t.schedule).stages[0].tflops_per_step * t.schedule.stages[0].steps * len(t.prompts)
+        for t in executor.ran
+        if len(t.schedule.stages) > 1
+    )
+    everything = sum(plan.price(t.schedule).tflops * len(t.prompts) for t in executor.ran)
+    assert kept > 0
+    assert result.reused.prefixes == pytest.approx(kept)
+    assert result.tflops_spent == pytest.approx(everything - kept)
+    assert search(settings, executor=Keeping(), resume=True).reused == result.reused
+
+
+def test_a_later_study_takes_the_scores_of_an_earlier_one(tmp_path: Path) -> None:
+    first = search(toy_settings(tmp_path, study="first"), executor=Counting())
+    executor = Counting()
+    second = search(toy_settings(tmp_path, study="second", trials=9), executor=executor)
+    alone = search(toy_settings(tmp_path, study="alone", trials=9, reuse=False), executor=Counting())
+    assert alone.reused.scores == 0
+    assert second.front == alone.front
+    assert second.evaluated == alone.evaluated
+    assert second.reused.scores > 0.5 * first.tflops_spent
+    folder = tmp_path / "second" / "images"
+    shown = {c.schedule.content_hash for c in (*second.front, *second.references, second.pick)}
+    assert shown | {make_plan(toy_settings(tmp_path)).baseline.content_hash} == {f.name for f in folder.iterdir()}
+    again = Counting()
+    assert (
+        search(toy_settings(tmp_path, study="second", trials=9), executor=again, resume=True).front == alone.front
+    )
+    assert again.ran == []
+
+
+def test_scores_of_other_weights_or_versions_are_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import studies.plan
+
+    search(toy_settings(tmp_path, study="first", trials=1), executor=Counting())
+    monkeypatch.setattr(studies.plan, "versions", lambda: {"torch": "1.0"})
+    assert search(toy_settings(tmp_path, study="second", trials=1), executor=Counting()).reused.scores == 0
+
+
+def test_a_line_that_another_study_is_writing_is_left_alone(tmp_path: Path) -> None:
+    search(toy_settings(tmp_path, study="first", trials=1), executor=Counting())
+    scores = tmp_path / "first" / "scores.jsonl"
+    lines = scores.read_text().splitlines(keepends=True)
+    scores.write_text("".join(lines[:3]) + lines[3][: len(lines[3]) // 2])
+    result = search(toy_settings(tmp_path, study="second", trials=1), executor=Counting())
+    assert result.reused.scores > 0
+    assert scores.read_text().endswith(lines[3][: len(lines[3]) // 2])
+
+
+def test_the_scorers_weights_decide_what_made_a_score(tmp_path: Path) -> None:
+    from studies.identity import made_by
+
+    file = tmp_path / "weights.bin"
+    file.write_bytes(b"one")
+    names = [made_by(f"clip:{tmp_path}", {"torch": "2"})]
+    file.write_bytes(b"two")
+    names += [made_by(f"clip:{tmp_path}", {"torch": version}) for version in ("2", "3")]
+    names += [made_by("clip:tiny", {"torch": "2"}), made_by("clip", {"torch": "2"})]
+    assert len(set(names)) == len(names)
+    assert names[0] != made_by(f"clip:{tmp_path}", {"torch": "2"})
+
+
+def test_a_study_takes_no_more_than_it_may(tmp_path: Path) -> None:
+    plan = make_plan(toy_settings(tmp_path))
+    limit = plan.least_tflops + 3.5 * plan.budget.tflops * len(plan.prompts.search)
+    result = search(toy_settings(tmp_path, max_tflops=limit), executor=Counting())
+    assert result.tflops_spent <= limit
+    assert result.ended_by == "max tflops"
+    assert len(plan.references) < result.trials < len(plan.references) + 8
+    longer = search(toy_settings(tmp_path), executor=Counting(), resume=True)
+    assert longer.ended_by == "trials"
+    assert longer.evaluated[: result.trials] == result.evaluated
+
+
+def test_a_limit_that_the_baseline_alone_breaks_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"`max_tflops` 1e-09 does not pay for the baseline.*--search-prompts"):
+        search(toy_settings(tmp_path, max_tflops=1e-9), executor=Counting())
+
+
+def test_a_search_without_a_gain_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import studies.stopping
+
+    monkeypatch.setattr(studies.stopping, "GAIN", 1e9)
+    result = search(toy_settings(tmp_path, patience=2), executor=Counting())
+    plan = make_plan(toy_settings(tmp_path))
+    assert result.ended_by == "patience"
+    assert result.trials == len(plan.references) + 2 + plan.settings.lag - 1
+
+
+def test_a_search_that_gains_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import studies.stopping
+
+    monkeypatch.setattr(studies.stopping, "GAIN", -1.0)
+    monkeypatch.setattr(studies.stopping, "hypervolume", lambda losses, reference: float(len(losses)))
+    result = search(toy_settings(tmp_path, patience=2, rungs=1), executor=Counting())
+    assert result.ended_by == "trials"
+
+
+def test_hypervolume_is_that_of_a_union_of_boxes() -> None:
+    from studies.stopping import hypervolume
+
+    assert hypervolume([[1, 2, 2], [2, 1, 2], [3, 3, 3]], [3, 3, 3]) == pytest.approx(2 + 2 - 1)
+    assert hypervolume([[4, 0, 0]], [3, 3, 3]) == 0

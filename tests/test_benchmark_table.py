@@ -1,0 +1,90 @@
+"""The tabular benchmark on made-up scores: its space, its accounts and its measure."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+
+from benchmarks import search_efficiency
+from benchmarks.table import PROMPTS, Table, TableSpace, schedules, settings
+from studies.plan import make_plan
+
+
+@pytest.fixture(scope="module")
+def plan() -> Any:
+    return make_plan(settings("runs"))
+
+
+@pytest.fixture(scope="module")
+def table(plan: Any, tmp_path_factory: pytest.TempPathFactory) -> Table:
+    """Scores that grow with the cost."""
+    everything = [plan.baseline, *schedules()]
+    rng = np.random.default_rng(0)
+    quality = np.array([-1 / plan.price(schedule).nfe for schedule in everything])
+    about = {
+        "schedules": [schedule.content_hash for schedule in everything],
+        "prompts": [*plan.prompts.search, *plan.prompts.held_out],
+        "cpu_seconds": 0,
+    }
+    path = tmp_path_factory.mktemp("table") / "table.npz"
+    scores = quality[:, None, None] + 0.01 * rng.normal(size=(len(everything), 2 * PROMPTS, 2))
+    np.savez_compressed(path, scores=scores, about=json.dumps(about))
+    return Table(path)
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch, table: Table) -> None:
+    monkeypatch.setattr(search_efficiency, "TRIALS", 12)
+    monkeypatch.setattr(search_efficiency, "_table", lambda: table)
+    search_efficiency._plan.cache_clear()
+
+
+def test_every_point_is_in_the_table_and_within_the_budget(plan: Any) -> None:
+    known = {schedule.content_hash for schedule in schedules()}
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    space, raw = TableSpace(plan), TableSpace(plan, within_budget=False)
+    dearer = 0
+    for _ in range(200):
+        trial = study.ask()
+        schedule = space.suggest(trial)
+        assert schedule.content_hash in known
+        assert plan.budget.allows(plan.price(schedule))
+        dearer += not plan.budget.allows(plan.price(raw.suggest(trial)))
+    assert dearer > 0
+
+
+def test_the_parameters_of_a_schedule_lead_back_to_it(plan: Any) -> None:
+    for schedule in schedules()[::7]:
+        params = TableSpace(plan).params_of(schedule)
+        trial = optuna.trial.FixedTrial(params)
+        assert TableSpace(plan, within_budget=False).suggest(trial) == schedule
+
+
+@pytest.mark.parametrize("name", ["Optuna TPE", "Optuna NSGA-II", "random"])
+def test_a_peer_pays_for_every_new_schedule_on_every_prompt(plan: Any, name: str) -> None:
+    steps = search_efficiency.PEERS[name](0)
+    different = {step.schedule for step in steps}
+    expected = sum(plan.price(schedule).tflops for schedule in different) + plan.baseline_price.tflops
+    assert len(steps) == 12
+    assert steps[-1].spent == pytest.approx(PROMPTS * expected)
+
+
+def test_rungs_and_kept_stages_spend_less_of_the_same() -> None:
+    spent = {name: search_efficiency.OURS[name](0)[-1].spent for name in search_efficiency.OURS}
+    assert spent["ours"] < spent["ours without rungs"]
+    assert spent["ours"] <= spent["ours without kept stages"]
+
+
+def test_the_volume_is_that_of_the_front_so_far(plan: Any) -> None:
+    steps = search_efficiency.OURS["ours"](0)
+    found = search_efficiency.volumes(steps)
+    assert len(found) == len(steps)
+    assert found[-1] > 0
+    target = found[-1]
+    spent = search_efficiency.spent_to_reach(steps, found, target)
+    assert search_efficiency.volume_at(steps, found, spent) >= target
+    assert search_efficiency.spent_to_reach(steps, found, 1e9) == np.inf
