@@ -39,7 +39,7 @@ def tables(result: EvalResult) -> list[Table]:
         header, rows = _cells(result, name)
         table = Table(title=f"{name}, {result.model}: {_sample(result)}", title_justify="left")
         for index, column in enumerate(header):
-            table.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
+            table.add_column(column, justify="left" if index == 0 else "right", no_wrap=index < 6, overflow="fold")
         for row in rows:
             table.add_row(*row)
         made.append(table)
@@ -120,8 +120,10 @@ def _sample(result: EvalResult) -> str:
 
 
 def _cells(result: EvalResult, name: str) -> tuple[list[str], list[list[str]]]:
+    """Makes header and rows; columns in which nothing stands are left out."""
+    margin = _margin(result, name)
     header = ["preset", "TFLOPs", "speedup", "NFE", "s/image", "mean", f"against {result.baseline}"]
-    header += [f"at most ({margin})" if (margin := _margin(result, name)) else "at most"]
+    header += [f"at most (margin {margin})" if margin else "at most"]
     header += ["against plain steps at its cost", "against the next dearer"]
     rows = [
         [
@@ -134,7 +136,8 @@ def _cells(result: EvalResult, name: str) -> tuple[list[str], list[list[str]]]:
         ]
         for row in result.rows
     ]
-    return header, rows
+    filled = [index for index in range(len(header)) if any(row[index] for row in rows)]
+    return [header[index] for index in filled], [[row[index] for index in filled] for row in rows]
 
 
 def _judged(row: Evaluated, name: str) -> list[str]:
@@ -151,7 +154,7 @@ def _judged(row: Evaluated, name: str) -> list[str]:
 
 def _margin(result: EvalResult, name: str) -> str | None:
     claims = (row.non_inferior.get(name) for row in result.rows)
-    return next((f"margin {claim.margin}" for claim in claims if claim is not None), None)
+    return next((claim.margin for claim in claims if claim is not None), None)
 
 
 def _difference(score: Score | None) -> str:
