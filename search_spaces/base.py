@@ -35,20 +35,19 @@ class Budget:
 
 @runtime_checkable
 class SearchSpace(Protocol):
-    """A set of schedules, and the parameters that name each of them.
+    """A set of schedules within a budget, and the parameters that name each of them.
 
     A space is built as ``ClassName(blueprint, size, budget)``.
     """
 
-    def suggest(self, trial: BaseTrial, budget: Budget) -> Schedule:
+    def suggest(self, trial: BaseTrial) -> Schedule:
         """Asks the trial for parameters and turns them into a schedule.
 
         Args:
             trial: Optuna's; a parameter without effect on the schedule is not asked for.
-            budget: The budget that the space was built for.
 
         Returns:
-            A schedule that ``budget`` allows, whatever the parameters are.
+            A schedule that the budget allows, whatever the parameters are.
         """
         ...
 

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 from studies.budget import Budget, parse_budget
 from studies.evaluation import Task
 from studies.prompts import PromptSets, load_prompts
+from studies.references import Reference, references
 from studies.settings import SearchSettings
-from tuner import presets
 from tuner.errors import UserError
-from tuner.flops import Price, price, tflops_per_call
+from tuner.flops import Price, price
 from tuner.models import Blueprint, Size, blueprint
 from tuner.schedule import Schedule
 
@@ -32,14 +32,6 @@ _CHUNK_PIXELS = 4 * 1024 * 1024
 _LARGEST_CHUNK = 8
 _HASHED_WHOLE = 256 * 1024 * 1024  # bytes; larger weights are told apart by size and both ends
 _HASHED_END = 1024 * 1024
-
-
-@dataclass(frozen=True)
-class Reference:
-    """A schedule that is evaluated before any proposal; ``label`` says where it comes from."""
-
-    label: str
-    schedule: Schedule
 
 
 @dataclass(frozen=True)
@@ -57,7 +49,7 @@ class Plan:
         baseline: The model's own default sampler.
         budget: Limits per image.
         space: The search space.
-        references: Presets and step reductions.
+        references: Step reductions, and presets brought to the budget.
     """
 
     settings: SearchSettings
@@ -170,7 +162,7 @@ def make_plan(settings: SearchSettings) -> Plan:
         baseline=baseline,
         budget=budget,
         space=search_spaces.load(settings.space, model, size, budget),
-        references=_references(model, size, budget, baseline),
+        references=references(model, size, budget),
     )
 
 
@@ -241,21 +233,3 @@ def _check_pick(spec: str, directions: Mapping[str, Direction]) -> None:
     accepted = ["knee", "cheapest", *(f"best:{name}" for name in directions)]
     if spec not in accepted:
         raise UserError(f"Pick {spec!r} is not one of {', '.join(accepted)}.")
-
-
-def _references(model: Blueprint, size: Size, budget: Budget, baseline: Schedule) -> tuple[Reference, ...]:
-    """Step reductions to the budget and to half of it, and the presets made for this kind of model."""
-    affordable = int(budget.tflops / tflops_per_call(model, size) * (1 + 1e-9))
-    steps = max(1, min(affordable, budget.nfe or affordable, model.steps))
-    found = [Reference(f"plain-{n}", model.plain(n, size)) for n in dict.fromkeys((steps, max(1, steps // 2)))]
-    for name in presets.available():
-        preset = presets.load(name)
-        try:
-            same_kind = type(blueprint(preset.model)) is type(model)
-        except UserError:
-            continue  # a preset for a model that is not installed here
-        if same_kind:
-            found.append(Reference(name, preset.schedule))
-    unlike = {reference.schedule.content_hash: reference for reference in reversed(found)}
-    unlike.pop(baseline.content_hash, None)
-    return tuple(reference for reference in found if unlike.get(reference.schedule.content_hash) is reference)

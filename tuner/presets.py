@@ -15,6 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tuner.errors import UserError, one_line, unknown_name, unwritable
 from tuner.schedule import Schedule
 
+ANY_MODEL = "any"
+"""The ``model`` of a preset that was made for no family in particular."""
+
 _FOLDER = Path(__file__).parent / "presets"
 
 
@@ -77,7 +80,7 @@ class Preset(BaseModel):
 
     Attributes:
         name: What it is called.
-        model: Short name or source of the model that it was made for.
+        model: Short name or source of the model that it was made for, or ``any``.
         source: Citation, or the study that found it.
         notes: Which numbers are the source's and which are ours.
         height: Output height in pixels.

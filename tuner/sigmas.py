@@ -66,8 +66,8 @@ def truncated_sigmas(steps: int, strength: float = 1.0, shift: float = 1.0) -> t
     return tuple(shift_sigma(1 - k / steps, shift) for k in range(first, steps + 1))
 
 
-def partial_sigmas(steps: int, start: float, shift: float) -> tuple[float, ...]:
-    """Builds ``steps`` steps from unshifted level ``start`` to 0: Eq. 7-9 for a real-valued cut.
+def partial_sigmas(steps: int, start: float, shift: float, end: float = 0.0) -> tuple[float, ...]:
+    """Builds ``steps`` steps between two unshifted levels: Eq. 7-9 for a real-valued cut.
 
     Where ``start = 1 - skipped_steps(N, w) / N`` this equals ``truncated_sigmas(N, w, shift)``; a search uses
     this form because its step count is exact for every ``start``.
@@ -76,32 +76,90 @@ def partial_sigmas(steps: int, start: float, shift: float) -> tuple[float, ...]:
         steps: Number of steps, at least 1.
         start: Unshifted first noise level in (0, 1].
         shift: Timestep shift ``s > 0``.
+        end: Unshifted last noise level in [0, start).
     """
-    return tuple(shift_sigma(start * (steps - k) / steps, shift) for k in range(steps + 1))
+    return tuple(shift_sigma((start * (steps - k) + end * k) / steps, shift) for k in range(steps + 1))
 
 
 def start_and_shift(sigmas: Sequence[float]) -> tuple[float, float] | None:
     """Inverts ``partial_sigmas``: finds (start, shift), or None if no pair gives these sigmas.
 
-    With odds ``o = sigma / (1 - sigma)`` the shift multiplies the odds of the unshifted level, so the first
-    two levels determine both unknowns. A single step leaves the shift free; 1 is returned for it.
+    With odds ``o = sigma / (1 - sigma)``, a level's unshifted value is ``o / (o + s)``. That the second one
+    lies a step below the first on the way to the last is an equation in ``s`` with one root other than 0. A
+    single step leaves the shift free; 1 is returned for it. The unshifted last level is
+    ``shift_sigma(sigmas[-1], 1 / shift)``.
 
     Args:
-        sigmas: Noise levels of one stage, strictly decreasing, ending at 0.
+        sigmas: Noise levels of one stage, strictly decreasing, the second below 1.
     """
     steps = len(sigmas) - 1
     if steps == 1:
         return sigmas[0], 1.0
-    ratio = (steps - 1) / steps
-    second = sigmas[1] / (1 - sigmas[1])
+    second, last = _odds(sigmas[1]), _odds(sigmas[-1])
     if sigmas[0] == 1:
-        start, shift = 1.0, second * (1 - ratio) / ratio
+        shift = (second - steps * last) / (steps - 1)
     else:
-        odds = sigmas[0] / (1 - sigmas[0]) / second
-        start = (ratio * odds - 1) / (ratio * (odds - 1))
-        if not 0 < start < 1:
+        first = _odds(sigmas[0])
+        below = (steps - 1) * first + last - steps * second
+        if below == 0:
             return None
-        shift = second * (1 - ratio * start) / (ratio * start)
-    rebuilt = partial_sigmas(steps, start, shift)
+        shift = (first * second + (steps - 1) * second * last - steps * first * last) / below
+    if not 0 < shift < math.inf:
+        return None
+    start, end = shift_sigma(sigmas[0], 1 / shift), shift_sigma(sigmas[-1], 1 / shift)
+    rebuilt = partial_sigmas(steps, start, shift, end)
     fits = all(abs(ours - given) <= _SAME_SIGMA for ours, given in zip(rebuilt, sigmas, strict=True))
     return (start, shift) if fits else None
+
+
+def karras_sigmas(steps: int, lowest: float, rho: float) -> tuple[float, ...]:
+    """Builds the grid of Karras et al. (arXiv 2206.00364, Eq. 5) between noise levels 1 and ``lowest``, and 0.
+
+    ``sigma_k = (1 + k / (N - 1) * (lowest^(1 / rho) - 1))^rho`` for k < N, and ``sigma_N = 0``, on the noise
+    levels of a flow themselves. ``rho = 1`` is uniform above ``lowest``; a larger one has more of the steps at
+    low noise (the paper uses 7).
+
+    Args:
+        steps: Number of steps ``N >= 1``; a single step goes from 1 to 0.
+        lowest: Last level above 0, in (0, 1).
+        rho: Exponent, at least 1.
+    """
+    if steps == 1:
+        return 1.0, 0.0
+    top = (1 + k / (steps - 1) * (lowest ** (1 / rho) - 1) for k in range(1, steps - 1))
+    return (1.0, *(base**rho for base in top), lowest, 0.0)
+
+
+def exponential_sigmas(steps: int, lowest: float) -> tuple[float, ...]:
+    """Builds a geometric grid from 1 to ``lowest``, and 0: ``karras_sigmas`` for ``rho`` without bound.
+
+    Args:
+        steps: Number of steps ``N >= 1``; a single step goes from 1 to 0.
+        lowest: Last level above 0, in (0, 1).
+    """
+    if steps == 1:
+        return 1.0, 0.0
+    return (1.0, *(lowest ** (k / (steps - 1)) for k in range(1, steps - 1)), lowest, 0.0)
+
+
+def beta_sigmas(steps: int, concentration: float, shift: float) -> tuple[float, ...]:
+    """Builds the grid of beta sampling (arXiv 2407.12173, alpha = beta), shifted.
+
+    The unshifted levels are quantiles of the symmetric beta distribution at 1, 1 - 1/N, ..., 0. A
+    concentration below 1 has more of the steps at both ends (the paper finds 0.6 best); 1 is uniform.
+
+    Args:
+        steps: Number of steps ``N >= 1``.
+        concentration: ``alpha = beta > 0``.
+        shift: Timestep shift ``s > 0``.
+    """
+    from scipy.special import betaincinv
+
+    low = [float(betaincinv(concentration, concentration, k / steps)) for k in range(1, (steps + 1) // 2)]
+    middle = [0.5] * (steps % 2 == 0)  # exactly, which a numerical inverse misses by 1e-8
+    levels = (*(1 - level for level in low), *middle, *reversed(low))
+    return (1.0, *(shift_sigma(level, shift) for level in levels), 0.0)
+
+
+def _odds(sigma: float) -> float:
+    return sigma / (1 - sigma)
