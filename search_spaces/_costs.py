@@ -36,12 +36,16 @@ class Costs:
 
     @classmethod
     def of(cls, blueprint: Blueprint, size: Size, budget: Budget) -> Costs:
-        """Prices the scales of a model: in network calls where those are limited, else in TFLOPs."""
+        """Prices the scales of a model in what is limited: seconds, network calls or TFLOPs."""
         scales = distinct_scales(blueprint, size)
+        if budget.time is not None:
+            latency = budget.time.latency
+            seconds = {scale: latency.call_seconds(blueprint.stage_size(size, scale)) for scale in scales}
+            return cls(seconds, budget.time.seconds - latency.around_s, blueprint.steps)
         if budget.nfe is not None:
             return cls(dict.fromkeys(scales, 1.0), float(budget.nfe), blueprint.steps)
-        prices = {scale: tflops_per_call(blueprint, blueprint.stage_size(size, scale)) for scale in scales}
-        return cls(prices, budget.tflops, blueprint.steps)
+        tflops = {scale: tflops_per_call(blueprint, blueprint.stage_size(size, scale)) for scale in scales}
+        return cls(tflops, budget.tflops, blueprint.steps)
 
     @property
     def scales(self) -> tuple[float, ...]:

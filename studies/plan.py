@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from studies.budget import Budget, parse_budget
 from studies.evaluation import Task
+from studies.latency import latencies
 from studies.prompts import PromptSets, load_prompts
 from studies.references import Reference, references
 from studies.settings import SearchSettings
@@ -68,6 +70,10 @@ class Plan:
         """Prices a schedule on this model at this size."""
         return price(schedule, self.blueprint, self.size)
 
+    def seconds(self, price: Price) -> float | None:
+        """Measured seconds per image of a schedule; None where the budget does not depend on them."""
+        return None if self.budget.time is None else self.budget.time.latency.seconds(price)
+
     @cached_property
     def baseline_price(self) -> Price:
         """The price of the baseline."""
@@ -103,7 +109,8 @@ class Plan:
     def identity(self) -> dict[str, Any]:
         """Everything that decides the result; a study resumes only where all of it is the same."""
         settings = self.settings
-        return {
+        latency = {} if self.budget.time is None else {"latency": self.budget.time.latency.as_dict()}
+        return latency | {
             "model": settings.model,
             "weights": fingerprint(self.blueprint),
             "budget": settings.budget,
@@ -137,6 +144,7 @@ def make_plan(settings: SearchSettings) -> Plan:
         raise UserError(f"`gpus_per_worker` must not be negative, but got {settings.gpus_per_worker}.")
     if settings.time_limit is not None and not settings.time_limit > 0:
         raise UserError(f"`time_limit` must be positive, but got {settings.time_limit}.")
+    check_name(settings.name)
     model = blueprint(settings.model)
     size = model.check_size(settings.size or model.size)
     specs = _objectives(settings, model)
@@ -149,8 +157,13 @@ def make_plan(settings: SearchSettings) -> Plan:
         held_out=prompts.held_out[: settings.held_out_prompts],
     )
     baseline = model.baseline(size)
-    budget = parse_budget(settings.budget, price(baseline, model, size), model, size)
-    check_name(settings.name)
+    budget = parse_budget(
+        settings.budget,
+        price(baseline, model, size),
+        model,
+        size,
+        functools.partial(latencies, settings, model, size),
+    )
     return Plan(
         settings=settings,
         blueprint=model,

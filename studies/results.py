@@ -17,6 +17,8 @@ class Candidate(BaseModel):
         tflops: TFLOPs per image.
         speedup: The baseline's TFLOPs over ``tflops``.
         nfe: Network forward passes per image.
+        seconds: Seconds per image, made of latencies measured on the workers' device; None where the budget is
+            not in seconds, as nothing is measured then.
         scores: Search-prompt scores by objective name.
         schedule: What ran.
     """
@@ -28,6 +30,7 @@ class Candidate(BaseModel):
     tflops: float
     speedup: float
     nfe: int
+    seconds: float | None = None
     scores: dict[str, Score]
     schedule: Schedule
 
@@ -47,6 +50,7 @@ class Baseline(BaseModel):
 
     tflops: float
     nfe: int
+    seconds: float | None = None
     scores: dict[str, Mean]
 
 

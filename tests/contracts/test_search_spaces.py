@@ -17,8 +17,10 @@ from studies.budget import parse_budget
 from tests.blueprints import small_blueprint
 from tests.search_spaces.drawn import DrawnTrial
 from tuner.flops import price
+from tuner.latency import LatencyTable
 
-BUDGETS = ["1x", "1.7x", "3x", "40%", "49x", "50x", "1nfe", "16nfe"]
+BUDGETS = ["1x", "1.7x", "3x", "40%", "49x", "50x", "1nfe", "16nfe", "3s", "9.5s", "60s"]
+LATENCY = LatencyTable("abacus", 1.0, {(32, 32): 0.1, (64, 64): 0.9, (96, 96): 0.9, (128, 128): 2.0})
 
 pytestmark = pytest.mark.parametrize("name", search_spaces.available())
 any_trial = given(data=st.data(), text=st.sampled_from(BUDGETS))
@@ -26,7 +28,7 @@ any_trial = given(data=st.data(), text=st.sampled_from(BUDGETS))
 
 def budget_of(text: str) -> Budget:
     model = small_blueprint()
-    return parse_budget(text, price(model.baseline(), model), model, model.size)
+    return parse_budget(text, price(model.baseline(), model), model, model.size, lambda: LATENCY)
 
 
 def load(name: str, budget: Budget) -> SearchSpace:
