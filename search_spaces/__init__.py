@@ -12,13 +12,13 @@ import pkgutil
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
 
-from search_spaces.base import Budget, SearchSpace
+from search_spaces.base import Budget, SearchSpace, TimeLimit
 from tuner.errors import unknown_name
 
 if TYPE_CHECKING:
     from tuner.models import Blueprint, Size
 
-__all__ = ["Budget", "SearchSpace", "available", "load"]
+__all__ = ["Budget", "SearchSpace", "TimeLimit", "available", "load", "stage_sizes"]
 
 _ENTRY_POINT_GROUP = "tuner.search_spaces"
 
@@ -49,6 +49,18 @@ def load(name: str, blueprint: Blueprint, size: Size, budget: Budget) -> SearchS
         raise unknown_name("search space", name, available())
     space: SearchSpace = space_class(blueprint, size, budget)
     return space
+
+
+def stage_sizes(blueprint: Blueprint, size: Size) -> list[Size]:
+    """Lists the stage sizes that the spaces of this package use, the output size last.
+
+    Args:
+        blueprint: The model.
+        size: Output (height, width) in pixels.
+    """
+    from search_spaces._costs import distinct_scales
+
+    return [blueprint.stage_size(size, scale) for scale in distinct_scales(blueprint, size)]
 
 
 def _files() -> list[str]:

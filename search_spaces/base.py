@@ -11,9 +11,27 @@ if TYPE_CHECKING:
     from optuna.trial import BaseTrial
 
     from tuner.flops import Price
+    from tuner.latency import LatencyTable
 
 ROUNDING = 1e-9
 """Relative slack of comparisons with a limit: 20 of 50 steps cost 40 % of the baseline only up to rounding."""
+
+
+@dataclass(frozen=True)
+class TimeLimit:
+    """Seconds that one image may take.
+
+    Attributes:
+        seconds: The limit.
+        latency: How long network calls and all else take, as measured.
+    """
+
+    seconds: float
+    latency: LatencyTable
+
+    def allows(self, price: Price) -> bool:
+        """Whether a schedule of this price fits."""
+        return self.latency.seconds(price) <= self.seconds * (1 + ROUNDING)
 
 
 @dataclass(frozen=True)
@@ -23,32 +41,37 @@ class Budget:
     Attributes:
         tflops: Limit in TFLOPs per image.
         nfe: Limit in network forward passes per image; None for no such limit.
+        time: Limit in measured seconds per image; None for no such limit.
     """
 
     tflops: float
     nfe: int | None = None
+    time: TimeLimit | None = None
 
     def allows(self, price: Price) -> bool:
         """Whether a schedule of this price fits."""
-        return price.tflops <= self.tflops * (1 + ROUNDING) and (self.nfe is None or price.nfe <= self.nfe)
+        return (
+            price.tflops <= self.tflops * (1 + ROUNDING)
+            and (self.nfe is None or price.nfe <= self.nfe)
+            and (self.time is None or self.time.allows(price))
+        )
 
 
 @runtime_checkable
 class SearchSpace(Protocol):
-    """A set of schedules, and the parameters that name each of them.
+    """A set of schedules within a budget, and the parameters that name each of them.
 
     A space is built as ``ClassName(blueprint, size, budget)``.
     """
 
-    def suggest(self, trial: BaseTrial, budget: Budget) -> Schedule:
+    def suggest(self, trial: BaseTrial) -> Schedule:
         """Asks the trial for parameters and turns them into a schedule.
 
         Args:
             trial: Optuna's; a parameter without effect on the schedule is not asked for.
-            budget: The budget that the space was built for.
 
         Returns:
-            A schedule that ``budget`` allows, whatever the parameters are.
+            A schedule that the budget allows, whatever the parameters are.
         """
         ...
 

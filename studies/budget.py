@@ -7,35 +7,46 @@ import math
 import re
 from typing import TYPE_CHECKING
 
-from search_spaces.base import ROUNDING, Budget
+from search_spaces.base import ROUNDING, Budget, TimeLimit
 from tuner.errors import UserError
-from tuner.flops import tflops_per_call
+from tuner.flops import tflops_per_call, tflops_per_pass
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tuner.flops import Price
+    from tuner.latency import LatencyTable
     from tuner.models import Blueprint, Size
 
 __all__ = ["Budget", "parse_budget"]
 
-_PATTERN = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*(x|%|t|nfe|)", re.IGNORECASE)
+_PATTERN = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*(x|%|t|nfe|s|)", re.IGNORECASE)
 _FORMS = (
-    "write 3x (a third of the baseline's TFLOPs), 40% (of them), 1200T (TFLOPs per image) or 16nfe "
-    "(network forward passes per image)"
+    "write 3x (a third of the baseline's TFLOPs), 40% (of them), 1200T (TFLOPs per image), 4s (measured seconds "
+    "per image) or 16nfe (network forward passes per image)"
 )
 
 
-def parse_budget(text: str, baseline: Price, blueprint: Blueprint, size: Size) -> Budget:
-    """Turns ``3x``, ``40%``, ``1200T``, ``16nfe`` or ``16`` into limits per image.
+def parse_budget(
+    text: str,
+    baseline: Price,
+    blueprint: Blueprint,
+    size: Size,
+    latencies: Callable[[], LatencyTable] | None = None,
+) -> Budget:
+    """Turns ``3x``, ``40%``, ``1200T``, ``4s``, ``16nfe`` or ``16`` into limits per image.
 
     ``3x``, ``40%`` and ``1200T`` limit the TFLOPs and leave the number of network calls open. ``16nfe``, or a
     bare ``16``, limits the network calls at whatever size they run; as no call costs more than one at full
-    size, the TFLOPs limit is then that of as many full-size calls.
+    size, the TFLOPs limit is then that of as many full-size calls. ``4s`` limits the seconds as measured on the
+    device that runs; the TFLOPs limit is then the most that any schedule can spend in that time.
 
     Args:
         text: What the user wrote.
         baseline: Price of the model's own default sampler at this size.
         blueprint: The model.
         size: Output (height, width) in pixels.
+        latencies: Measures the device; called for a budget in seconds alone, which needs it.
 
     Raises:
         UserError: If the text is no budget, or is dearer than the baseline, or buys less than one full-size
@@ -47,6 +58,10 @@ def parse_budget(text: str, baseline: Price, blueprint: Blueprint, size: Size) -
     number, unit = float(match[1]), match[2].lower()
     if not 0 < number < math.inf:
         raise UserError(f"Budget {text!r} must be a positive, finite number; {_FORMS}.")
+    if unit == "s":
+        if latencies is None:
+            raise ValueError("a budget in seconds needs `latencies`.")
+        return _in_seconds(text, number, latencies(), baseline, blueprint, size)
     step = tflops_per_call(blueprint, size)
     if unit in ("nfe", ""):
         if number != int(number):
@@ -72,6 +87,25 @@ def parse_budget(text: str, baseline: Price, blueprint: Blueprint, size: Size) -
             f"costs {step:.6g} on {blueprint.name}; the smallest budget is {smallest}."
         )
     return budget
+
+
+def _in_seconds(
+    text: str, seconds: float, latency: LatencyTable, baseline: Price, blueprint: Blueprint, size: Size
+) -> Budget:
+    full, least = latency.seconds(baseline), latency.around_s + blueprint.passes * latency.pass_seconds(size)
+    on = f"on {latency.device}"
+    if seconds > full * (1 + ROUNDING):
+        raise UserError(
+            f"Budget {text!r} is dearer than the baseline, which takes {full:.4g} s per image {on}, and a search "
+            f"is for something cheaper; write at most {_down(full)}s."
+        )
+    if seconds < least * (1 - ROUNDING):
+        raise UserError(
+            f"Budget {text!r} is less than encoding, decoding and the last step, at full size, take: "
+            f"{least:.4g} s per image of {blueprint.name} {on}; the smallest budget is {_up(least)}s."
+        )
+    rates = [tflops_per_pass(blueprint, stage_size) / time for stage_size, time in latency.pass_s.items()]
+    return Budget((seconds - latency.around_s) * max(rates), time=TimeLimit(seconds, latency))
 
 
 def _down(value: float) -> str:

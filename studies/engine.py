@@ -151,7 +151,7 @@ class _Sitting:
         scores = _succeeded(self._evaluations.outcome(self._plan.search_tasks(self._plan.baseline)))
         price = self._plan.baseline_price
         means = {name: Mean(mean=fmean(values)) for name, values in scores.items()}
-        return Baseline(tflops=price.tflops, nfe=price.nfe, scores=means)
+        return Baseline(tflops=price.tflops, nfe=price.nfe, seconds=self._plan.seconds(price), scores=means)
 
     def _affordable(self, candidate: Candidate) -> bool:
         return self._plan.budget.allows(self._plan.price(candidate.schedule))

@@ -147,6 +147,7 @@ class Loop:
                     tflops=trial.price.tflops,
                     speedup=self._plan.baseline_price.tflops / trial.price.tflops,
                     nfe=trial.price.nfe,
+                    seconds=self._plan.seconds(trial.price),
                     scores=paired_scores(scores, baseline),
                     schedule=trial.schedule,
                     stopped_at=scored if scored < prompts else None,

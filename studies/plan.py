@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -15,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 from studies.budget import Budget, parse_budget
 from studies.evaluation import Task
 from studies.identity import hash_files, made_by
+from studies.latency import latencies
 from studies.prompts import PromptSets, load_prompts
+from studies.references import Reference, references
 from studies.rungs import in_random_order, rung_sizes
 from studies.settings import SearchSettings
-from tuner import presets
 from tuner.errors import UserError
-from tuner.flops import Price, price, tflops_per_call
+from tuner.flops import Price, price
 from tuner.models import Blueprint, ModelOptions, Size, blueprint
 from tuner.schedule import Schedule
 
@@ -34,14 +36,6 @@ _PACKAGES = ("tuner", "torch", "diffusers", "transformers", "optuna")
 _SEED_STRIDE = 1_000_000
 _CHUNK_PIXELS = 4 * 1024 * 1024
 _LARGEST_CHUNK = 8
-
-
-@dataclass(frozen=True)
-class Reference:
-    """A schedule that is evaluated before any proposal; ``label`` says where it comes from."""
-
-    label: str
-    schedule: Schedule
 
 
 @dataclass(frozen=True)
@@ -60,7 +54,7 @@ class Plan:
         baseline: The model's own default sampler.
         budget: Limits per image.
         space: The search space.
-        references: Presets and step reductions.
+        references: Step reductions, and presets brought to the budget.
     """
 
     settings: SearchSettings
@@ -79,6 +73,10 @@ class Plan:
     def price(self, schedule: Schedule) -> Price:
         """Prices a schedule on this model at this size."""
         return price(schedule, self.blueprint, self.size)
+
+    def seconds(self, price: Price) -> float | None:
+        """Measured seconds per image of a schedule; None where the budget does not depend on them."""
+        return None if self.budget.time is None else self.budget.time.latency.seconds(price)
 
     @cached_property
     def baseline_price(self) -> Price:
@@ -144,7 +142,8 @@ class Plan:
     def identity(self) -> dict[str, Any]:
         """Everything that decides the result; a study resumes only where all of it is the same."""
         settings = self.settings
-        return {
+        latency = {} if self.budget.time is None else {"latency": self.budget.time.latency.as_dict()}
+        return latency | {
             "model": settings.model,
             "weights": self.weights,
             "budget": settings.budget,
@@ -187,6 +186,7 @@ def make_plan(settings: SearchSettings) -> Plan:
         raise UserError(f"`gpus_per_worker` must not be negative, but got {settings.gpus_per_worker}.")
     if settings.time_limit is not None and not settings.time_limit > 0:
         raise UserError(f"`time_limit` must be positive, but got {settings.time_limit}.")
+    check_name(settings.name)
     model = settings.options.applied(blueprint(settings.model))
     size = model.check_size(settings.size or model.size)
     specs = objective_specs(settings.objectives, model)
@@ -199,8 +199,13 @@ def make_plan(settings: SearchSettings) -> Plan:
         held_out=prompts.held_out[: settings.held_out_prompts],
     )
     baseline = model.baseline(size)
-    budget = parse_budget(settings.budget, price(baseline, model, size), model, size)
-    check_name(settings.name)
+    budget = parse_budget(
+        settings.budget,
+        price(baseline, model, size),
+        model,
+        size,
+        functools.partial(latencies, settings, model, size),
+    )
     plan = Plan(
         settings=settings,
         blueprint=model,
@@ -213,7 +218,7 @@ def make_plan(settings: SearchSettings) -> Plan:
         baseline=baseline,
         budget=budget,
         space=search_spaces.load(settings.space, model, size, budget),
-        references=_references(model, size, budget, baseline),
+        references=references(model, size, budget),
     )
     if settings.max_tflops is not None and settings.max_tflops < plan.least_tflops:
         raise UserError(
@@ -310,22 +315,3 @@ def _check_pick(spec: str, directions: Mapping[str, Direction]) -> None:
     accepted = ["knee", "cheapest", *(f"best:{name}" for name in directions)]
     if spec not in accepted:
         raise UserError(f"Pick {spec!r} is not one of {', '.join(accepted)}.")
-
-
-def _references(model: Blueprint, size: Size, budget: Budget, baseline: Schedule) -> tuple[Reference, ...]:
-    """Step reductions to the budget and to half of it, and the presets made for this kind of model."""
-    affordable = int(budget.tflops / tflops_per_call(model, size) * (1 + 1e-9))
-    limit = affordable if budget.nfe is None else budget.nfe // model.passes
-    steps = max(1, min(affordable, limit, model.steps))
-    found = [Reference(f"plain-{n}", model.plain(n, size)) for n in dict.fromkeys((steps, max(1, steps // 2)))]
-    for name in presets.available():
-        preset = presets.load(name)
-        try:
-            same_kind = type(blueprint(preset.model)) is type(model)
-        except UserError:
-            continue  # a preset for a model that is not installed here
-        if same_kind:
-            found.append(Reference(name, preset.schedule))
-    unlike = {reference.schedule.content_hash: reference for reference in reversed(found)}
-    unlike.pop(baseline.content_hash, None)
-    return tuple(reference for reference in found if unlike.get(reference.schedule.content_hash) is reference)

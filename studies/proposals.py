@@ -18,7 +18,12 @@ if TYPE_CHECKING:
     import optuna
 
     from objectives.base import Direction
-    from studies.plan import Plan, Reference
+    from studies.plan import Plan
+    from studies.references import Reference
+
+_LISTED = 400  # finished trials that the sampler sees; see `Shortlist`
+_SAMPLER_ATTEMPTS = 4
+_ATTEMPTS = 40
 
 
 class Proposer:
@@ -31,9 +36,13 @@ class Proposer:
     def __init__(self, plan: Plan):
         import optuna
 
+        from studies.shortlist import Shortlist
+
         self._plan = plan
-        self._study = optuna.create_study(directions=directions_of(plan))
+        directions = directions_of(plan)
+        self._study = optuna.create_study(storage=Shortlist(_LISTED, directions), directions=directions)
         self._asked: list[optuna.Trial] = []
+        self._proposed: set[str] = set()  # content hashes
         self._told = 0
 
     def refer(self, reference: Reference) -> None:
@@ -41,22 +50,35 @@ class Proposer:
         try:
             params = self._plan.space.params_of(reference.schedule)
         except ValueError:
-            self._ask(None)
+            trial = self._ask(self._sampler())
         else:
-            trial = self._ask(params)
-            self._plan.space.suggest(trial, self._plan.budget)
-        self._describe(reference.label, reference.schedule)
+            self._study.enqueue_trial(params)
+            trial = self._ask(self._sampler())
+            self._proposed.add(self._plan.space.suggest(trial).content_hash)  # rounded unlike the reference
+        self._accept(trial, reference.label, reference.schedule)
 
     def propose(self) -> Schedule:
-        """Asks for the schedule of the next trial."""
-        schedule = self._plan.space.suggest(self._ask(None), self._plan.budget)
-        self._describe("search", schedule)
+        """Asks for the schedule of the next trial, which is none that was proposed before.
+
+        Where the sampler repeats itself, it is asked again with another seed, and then random parameters are
+        tried. A space in which nothing new is found repeats a schedule, which costs nothing: what is evaluated
+        is not run again.
+        """
+        for attempt in range(_ATTEMPTS):
+            trial = self._ask(self._sampler(attempt))
+            schedule = self._plan.space.suggest(trial)
+            if schedule.content_hash not in self._proposed or attempt == _ATTEMPTS - 1:
+                break
+            self._study.tell(trial, state=_failed())  # the sampler does not learn from those
+        self._accept(trial, "search", schedule)
         return schedule
 
     def repeat(self, params: Mapping[str, Any], schedule: Schedule) -> None:
         """Makes a proposal of an earlier sitting the next trial."""
-        self._plan.space.suggest(self._ask(params), self._plan.budget)
-        self._describe("search", schedule)
+        self._study.enqueue_trial(dict(params))
+        trial = self._ask(self._sampler())
+        self._plan.space.suggest(trial)
+        self._accept(trial, "search", schedule)
 
     def tell(self, scores: Mapping[str, float] | None) -> optuna.trial.FrozenTrial:
         """Tells the sampler how the first trial went that it has not been told of yet.
@@ -67,34 +89,31 @@ class Proposer:
         Returns:
             The finished trial.
         """
-        import optuna
-
         trial = self._asked[self._told]
         self._told += 1
         if scores is None:
-            return self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            return self._study.tell(trial, state=_failed())
         values = [*(scores[name] for name in self._plan.directions), trial.user_attrs["tflops"]]
         trial.set_constraint("beyond the budget", 0.0 if trial.user_attrs["affordable"] else 1.0)
         return self._study.tell(trial, values)
 
-    def _ask(self, params: Mapping[str, Any] | None) -> optuna.Trial:
+    def _sampler(self, attempt: int = 0) -> optuna.samplers.BaseSampler:
+        """A fresh sampler for the next trial, so that what it does depends on the trial's number alone."""
         import optuna
 
-        if params is not None:
-            self._study.enqueue_trial(dict(params))
+        number = len(self._asked)
+        seed = _seed(self._plan.settings.seed, f"{number}/{attempt}" if attempt else str(number))
+        if attempt >= _SAMPLER_ATTEMPTS:
+            return optuna.samplers.RandomSampler(seed=seed)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            self._study.sampler = optuna.samplers.TPESampler(
-                multivariate=True,
-                group=True,
-                constant_liar=False,
-                seed=_seed(self._plan.settings.seed, len(self._asked)),
-            )
-        trial = self._study.ask()
-        self._asked.append(trial)
-        return trial
+            return optuna.samplers.TPESampler(multivariate=True, group=True, constant_liar=False, seed=seed)
 
-    def _describe(self, label: str, schedule: Schedule) -> None:
+    def _ask(self, sampler: optuna.samplers.BaseSampler) -> optuna.Trial:
+        self._study.sampler = sampler
+        return self._study.ask()
+
+    def _accept(self, trial: optuna.Trial, label: str, schedule: Schedule) -> None:
         price = self._plan.price(schedule)
         for name, value in {
             "label": label,
@@ -103,7 +122,9 @@ class Proposer:
             "nfe": price.nfe,
             "affordable": self._plan.budget.allows(price),
         }.items():
-            self._asked[-1].set_user_attr(name, value)
+            trial.set_user_attr(name, value)
+        self._asked.append(trial)
+        self._proposed.add(schedule.content_hash)
 
 
 def directions_of(plan: Plan) -> Sequence[Direction]:
@@ -111,5 +132,11 @@ def directions_of(plan: Plan) -> Sequence[Direction]:
     return [*plan.directions.values(), "minimize"]
 
 
-def _seed(study_seed: int, number: int) -> int:
-    return int.from_bytes(hashlib.sha256(f"{study_seed}/{number}".encode()).digest()[:4], "big")
+def _failed() -> optuna.trial.TrialState:
+    import optuna
+
+    return optuna.trial.TrialState.FAIL
+
+
+def _seed(study_seed: int, of: str) -> int:
+    return int.from_bytes(hashlib.sha256(f"{study_seed}/{of}".encode()).digest()[:4], "big")

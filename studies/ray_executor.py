@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from studies.environment import environment
 from studies.evaluation import ChunkResult, Failure
@@ -14,6 +15,8 @@ from tuner.errors import UserError, one_line
 if TYPE_CHECKING:
     from studies.evaluation import Evaluator, Task
     from studies.executors import Load
+
+T = TypeVar("T")
 
 MOST_DEATHS = 3
 """A task that kills its worker this often fails; workers that die this often while loading end the study."""
@@ -134,6 +137,43 @@ class RayExecutor:
             return Failure(f"its worker died {MOST_DEATHS} times, the last time: {one_line(error)}")
         self._tasks.appendleft(task)
         return None
+
+
+def run_on_a_worker(
+    function: Callable[[], T],
+    workers: int | None = None,
+    gpus_per_worker: float | None = None,
+    address: str | None = None,
+) -> T:
+    """Runs a function once where a worker would run: in a process with its share of a GPU.
+
+    Args:
+        function: Must be picklable.
+        workers: See `RayExecutor`.
+        gpus_per_worker: See `RayExecutor`.
+        address: See `RayExecutor`.
+
+    Raises:
+        UserError: If the function raises it, or if there is no such cluster.
+        RuntimeError: If the function fails for any other reason, or if Ray does not start.
+    """
+    owns_ray = _connect(address, workers)
+    import ray
+    from ray.exceptions import RayError, RayTaskError
+
+    try:
+        _, gpus = _shares(workers, gpus_per_worker)
+        result: T = ray.get(ray.remote(num_cpus=1, num_gpus=gpus, max_retries=0)(function).remote())
+    except RayTaskError as error:
+        if isinstance(error.cause, UserError):
+            raise error.cause from error
+        raise RuntimeError(f"a worker failed: {one_line(error.cause)}") from error
+    except RayError as error:
+        raise RuntimeError(f"a worker failed: {one_line(error)}") from error
+    finally:
+        if owns_ray:
+            ray.shutdown()
+    return result
 
 
 class _Worker:

@@ -43,7 +43,7 @@ def front_table(result: StudyResult) -> Table:
         caption="scores on the search prompts, which chose these schedules; quote those on unseen prompts",
     )
     for index, column in enumerate(header):
-        numeric = column in ("TFLOPs", "speedup", "NFE")
+        numeric = column in ("TFLOPs", "speedup", "NFE", "s/image")
         table.add_column(column, justify="left" if index < 2 else "right", no_wrap=numeric, overflow="fold")
     for candidate, row in zip(result.front, rows, strict=True):
         table.add_row(*row, style="bold" if candidate.trial == result.pick.trial else None)
@@ -63,13 +63,14 @@ def markdown(result: StudyResult) -> str:
     """Writes the study as Markdown: the pick on unseen prompts, the front, and the dearer references."""
     pick, baseline = result.pick, result.baseline
     scores = ", ".join(f"{name} {mean.mean:.4g}" for name, mean in baseline.scores.items())
+    timed = "" if baseline.seconds is None else f" and takes {baseline.seconds:.3g} s"
     parts = [
         f"# Study {result.study}",
         f"Model {result.model}, {result.trials} trials, {result.elapsed_s:.0f} s, "
         f"{result.tflops_spent:.4g} denoiser TFLOPs in all.",
-        f"The baseline costs {baseline.tflops:.4g} TFLOPs and {baseline.nfe} network calls per image: {scores}. "
-        "Behind each score stands its paired difference to the baseline on the same prompts and noise, with the "
-        "95 % bootstrap interval of that difference.",
+        f"The baseline costs {baseline.tflops:.4g} TFLOPs and {baseline.nfe} network calls per image{timed}: "
+        f"{scores}. Behind each score stands its paired difference to the baseline on the same prompts and noise, "
+        "with the 95 % bootstrap interval of that difference.",
         f"## Pick: trial {pick.trial}, {pick.speedup:.2f}x",
         f"`{result.preset}` holds it: {describe(pick.schedule)}, {pick.tflops:.4g} TFLOPs.",
         markdown_table(
@@ -123,7 +124,8 @@ def describe(schedule: Schedule) -> str:
 
 
 def _cells(result: StudyResult, candidates: Sequence[Candidate]) -> tuple[list[str], list[list[str]]]:
-    header = ["trial", "steps@scale", "TFLOPs", "speedup", "NFE", *result.baseline.scores]
+    timed = ["s/image"] if result.baseline.seconds is not None else []
+    header = ["trial", "steps@scale", "TFLOPs", "speedup", "NFE", *timed, *result.baseline.scores]
     rows = []
     for candidate in candidates:
         mark = " (pick)" if candidate.trial == result.pick.trial else ""
@@ -137,6 +139,7 @@ def _cells(result: StudyResult, candidates: Sequence[Candidate]) -> tuple[list[s
                 f"{candidate.tflops:.4g}",
                 f"{candidate.speedup:.2f}x",
                 str(candidate.nfe),
+                *(f"{candidate.seconds:.3g}" for _ in timed),
                 *(_score(candidate.scores[name]) for name in result.baseline.scores),
             ]
         )

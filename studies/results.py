@@ -22,6 +22,8 @@ class Candidate(BaseModel):
         tflops: TFLOPs per image.
         speedup: The baseline's TFLOPs over ``tflops``.
         nfe: Network forward passes per image.
+        seconds: Seconds per image, made of latencies measured on the workers' device; None where the budget is
+            not in seconds, as nothing is measured then.
         scores: Search-prompt scores by objective name.
         schedule: What ran.
         stopped_at: Number of search prompts after which it was beaten and stopped; its scores are those of these
@@ -35,6 +37,7 @@ class Candidate(BaseModel):
     tflops: float
     speedup: float
     nfe: int
+    seconds: float | None = None
     scores: dict[str, Score]
     schedule: Schedule
     stopped_at: int | None = None
@@ -55,6 +58,7 @@ class Baseline(BaseModel):
 
     tflops: float
     nfe: int
+    seconds: float | None = None
     scores: dict[str, Mean]
 
 

@@ -17,7 +17,7 @@ class SearchSettings(BaseModel):
 
     Attributes:
         model: Short name, folder or hub id.
-        budget: What one image may cost, e.g. ``3x``, ``40%``, ``1200T``, ``16nfe``.
+        budget: What one image may cost, e.g. ``3x``, ``40%``, ``1200T``, ``16nfe``, ``4s``.
         trials: Proposals of the sampler; the presets and step reductions evaluated before them come on top.
         seed: Seed of the proposals and of the images' noise.
         objectives: ``name`` or ``name:weights``; a name alone takes the weights that suit the model.
@@ -31,7 +31,10 @@ class SearchSettings(BaseModel):
         chunk: Prompts per unit of work, drawn as one batch; None for 8, less where images are large.
         options: Guidance, negative prompt, LoRA, precision and quantisation of the model; where its weights are
             placed, which is part of it, does not decide the result.
-        lag: A proposal sees the results of all trials but the ``lag - 1`` last ones, which may still run.
+        lag: A proposal sees the results of all trials but the ``lag - 1`` last ones, which may still run. It is
+            chosen by hand, and not from the number of workers, because it decides what is proposed. To keep W
+            workers busy, though trials are told in order and one unit of work in ten may take three times as
+            long as the others, about 6 W units must be in flight: lag 6 W / (units of work per trial).
 
     What does not decide it:
 

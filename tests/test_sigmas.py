@@ -1,12 +1,22 @@
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuner.sigmas import partial_sigmas, shift_sigma, skipped_steps, start_and_shift, truncated_sigmas
+from tuner.sigmas import (
+    beta_sigmas,
+    exponential_sigmas,
+    karras_sigmas,
+    partial_sigmas,
+    shift_sigma,
+    skipped_steps,
+    start_and_shift,
+    truncated_sigmas,
+)
 
 shifts = st.floats(0.2, 12)
 strengths = st.floats(0.05, 1)
@@ -79,3 +89,48 @@ def test_sigmas_of_no_shift_are_recognised() -> None:
 def test_broken_rules_are_named(arguments: dict[str, float], rule: str) -> None:
     with pytest.raises(ValueError, match=rule):
         truncated_sigmas(**arguments)  # type: ignore[arg-type]
+
+
+@given(steps=st.integers(2, 40), start=st.floats(0.1, 1), part=st.floats(0.02, 0.95), shift=st.floats(0.5, 12))
+def test_start_and_shift_invert_a_grid_that_ends_early(
+    steps: int, start: float, part: float, shift: float
+) -> None:
+    sigmas = partial_sigmas(steps, start, shift, start * part)
+    found = start_and_shift(sigmas)
+    assert found is not None
+    end = shift_sigma(sigmas[-1], 1 / found[1])
+    assert partial_sigmas(steps, *found, end) == pytest.approx(sigmas, abs=1e-7)
+
+
+@given(steps=st.integers(3, 60), lowest=st.floats(0.001, 0.6), rho=st.floats(1, 20))
+def test_karras_levels_are_even_under_the_root_and_end_in_a_geometric_grid(
+    steps: int, lowest: float, rho: float
+) -> None:
+    sigmas = karras_sigmas(steps, lowest, rho)
+    assert len(sigmas) == steps + 1
+    assert (sigmas[0], sigmas[-2], sigmas[-1]) == (1, lowest, 0)
+    roots = [sigma ** (1 / rho) for sigma in sigmas[:-1]]
+    gaps = [high - low for high, low in itertools.pairwise(roots)]
+    assert gaps == pytest.approx([gaps[0]] * len(gaps), rel=1e-6)
+    ratios = [low / high for high, low in itertools.pairwise(exponential_sigmas(steps, lowest)[:-1])]
+    assert ratios == pytest.approx([ratios[0]] * len(ratios), rel=1e-9)
+    assert karras_sigmas(steps, lowest, 1e7) == pytest.approx(exponential_sigmas(steps, lowest), abs=1e-5)
+
+
+@given(steps=st.integers(1, 60), concentration=st.floats(0.3, 1), shift=st.floats(0.5, 12))
+def test_beta_levels_are_symmetric_and_uniform_at_one(steps: int, concentration: float, shift: float) -> None:
+    sigmas = beta_sigmas(steps, concentration, shift)
+    plain = [shift_sigma(sigma, 1 / shift) for sigma in sigmas]
+    assert plain == pytest.approx([1 - sigma for sigma in reversed(plain)], abs=1e-9)
+    assert beta_sigmas(steps, 1, shift) == pytest.approx(partial_sigmas(steps, 1, shift), abs=1e-9)
+    assert all(high > low for high, low in itertools.pairwise(sigmas))
+
+
+def test_the_beta_distribution_with_parameters_one_half_is_the_arcsine_law() -> None:
+    quantiles = [math.sin(math.pi / 2 * (1 - k / 6)) ** 2 for k in range(7)]
+    assert beta_sigmas(6, 0.5, 1.0) == pytest.approx(quantiles, abs=1e-12)
+
+
+def test_one_step_is_the_same_in_every_family() -> None:
+    for sigmas in (karras_sigmas(1, 0.1, 7), exponential_sigmas(1, 0.1), beta_sigmas(1, 0.6, 3)):
+        assert sigmas == (1, 0)

@@ -16,6 +16,9 @@ from tuner.errors import UserError, one_line, unknown_name, unwritable
 from tuner.models._options import ModelOptions
 from tuner.schedule import Schedule
 
+ANY_MODEL = "any"
+"""The ``model`` of a preset that was made for no family in particular."""
+
 _FOLDER = Path(__file__).parent / "presets"
 
 
@@ -78,7 +81,7 @@ class Preset(BaseModel):
 
     Attributes:
         name: What it is called.
-        model: Short name or source of the model that it was made for.
+        model: Short name or source of the model that it was made for, or ``any``.
         source: Citation, or the study that found it.
         notes: Which numbers are the source's and which are ours.
         height: Output height in pixels.

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.trial import FixedTrial
 
+from search_spaces._costs import distinct_scales
 from search_spaces.base import Budget
 from search_spaces.free import Free
 from tests.blueprints import small_blueprint
@@ -22,15 +23,19 @@ STEP = tflops_per_call(small_blueprint(), SIZE)
 HALF = tflops_per_call(small_blueprint(), (64, 64))
 
 
-def space(steps: float, size: tuple[int, int] = SIZE) -> tuple[Free, Budget]:
+def space(steps: float) -> Free:
     """The space with a budget of so many full-size steps."""
-    budget = Budget(steps * STEP)
-    return Free(small_blueprint(), size, budget), budget
+    return Free(small_blueprint(), SIZE, Budget(steps * STEP))
+
+
+OFF = {"solver": "euler", "reuse": 1} | {f"stage{k}.early": False for k in range(1, 5)}
 
 
 def suggest(steps: float, **params: Any) -> Schedule:
-    free, budget = space(steps)
-    return free.suggest(FixedTrial({name.replace("_", "."): value for name, value in params.items()}), budget)
+    """Options that are not named are off."""
+    return space(steps).suggest(
+        FixedTrial(OFF | {name.replace("_", "."): value for name, value in params.items()})
+    )
 
 
 def shape(schedule: Schedule) -> list[tuple[float, int]]:
@@ -39,9 +44,7 @@ def shape(schedule: Schedule) -> list[tuple[float, int]]:
 
 @pytest.mark.parametrize(("spend", "steps"), [(1.0, 16), (0.5, 8), (0.1, 2), (1 / 16, 1)])
 def test_one_stage_spends_its_part_of_the_budget_on_steps(spend: float, steps: int) -> None:
-    free, budget = space(16)
-    trial = FixedTrial({"stages": 1, "spend": spend, "stage1.shift": 3.0})
-    assert shape(free.suggest(trial, budget)) == [(1.0, steps)]
+    assert shape(suggest(16, stages=1, spend=spend, stage1_shift=3.0)) == [(1.0, steps)]
 
 
 def test_shares_buy_steps_at_each_sizes_price() -> None:
@@ -68,7 +71,7 @@ def test_under_a_limit_of_network_calls_every_size_costs_one() -> None:
     budget = Budget(16 * STEP, nfe=16)
     params = {"stages": 2, "spend": 1.0, "stage1.scale": 0.25, "stage1.shift": 1.0, "stage2.share": 0.25}
     params |= {"stage2.start": 0.5, "stage2.shift": 1.0, "stage2.resample": "area"}
-    schedule = Free(small_blueprint(), SIZE, budget).suggest(FixedTrial(params), budget)
+    schedule = Free(small_blueprint(), SIZE, budget).suggest(FixedTrial(OFF | params))
     assert shape(schedule) == [(0.25, 12), (1.0, 4)]
 
 
@@ -82,8 +85,8 @@ def test_every_stage_has_a_step_and_the_dearest_gives_up_what_that_costs() -> No
 
 def test_a_stage_that_cannot_be_afforded_is_left_out() -> None:
     # Three full-size stages are asked for where two steps are affordable.
-    params = {"stages": 3, "spend": 1.0, "stage1_scale": 1.0, "stage2_scale": 1.0, "stage2_share": 0.5}
-    schedule = suggest(2.2, **params, stage3_share=0.5, stage3_start=0.5)
+    params = {"stages": 3, "spend": 1.0, "stage1_scale": 1.0, "stage2_scale": 1.0}
+    schedule = suggest(2.2, **params, stage2_share=0.5, stage2_start=0.5)
     assert shape(schedule) == [(1.0, 1), (1.0, 1)]
     assert schedule.stages[1].sigmas == (0.5, 0.0)
 
@@ -97,18 +100,45 @@ def test_no_stage_runs_more_steps_than_the_baseline() -> None:
 @settings(max_examples=150, deadline=None)
 @given(data=st.data(), steps=st.floats(1, 50))
 def test_a_parameter_without_effect_is_not_asked_for(data: Any, steps: float) -> None:
-    free, budget = space(steps)
     trial = DrawnTrial(data)
-    schedule = free.suggest(trial, budget)
-    if len(schedule.stages) < trial.drawn["stages"]:
-        return  # a stage was left out: its size and share had to be asked for to know that
+    schedule = space(steps).suggest(trial)
+    last = len(schedule.stages)
     for number, stage in enumerate(schedule.stages, start=1):
         before = schedule.stages[number - 2].scale if number > 1 else stage.scale
         assert (f"stage{number}.shift" in trial.drawn) == (stage.steps > 1)
         assert (f"stage{number}.resample" in trial.drawn) == (stage.scale != before)
         assert (f"stage{number}.start" in trial.drawn) == (number > 1)
-    last = len(schedule.stages)
-    assert not {"stage1.share", "stage1.start", f"stage{last}.scale"} & trial.drawn.keys()
+        assert (f"stage{number}.share" in trial.drawn) == (number > 1)
+        assert (f"stage{number}.early" in trial.drawn) == (number < last)
+        assert (f"stage{number}.end" in trial.drawn) == (stage.sigmas[-1] > 0)
+    if last == trial.drawn["stages"]:  # otherwise the sizes that were left out had to be known
+        assert f"stage{last}.scale" not in trial.drawn
+
+
+def test_heun_pays_for_both_of_its_calls() -> None:
+    schedule = suggest(16, stages=1, spend=1.0, solver="heun", stage1_shift=2.0)
+    assert schedule.solver == "heun"
+    assert shape(schedule) == [(1.0, 8)]  # 7 steps of two calls and a last one of one call
+    assert price(schedule, small_blueprint()).nfe == 15
+
+
+def test_reuse_turns_saved_calls_into_steps() -> None:
+    schedule = suggest(9, stages=1, spend=1.0, reuse=3, stage1_shift=2.0)
+    # Of 13 steps the first and last four call, and of the five between only the third does.
+    assert schedule.stages[0].reuse == (4, 5, 7, 8)
+    assert shape(schedule) == [(1.0, 13)]
+    assert price(schedule, small_blueprint()).nfe == 9
+
+
+def test_a_stage_may_end_where_the_next_one_goes_on() -> None:
+    params = {"stages": 2, "spend": 1.0, "stage1_scale": 0.5, "stage1_shift": 1.0, "stage2_share": 0.5}
+    params |= {"stage1_early": True, "stage2_start": 0.6, "stage2_shift": 1.0, "stage2_resample": "area"}
+    whole = suggest(16, **params, stage1_end=1.0)
+    assert whole.stages[0].sigmas[-1] == whole.stages[1].sigmas[0] == 0.6
+    half = suggest(16, **params, stage1_end=0.5)
+    assert half.stages[0].sigmas[-1] == 0.3
+    gaps = -np.diff(half.stages[0].sigmas)
+    np.testing.assert_allclose(gaps, gaps[0])  # an unshifted grid is even down to its end
 
 
 @settings(max_examples=60, deadline=None)
@@ -130,15 +160,14 @@ def test_the_spend_is_met_to_half_a_step(steps: int, data: Any) -> None:
     ],
 )
 def test_scales_are_those_whose_sizes_differ(size: tuple[int, int], scales: list[float]) -> None:
-    free = Free(small_blueprint(), size, Budget(1.0))
-    assert list(free._scales) == scales
+    assert list(distinct_scales(small_blueprint(), size)) == scales
 
 
 @pytest.mark.parametrize("steps", [1, 2, 7, 16])
 def test_plain_step_reduction_is_inside(steps: int) -> None:
-    free, budget = space(50 / 3)
+    free = space(50 / 3)
     plain = small_blueprint().plain(steps)
-    found = free.suggest(FixedTrial(free.params_of(plain)), budget)
+    found = free.suggest(FixedTrial(free.params_of(plain)))
     np.testing.assert_allclose(found.stages[0].sigmas, plain.stages[0].sigmas, atol=1e-9)
 
 
@@ -148,7 +177,7 @@ def test_the_published_presets_are_inside(name: str) -> None:
     budget = Budget(price(flux.baseline(), flux).tflops)
     free = Free(flux, flux.size, budget)
     schedule = presets.load(name).schedule
-    found = free.suggest(FixedTrial(free.params_of(schedule)), budget)
+    found = free.suggest(FixedTrial(free.params_of(schedule)))
     assert [(s.scale, s.steps, s.resample) for s in found.stages] == [
         (s.scale, s.steps, s.resample) for s in schedule.stages
     ]
@@ -173,12 +202,11 @@ FULL = Stage(sigmas=(1, 0.5, 0))
         (Schedule(stages=(Stage(sigmas=(1, 0.9, 0.3, 0)),)), "sigmas of stage 1 are not a shifted uniform grid"),
         (Schedule(stages=(Stage(sigmas=(1, 0.99, 0)),)), "shift of stage 1 must lie in"),
         (Schedule(stages=(FULL, Stage(sigmas=(0.05, 0)))), "first sigma of stage 2 must lie in"),
-        (Schedule(stages=(FULL,), solver="heun"), "solver is not euler"),
+        (Schedule(stages=(Stage(steps=8, reuse=(1,)),)), "reused steps are not in this space"),
         (Schedule(stages=(FULL, Stage(sigmas=(0.5, 0), resample="area"))), "keeps the size names a resample mode"),
         (Schedule(stages=(Stage(steps=51, scale=0.25), Stage(sigmas=(0.5, 0)))), "more than 50 steps"),
     ],
 )
 def test_what_lies_outside_is_refused_with_the_reason(schedule: Schedule, why: str) -> None:
-    free, _ = space(50)
     with pytest.raises(ValueError, match=why):
-        free.params_of(schedule)
+        space(50).params_of(schedule)

@@ -49,4 +49,4 @@ def test_a_limit_of_passes_counts_both() -> None:
 def test_every_schedule_fits_the_budget(name: str, data: Any, text: str) -> None:
     budget = parse_budget(text, BASELINE, guided(), guided().size)
     space = search_spaces.load(name, guided(), guided().size, budget)
-    assert budget.allows(price(space.suggest(DrawnTrial(data), budget), guided()))
+    assert budget.allows(price(space.suggest(DrawnTrial(data)), guided()))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
@@ -7,10 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from search_spaces import TimeLimit
 from studies.budget import Budget, parse_budget
 from tests.blueprints import small_blueprint
 from tuner.errors import UserError
 from tuner.flops import price, tflops_per_call
+from tuner.latency import LatencyTable
+from tuner.schedule import Schedule, Stage
 
 MODEL = small_blueprint()
 BASELINE = price(MODEL.baseline(), MODEL)
@@ -63,7 +67,7 @@ def test_network_calls_are_limited_at_every_size() -> None:
 
 @pytest.mark.parametrize("text", ["banana", "", "nan", "inf", "x", "3y", "3x3", "1,000T", "0x10", "--3x"])
 def test_what_is_no_budget_is_told_the_forms(text: str) -> None:
-    with pytest.raises(UserError, match=r"is not a budget; write 3x .* 40% .* 1200T .* or 16nfe"):
+    with pytest.raises(UserError, match=r"is not a budget; write 3x .* 40% .* 1200T .* 4s .* or 16nfe"):
         parse(text)
 
 
@@ -115,6 +119,40 @@ def test_any_text_gives_a_usable_budget_or_one_line_that_names_it(text: str) -> 
         assert repr(text) in result
     else:
         assert STEP * (1 - 1e-9) <= result.tflops <= BASELINE.tflops * (1 + 1e-9)
+
+
+SLOW = LatencyTable("abacus", 1.0, {(64, 64): 0.5, (96, 96): 2.0, (128, 128): 2.0})
+
+
+def parse_seconds(text: str) -> Budget:
+    return parse_budget(text, BASELINE, MODEL, MODEL.size, lambda: SLOW)
+
+
+def test_seconds_are_those_of_calls_as_measured_and_of_what_is_around_them() -> None:
+    budget = parse_seconds("11s")
+    assert budget.allows(price(MODEL.plain(5), MODEL))
+    assert not budget.allows(price(MODEL.plain(6), MODEL))
+    small = Stage(scale=0.5, steps=8)
+    assert budget.allows(price(Schedule(stages=(small, Stage(steps=3))), MODEL))
+    assert not budget.allows(price(Schedule(stages=(small, Stage(steps=4))), MODEL))
+    # A size between those measured is taken to be as slow as the next larger one.
+    assert SLOW.seconds(price(Schedule(stages=(Stage(scale=0.625, sigmas=(1, 0)), Stage(steps=1))), MODEL)) == 5
+    assert LatencyTable.from_dict(json.loads(json.dumps(SLOW.as_dict()))) == SLOW
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("102s", r"'102s' is dearer than the baseline, which takes 101 s .* on abacus.*at most 101s"),
+        ("2.9s", r"less than encoding, decoding and the last step.*3 s per image.* on abacus.*budget is 3s"),
+        ("0s", "must be a positive, finite number"),
+    ],
+)
+def test_seconds_out_of_range_are_refused(text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        parse_seconds(text)
+    assert parse_seconds("101s").time == TimeLimit(101, SLOW)
+    assert parse_seconds("3s").time == TimeLimit(3, SLOW)
 
 
 def test_importing_it_is_quick() -> None:

@@ -13,7 +13,14 @@ import pytest
 from studies import search
 from studies.environment import environment
 from studies.evaluation import ChunkResult, Evaluator, Failure, Task
-from studies.ray_executor import _ENVIRONMENT, _LOCAL_ENVIRONMENT, MOST_DEATHS, RayExecutor, _connect
+from studies.ray_executor import (
+    _ENVIRONMENT,
+    _LOCAL_ENVIRONMENT,
+    MOST_DEATHS,
+    RayExecutor,
+    _connect,
+    run_on_a_worker,
+)
 from tests.studies.test_search import comparable
 from tests.studies.toy import TOY, Counting, Dying, load_toy, load_toy_with, toy_settings
 from tuner.errors import UserError
@@ -150,3 +157,15 @@ def test_the_environment_is_put_back() -> None:
         assert os.environ["TUNER_TEST_NEW"] == "1"
         assert os.environ["PATH"] != "elsewhere"
     assert "TUNER_TEST_NEW" not in os.environ
+
+
+def _fail(error: Exception) -> None:
+    raise error
+
+
+def test_a_function_runs_where_a_worker_would() -> None:
+    assert run_on_a_worker(os.getpid, workers=1) != os.getpid()
+    with pytest.raises(UserError, match=r"^no weights\.$"):
+        run_on_a_worker(functools.partial(_fail, UserError("no weights.")), workers=1)
+    with pytest.raises(RuntimeError, match="a worker failed: no memory"):
+        run_on_a_worker(functools.partial(_fail, MemoryError("no memory")), workers=1)

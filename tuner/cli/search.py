@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+import search_spaces
 from tuner.cli._common import (
     json_option,
     model_options,
@@ -37,6 +38,7 @@ Examples:
 Budgets, per image:
   3x      a third of the baseline's TFLOPs       40%   of the baseline's TFLOPs
   1200T   TFLOPs                                 16nfe network forward passes
+  4s      seconds, as measured on a worker's device before the search starts
 """
 EXIT_FAILURE = 1
 _SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -56,7 +58,7 @@ class _DurationType(click.ParamType[float]):
 
 @click.command(help="Searches schedules that fit a compute budget.\n\n" + _EXAMPLES)
 @click.option("--model", required=True, help="Short name, hub id or local folder.")
-@click.option("--budget", required=True, help="What one image may cost: 3x, 40%, 1200T or 16nfe.")
+@click.option("--budget", required=True, help="What one image may cost: 3x, 40%, 1200T, 16nfe or 4s.")
 @click.option("-n", "--trials", default=40, show_default=True, help="Schedules to propose, beyond the references.")
 @click.option("--time-limit", type=_DurationType(), help="Propose nothing new after this long, e.g. 30m.")
 @click.option("--max-tflops", type=float, metavar="T", help="Propose nothing that could take the study beyond it.")
@@ -82,7 +84,9 @@ class _DurationType(click.ParamType[float]):
     show_default=True,
     help="NAME, NAME:WEIGHTS or MODULE:FUNCTION, with commas; see `tuner objectives`.",
 )
-@click.option("--space", default="free", show_default=True, help="Search space.")
+@click.option(
+    "--space", default="free", show_default=True, help=f"Search space: {', '.join(search_spaces.available())}."
+)
 @size_option
 @model_options
 @click.option("--pick", default="knee", show_default=True, help="Winner: knee, cheapest or best:OBJECTIVE.")
@@ -91,6 +95,12 @@ class _DurationType(click.ParamType[float]):
 @click.option("--dry-run", is_flag=True, help="Print what the search will cost at most, on this device, and exit.")
 @click.option("--reuse/--no-reuse", default=True, show_default=True, help="Take scores from other studies in DIR.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the proposals and of the noise.")
+@click.option(
+    "--lag",
+    default=4,
+    show_default=True,
+    help="Trials in flight; with many workers 6 x WORKERS / units per trial.",
+)
 @click.option("--workers", type=int, help="Worker processes; by default one per GPU, or per CPU core.")
 @click.option("--gpus-per-worker", type=float, metavar="F", help="GPUs of each worker; may be a fraction.")
 @click.option("--ray-address", metavar="A", help="Ray cluster to join; by default one is started here.")

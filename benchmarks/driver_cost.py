@@ -1,0 +1,99 @@
+"""What a trial costs the driver as a study grows: ``python -m benchmarks.driver_cost``.
+
+A whole search runs on simulated workers, whose evaluations take no time, so all that is left is the driver's: to
+ask the sampler, hand out the work, log scores and trials, judge, tell. Around some numbers of finished trials the
+proposals are the sampler's, and the time from one to the next is taken; in between they are random, to get there
+soon. The bar is a median of at most 50 ms at 2,000 finished trials, and growth slower than linear.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import math
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from statistics import median
+from unittest import mock
+
+import optuna
+
+from studies import SearchSettings, search
+from studies.evaluation import ChunkResult, Task
+from studies.proposals import Proposer
+from studies.simulator import Attempt, SimulatedExecutor
+from tuner.schedule import Schedule
+
+SIZES = (250, 500, 1000, 2000)
+WINDOW = 25
+WORKERS = 8
+BAR_MS = 50.0
+
+
+class TimedProposer(Proposer):
+    """Takes the time of every proposal, and proposes at random where it is not of interest."""
+
+    times: dict[int, tuple[float, float]]
+
+    def propose(self) -> Schedule:
+        """Asks for the schedule of the next trial."""
+        self.times[self._number()] = time.perf_counter(), time.process_time()
+        return super().propose()
+
+    def _sampler(self, attempt: int = 0) -> optuna.samplers.BaseSampler:
+        number = self._number()
+        if any(size <= number <= size + WINDOW for size in SIZES):
+            return super()._sampler(attempt)
+        return optuna.samplers.RandomSampler(seed=1000 * number + attempt)
+
+    def _number(self) -> int:
+        return len(self._asked)
+
+
+def evaluate(task: Task) -> ChunkResult:
+    """Scores that get better with steps and better with the right shift, up to noise of the prompt."""
+    last = task.schedule.stages[-1]
+    merit = -1 / task.schedule.steps - (last.sigmas[len(last.sigmas) // 2] - 0.6) ** 2
+    hashed = int(task.schedule.content_hash, 16) % 1000 / 1e4
+    scores = [merit + hashed + math.sin(seed) for seed in task.seeds]
+    return ChunkResult({"clip": scores, "image_reward": [score + math.cos(hashed) for score in scores]})
+
+
+def measure() -> dict[int, tuple[float, float]]:
+    """Returns the median milliseconds per trial, on the clock and of the CPU, by the number of finished trials."""
+    TimedProposer.times = {}
+    with tempfile.TemporaryDirectory() as out, mock.patch("studies.loop.Proposer", TimedProposer):
+        settings = SearchSettings(
+            model="tiny", budget="3x", trials=SIZES[-1] + WINDOW + 1, out=out, search_prompts=8, held_out_prompts=2
+        )
+        search(settings, executor=SimulatedExecutor(WORKERS, evaluate, lambda task, crashes: Attempt(1.0)))
+    return {size: (_median_ms(size, 0), _median_ms(size, 1)) for size in SIZES}
+
+
+def _median_ms(size: int, clock: int) -> float:
+    times = [TimedProposer.times[size + i][clock] for i in range(WINDOW + 1)]
+    return 1000 * median(after - before for before, after in itertools.pairwise(times))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Prints the table, or JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    options = parser.parse_args(arguments)
+    medians = measure()
+    growth = math.log(medians[SIZES[-1]][1] / medians[SIZES[0]][1]) / math.log(SIZES[-1] / SIZES[0])
+    if options.json:
+        rows = [{"finished": n, "median_ms": wall, "median_cpu_ms": cpu} for n, (wall, cpu) in medians.items()]
+        json.dump({"per_trial": rows, "growth_exponent": growth, "bar_ms": BAR_MS}, sys.stdout, indent=2)
+        print()
+        return
+    for size, (wall, cpu) in medians.items():
+        print(f"{size:5d} finished trials: {wall:6.1f} ms per trial, of which {cpu:6.1f} ms of the CPU")
+    print(f"CPU time grows as trials to the power {growth:.2f}; the bar is {BAR_MS:.0f} ms at {SIZES[-1]}")
+
+
+if __name__ == "__main__":
+    main()

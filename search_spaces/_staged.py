@@ -1,0 +1,219 @@
+"""What the spaces of several stages share: everything but how the scales are chosen."""
+
+from __future__ import annotations
+
+import itertools
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+import numpy as np
+import optuna
+
+from search_spaces._costs import Costs, Rung, buy, ladder, reused_steps
+from search_spaces.base import Budget
+from tuner.schedule import RESAMPLE_MODES, Resample, Schedule, Solver, Stage
+from tuner.sigmas import partial_sigmas, shift_sigma, start_and_shift
+from tuner.solvers import SOLVERS, network_calls
+
+if TYPE_CHECKING:
+    from optuna.trial import BaseTrial
+
+    from tuner.models import Blueprint, Size
+
+START = (0.1, 0.98)
+SHIFT = (0.5, 12.0)
+_END = (0.05, 1.0)
+_LOWEST_DROP = 0.95  # a stage that ends early still comes down to this part of the level it started from
+_MOST_EVERY = 3
+_ROUNDING = 1e-9  # of parameters that are read back from sigmas
+
+
+class StagedSpace(ABC):
+    """Schedules of several stages; a space adds how their scales are chosen, and which options it has.
+
+    =================== ===============================================================================
+    ``spend``           the part of the budget to spend, from one full-size step to all of it
+    ``stageK.share``    of what stages 1 to K spend together, the part that stage K spends; K >= 2
+    ``stageK.start``    sigma to which the resized result of stage K - 1 is renoised; K >= 2
+    ``stageK.shift``    shift of the stage's uniform grid, log scale; not for a single step
+    ``stageK.resample`` how the result of stage K - 1 is resized; not where the size stays
+    ``stageK.early``    (option) whether the stage, not the last, ends above sigma 0
+    ``stageK.end``      (option) that level, as a part of the next stage's start; only if early
+    ``solver``          (option) the ODE step rule of every stage
+    ``reuse``           (option) amid each stage, one step in this many calls the network
+    =================== ===============================================================================
+
+    Shares are counted from the end because the last stage is the dear one: its part is one parameter.
+
+    Steps are what a stage's part buys at the exact price of a call of its size (of any size, under a limit of
+    network calls), counting Heun's two calls per step and the calls that reuse saves; see `_costs.buy`. If one
+    step of every stage exceeds the budget, stages are left out.
+    """
+
+    options: ClassVar[frozenset[str]] = frozenset()
+    """Those of ``early``, ``solver`` and ``reuse`` that the space searches; the others are off."""
+
+    def __init__(self, blueprint: Blueprint, size: Size, budget: Budget):
+        self._costs = Costs.of(blueprint, size, budget)
+
+    @abstractmethod
+    def _suggest_scales(self, trial: BaseTrial) -> list[float]:
+        """Asks for the scales of all stages; the last is 1."""
+
+    @abstractmethod
+    def _without_a_stage(self, scales: list[float]) -> list[float]:
+        """Leaves out what to leave out first of more than one scale that cannot be afforded together."""
+
+    @abstractmethod
+    def _params_of_scales(self, scales: Sequence[float]) -> dict[str, Any]:
+        """Inverts ``_suggest_scales``; every scale is one that has a price.
+
+        Raises:
+            ValueError: If no parameters give these scales; the message says why.
+        """
+
+    def suggest(self, trial: BaseTrial) -> Schedule:
+        """Asks for scales and compute, which give the steps, and then for the noise levels."""
+        solver, every = self._suggest_rules(trial)
+        scales = self._suggest_scales(trial)
+        while not self._costs.allow(self._least_cost(scales, solver)):
+            scales = self._without_a_stage(scales)
+        numbers = range(1, len(scales) + 1)
+        early = [
+            "early" in self.options
+            and k < len(scales)
+            and trial.suggest_categorical(f"stage{k}.early", (False, True))
+            for k in numbers
+        ]
+        prices = [self._costs.per_call[scale] for scale in scales]
+        spend = trial.suggest_float("spend", min(1.0, prices[-1] / self._costs.limit), 1.0)
+        shares = [trial.suggest_float(f"stage{k}.share", 0.0, 1.0) for k in numbers[1:]]
+        ladders = [ladder(solver, ends_early, every, self._costs.most_steps) for ends_early in early]
+        steps = buy(ladders, prices, shares, spend, self._costs)
+        starts = [1.0, *(trial.suggest_float(f"stage{k}.start", *START) for k in numbers[1:])]
+        stages = []
+        for k in numbers:
+            end = 0.0
+            if early[k - 1]:
+                end = trial.suggest_float(f"stage{k}.end", *_END) * _highest_end(starts[k - 1], starts[k])
+            shift = trial.suggest_float(f"stage{k}.shift", *SHIFT, log=True) if steps[k - 1] > 1 else 1.0
+            resized = k > 1 and scales[k - 1] != scales[k - 2]
+            stages.append(
+                Stage(
+                    scale=scales[k - 1],
+                    sigmas=_sigmas(steps[k - 1], starts[k - 1], end, shift),
+                    resample=_suggest_resample(trial, k) if resized else "bilinear",
+                    reuse=reused_steps(steps[k - 1], every),
+                )
+            )
+        return Schedule(stages=tuple(stages), solver=solver)
+
+    def params_of(self, schedule: Schedule) -> dict[str, Any]:
+        """Reads the parameters off the stages, and makes sure that they give the schedule back."""
+        scales = [stage.scale for stage in schedule.stages]
+        known = ", ".join(map(str, self._costs.scales))
+        for k, scale in enumerate(scales, start=1):
+            if scale not in self._costs.scales:
+                raise ValueError(f"scale {scale} of stage {k} is not one of {known}.")
+        params = self._params_of_compute(schedule) | self._params_of_scales(scales)
+        for k, stage in enumerate(schedule.stages, start=1):
+            params |= self._params_of_stage(schedule, k, stage)
+        if "solver" in self.options:
+            params["solver"] = schedule.solver
+        for every in range(1, _MOST_EVERY + 1) if "reuse" in self.options else (1,):
+            found = params | ({"reuse": every} if "reuse" in self.options else {})
+            if all(stage.reuse == reused_steps(stage.steps, every) for stage in schedule.stages) and alike(
+                self.suggest(optuna.trial.FixedTrial(found)), schedule
+            ):
+                return found
+        raise ValueError(
+            f"its solver or its reused steps are not in this space, or a stage has more than "
+            f"{self._costs.most_steps} steps, or one that keeps the size names a resample mode."
+        )
+
+    def _suggest_rules(self, trial: BaseTrial) -> tuple[Solver, int]:
+        solver = trial.suggest_categorical("solver", tuple(SOLVERS)) if "solver" in self.options else "euler"
+        every = trial.suggest_int("reuse", 1, _MOST_EVERY) if "reuse" in self.options else 1
+        return cast(Solver, solver), every
+
+    def _least_cost(self, scales: Sequence[float], solver: str) -> float:
+        """What one step of every stage costs; of all but the last one, if it ends early."""
+        least: tuple[Rung, ...] = ladder(solver, "early" in self.options, 1, 1)
+        return (
+            sum(least[0].calls * self._costs.per_call[scale] for scale in scales[:-1]) + self._costs.per_call[1.0]
+        )
+
+    def _params_of_compute(self, schedule: Schedule) -> dict[str, Any]:
+        params, spent = {}, 0.0
+        for k, stage in enumerate(schedule.stages, start=1):
+            cost = network_calls(schedule.solver, stage.sigmas, stage.reuse) * self._costs.per_call[stage.scale]
+            spent += cost
+            if k > 1:
+                params[f"stage{k}.share"] = cost / spent
+        if not self._costs.allow(spent):
+            raise ValueError(f"the schedule costs {spent / self._costs.limit:.3g} times the budget.")
+        return params | {"spend": min(1.0, spent / self._costs.limit)}
+
+    def _params_of_stage(self, schedule: Schedule, k: int, stage: Stage) -> dict[str, Any]:
+        if (cut := start_and_shift(stage.sigmas)) is None:
+            raise ValueError(f"the sigmas of stage {k} are not a shifted uniform grid.")
+        name, params = f"stage{k}", dict[str, Any]()
+        if k > 1:
+            params[f"{name}.start"] = within(START, stage.sigmas[0], f"the first sigma of stage {k}")
+            if stage.scale != schedule.stages[k - 2].scale:
+                params[f"{name}.resample"] = stage.resample
+        if stage.steps > 1:
+            params[f"{name}.shift"] = within(SHIFT, cut[1], f"the shift of stage {k}")
+        if k < len(schedule.stages) and stage.sigmas[-1] > 0 and "early" not in self.options:
+            raise ValueError(f"stage {k} ends at sigma {stage.sigmas[-1]}, and in this space stages end at 0.")
+        if k < len(schedule.stages) and "early" in self.options:
+            params[f"{name}.early"] = stage.sigmas[-1] > 0
+            if stage.sigmas[-1] > 0:
+                part = stage.sigmas[-1] / _highest_end(stage.sigmas[0], schedule.stages[k].sigmas[0])
+                params[f"{name}.end"] = within(_END, part, f"the part of the next start that stage {k} ends at")
+        return params
+
+
+def suggest_scale(trial: BaseTrial, name: str, scales: Sequence[float]) -> float:
+    """Asks for one of several evenly spaced scales."""
+    step = scales[1] - scales[0] if len(scales) > 1 else None
+    return trial.suggest_float(name, scales[0], scales[-1], step=step)
+
+
+def within(bounds: tuple[float, float], value: float, what: str) -> float:
+    """Returns a parameter that was read from sigmas, moved onto a bound where rounding put it beyond.
+
+    Raises:
+        ValueError: If it is out of bounds.
+    """
+    if not bounds[0] - _ROUNDING <= value <= bounds[1] + _ROUNDING:
+        raise ValueError(f"{what} must lie in [{bounds[0]}, {bounds[1]}], but it is {value:.6g}.")
+    return min(max(value, bounds[0]), bounds[1])
+
+
+def alike(a: Schedule, b: Schedule) -> bool:
+    """Whether two schedules are equal but for the rounding of their sigmas."""
+    return a.solver == b.solver and all(
+        x is not None
+        and y is not None
+        and len(x.sigmas) == len(y.sigmas)
+        and x.model_dump(exclude={"sigmas"}) == y.model_dump(exclude={"sigmas"})
+        and np.allclose(x.sigmas, y.sigmas, rtol=0, atol=1e-7)
+        for x, y in itertools.zip_longest(a.stages, b.stages)
+    )
+
+
+def _highest_end(start: float, next_start: float) -> float:
+    """The highest level at which a stage may end: no step goes up, and the next stage starts there or above."""
+    return min(next_start, _LOWEST_DROP * start)
+
+
+def _sigmas(steps: int, start: float, end: float, shift: float) -> tuple[float, ...]:
+    """Builds a stage's sigmas between its first and last level as they are run, which the shift does not move."""
+    grid = partial_sigmas(steps, shift_sigma(start, 1 / shift), shift, shift_sigma(end, 1 / shift))
+    return (start, *grid[1:-1], end)
+
+
+def _suggest_resample(trial: BaseTrial, k: int) -> Resample:
+    return cast(Resample, trial.suggest_categorical(f"stage{k}.resample", RESAMPLE_MODES))

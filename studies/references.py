@@ -1,0 +1,104 @@
+"""Schedules that a study evaluates before any proposal: what is known to work, brought to the budget."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tuner import presets
+from tuner.errors import UserError
+from tuner.flops import price
+from tuner.models import Blueprint, Size, blueprint
+from tuner.schedule import Schedule, Stage
+from tuner.sigmas import partial_sigmas, shift_sigma, start_and_shift
+
+if TYPE_CHECKING:
+    from search_spaces import Budget
+    from tuner.presets import Preset
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A schedule that is evaluated before any proposal; ``label`` says where it comes from."""
+
+    label: str
+    schedule: Schedule
+
+
+def references(model: Blueprint, size: Size, budget: Budget) -> tuple[Reference, ...]:
+    """Plain sampling at the budget and at half its steps, and the shipped presets that suit the model.
+
+    A preset that costs more than the budget is rescaled to it; one that does not fit with a single step in every
+    stage is left out. The baseline and repetitions are left out, too.
+
+    Args:
+        model: The model.
+        size: Output (height, width) in pixels.
+        budget: What one image may cost.
+    """
+
+    def fits(schedule: Schedule) -> bool:
+        return budget.allows(price(schedule, model, size))
+
+    steps = next(n for n in range(model.steps, 0, -1) if n == 1 or fits(model.plain(n, size)))
+    found = [Reference(f"plain-{n}", model.plain(n, size)) for n in (steps, max(1, steps // 2))]
+    for name in presets.available():
+        preset = presets.load(name)
+        if not suits(preset, model):
+            continue
+        if fits(preset.schedule):
+            found.append(Reference(name, preset.schedule))
+        elif (smaller := next(filter(fits, reductions(preset.schedule)), None)) is not None:
+            found.append(Reference(f"{name}-rescaled", smaller))
+    unlike = {reference.schedule.content_hash: reference for reference in reversed(found)}
+    unlike.pop(model.baseline(size).content_hash, None)
+    return tuple(reference for reference in found if unlike.get(reference.schedule.content_hash) is reference)
+
+
+def suits(preset: Preset, model: Blueprint) -> bool:
+    """Whether a preset was made for models of this one's family, or for all."""
+    if preset.model == presets.ANY_MODEL:
+        return True
+    try:
+        return type(blueprint(preset.model)) is type(model)
+    except UserError:
+        return False  # a preset for a model that is not installed here
+
+
+def reductions(schedule: Schedule) -> list[Schedule]:
+    """Lists a schedule with fewer and fewer steps, down to one in every stage.
+
+    Each has the stages, scales and first and last sigmas of the original, and its steps in proportion. Shifted
+    uniform grids keep their shift; between the levels of others, those of fewer steps are interpolated.
+    """
+    total = schedule.steps
+    found: list[Schedule] = []
+    for left in range(total - 1, 0, -1):
+        counts = [max(1, round(stage.steps * left / total)) for stage in schedule.stages]
+        if not found or counts != [stage.steps for stage in found[-1].stages]:
+            stages = tuple(_with_steps(stage, n) for stage, n in zip(schedule.stages, counts, strict=True))
+            found.append(Schedule(stages=stages, solver=schedule.solver))
+    return found
+
+
+def _with_steps(stage: Stage, steps: int) -> Stage:
+    if steps == stage.steps:
+        return stage
+    return Stage(
+        scale=stage.scale,
+        sigmas=_with_levels(stage.sigmas, steps),
+        resample=stage.resample,
+        reuse=tuple(k for k in range(1, steps) if (2 * k + 1) * stage.steps // (2 * steps) in stage.reuse),
+    )
+
+
+def _with_levels(sigmas: tuple[float, ...], steps: int) -> tuple[float, ...]:
+    import numpy as np
+
+    if (cut := start_and_shift(sigmas)) is not None:
+        start, shift = cut
+        between = partial_sigmas(steps, start, shift, shift_sigma(sigmas[-1], 1 / shift))[1:-1]
+    else:
+        places = np.linspace(0, len(sigmas) - 1, steps + 1)[1:-1]
+        between = tuple(np.interp(places, np.arange(len(sigmas)), sigmas).tolist())
+    return (sigmas[0], *between, sigmas[-1])

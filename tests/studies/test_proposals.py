@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import search_spaces
+from studies import search
+from studies.plan import Plan, make_plan
+from studies.proposals import Proposer
+from tests.studies.toy import Counting, toy_settings
+from tuner.schedule import Schedule
+
+
+class Coarse:
+    """A space in which a sampler that is free to repeat itself does so: twelve schedules."""
+
+    def __init__(self, *made_from: Any):
+        self.asked = 0
+
+    def suggest(self, trial: Any) -> Schedule:
+        self.asked += 1
+        shift = float(trial.suggest_int("shift", 1, 12))
+        return Schedule.model_validate({"stages": [{"steps": 4, "shift": shift}]})
+
+    def params_of(self, schedule: Schedule) -> dict[str, Any]:
+        raise ValueError("nothing is known.")
+
+
+def coarse_plan(out: Path) -> Plan:
+    return replace(make_plan(toy_settings(out)), space=Coarse())
+
+
+def test_no_schedule_is_proposed_twice(tmp_path: Path) -> None:
+    plan = coarse_plan(tmp_path)
+    proposer = Proposer(plan)
+    hashes = []
+    for number in range(12):
+        schedule = proposer.propose()
+        hashes.append(schedule.content_hash)
+        proposer.tell({"clip": float(number % 5), "image_reward": 0.0})
+    assert len(set(hashes)) == 12
+    assert plan.space.asked > 12  # the sampler did repeat itself
+    assert proposer.propose().content_hash in hashes  # there is no thirteenth
+
+
+def test_a_replayed_study_proposes_what_the_first_one_did(tmp_path: Path) -> None:
+    def run(replayed: int) -> list[tuple[str, dict[str, Any]]]:
+        proposer = Proposer(coarse_plan(tmp_path))
+        found: list[tuple[str, dict[str, Any]]] = []
+        for number in range(11):
+            if number < replayed:
+                content_hash, params = whole[number]
+                schedule = Schedule.model_validate({"stages": [{"steps": 4, "shift": float(params["shift"])}]})
+                assert schedule.content_hash == content_hash
+                proposer.repeat(params, schedule)
+            else:
+                schedule = proposer.propose()
+            trial = proposer.tell({"clip": float(number % 5), "image_reward": 0.0})
+            found.append((schedule.content_hash, trial.params))
+        return found
+
+    whole: list[tuple[str, dict[str, Any]]] = []
+    whole = run(0)
+    for replayed in (3, 8):
+        assert run(replayed) == whole
+
+
+def test_a_space_that_a_reference_exhausts_repeats_it(tmp_path: Path) -> None:
+    plan = make_plan(toy_settings(tmp_path, budget="1nfe", space="plain"))
+    (reference,) = plan.references  # one step, which is all that the space holds
+    proposer = Proposer(plan)
+    proposer.refer(reference)
+    assert proposer.tell(None).params == {"steps": 1}
+    assert proposer.propose() == reference.schedule  # at no cost, as it is evaluated already
+
+
+@pytest.mark.parametrize("space", search_spaces.available())
+def test_every_space_can_be_searched(tmp_path: Path, space: str) -> None:
+    executor = Counting()
+    result = search(toy_settings(tmp_path, space=space, trials=4, search_prompts=2), executor=executor)
+    hashes = [candidate.schedule.content_hash for candidate in result.evaluated]
+    assert len(set(hashes)) == len(hashes) == 4 + 2
+    assert json.loads((tmp_path / "toy-3x" / "result.json").read_text())["front"]
