@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from studies.plan import Plan
     from studies.references import Reference
 
-_LISTED = 400  # finished trials that the sampler sees; see `Shortlist`
+_LISTED = 200  # finished trials that the sampler sees; see `Shortlist`
 _SAMPLER_ATTEMPTS = 4
 _ATTEMPTS = 40
 
@@ -94,7 +94,6 @@ class Proposer:
         if scores is None:
             return self._study.tell(trial, state=_failed())
         values = [*(scores[name] for name in self._plan.directions), trial.user_attrs["tflops"]]
-        trial.set_constraint("beyond the budget", 0.0 if trial.user_attrs["affordable"] else 1.0)
         return self._study.tell(trial, values)
 
     def _sampler(self, attempt: int = 0) -> optuna.samplers.BaseSampler:
@@ -120,7 +119,6 @@ class Proposer:
             "schedule": schedule.model_dump(mode="json"),
             "tflops": price.tflops,
             "nfe": price.nfe,
-            "affordable": self._plan.budget.allows(price),
         }.items():
             trial.set_user_attr(name, value)
         self._asked.append(trial)
