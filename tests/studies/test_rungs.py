@@ -107,7 +107,7 @@ def test_equal_differences_and_no_rivals_prove_nothing() -> None:
 
 
 def raced(out: Path, **changes: Any) -> Any:
-    return toy_settings(out, **({"search_prompts": 16, "trials": 12} | changes))
+    return toy_settings(out, **({"search_prompts": 16, "trials": 24} | changes))
 
 
 @pytest.fixture(scope="module")
