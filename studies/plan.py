@@ -254,7 +254,7 @@ def _references(model: Blueprint, size: Size, budget: Budget, baseline: Schedule
             same_kind = type(blueprint(preset.model)) is type(model)
         except UserError:
             continue  # a preset for a model that is not installed here
-        if same_kind:
+        if same_kind and preset.lora is None:  # without its LoRA a schedule made for one is worth nothing
             found.append(Reference(name, preset.schedule))
     unlike = {reference.schedule.content_hash: reference for reference in reversed(found)}
     unlike.pop(baseline.content_hash, None)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from tuner import presets
 from tuner.errors import UserError
 from tuner.invariance import batch_invariant, decode_each
-from tuner.models import FlowModel, wrap
+from tuner.lora import applied
+from tuner.models import FlowModel, with_guidance, wrap
 from tuner.presets import Preset
 from tuner.sampling import StepCallback, sample
 from tuner.schedule import Schedule
@@ -43,7 +44,8 @@ def generate(
     are drawn at once: it is the image that a study's worker scored.
 
     Args:
-        pipe: A loaded diffusers pipeline of a known family (it is not changed), or a `FlowModel`.
+        pipe: A loaded diffusers pipeline of a known family, or a `FlowModel`. A LoRA that the preset needs is
+            loaded into it, and taken off again at the end: nothing of it has changed then.
         prompt: One prompt, or one per image.
         preset: A preset, its file or shipped name, or a bare schedule.
         seed: Noise seed of the first image, the following images counting up; or one seed per image.
@@ -52,14 +54,17 @@ def generate(
         on_step: Called before every network call.
 
     Raises:
-        UserError: If the preset, the model, the size or the number of seeds is wrong.
+        UserError: If the preset, the model, the size or the number of seeds is wrong, or if the preset's LoRA
+            cannot be fetched or does not fit.
     """
     model = pipe if isinstance(pipe, FlowModel) else wrap(pipe)
+    lora = None
     if isinstance(preset, Schedule):
         schedule, default = preset, model.blueprint.size
     else:
         loaded = preset if isinstance(preset, Preset) else presets.load(preset)
-        schedule, default = loaded.schedule, (loaded.height, loaded.width)
+        schedule, default, lora = loaded.schedule, (loaded.height, loaded.width), loaded.lora
+        model = with_guidance(model, loaded.guidance)
     prompts = [prompt] if isinstance(prompt, str) else list(prompt)
     seeds = [seed + i for i in range(len(prompts))] if isinstance(seed, int) else list(seed)
     if len(seeds) != len(prompts):
@@ -67,6 +72,6 @@ def generate(
             f"Got {len(seeds)} seeds for {len(prompts)} prompts; give one seed per prompt, or one number."
         )
     size = (height or default[0], width or default[1])
-    with batch_invariant():
+    with applied(model, lora), batch_invariant():
         latents = sample(model, schedule, model.encode(prompts), seeds, size, on_step)
         return Generation(images=decode_each(model, latents))

@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tuner.errors import UserError, one_line, unknown_name, unwritable
+from tuner.lora import Lora
 from tuner.schedule import Schedule
 
 _FOLDER = Path(__file__).parent / "presets"
@@ -83,6 +84,8 @@ class Preset(BaseModel):
         height: Output height in pixels.
         width: Output width in pixels.
         schedule: What runs.
+        lora: Weights that the schedule was made for, where it needs any.
+        guidance: Guidance scale that it was made for; by default the model's own. 1 is no guidance.
         cost: Cost on ``model`` at this size, where known.
         scores: Scores on prompts that the search never saw, where known.
         search_scores: Scores on the prompts that the search used, where known.
@@ -98,6 +101,8 @@ class Preset(BaseModel):
     height: int = Field(gt=0)
     width: int = Field(gt=0)
     schedule: Schedule
+    lora: Lora | None = None
+    guidance: float | None = Field(default=None, ge=1)
     cost: Cost | None = None
     scores: dict[str, Score] = Field(default_factory=dict)
     search_scores: dict[str, Score] = Field(default_factory=dict)
@@ -157,13 +162,16 @@ def to_yaml(preset: Preset) -> str:
 def _read(path: Path) -> Preset:
     try:
         data: Any = yaml.safe_load(path.read_text())
-        return Preset.model_validate(data)
+        preset = Preset.model_validate(data)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"Preset {str(path)!r} cannot be read: {error}.") from error
     except yaml.YAMLError as error:
         raise UserError(f"Preset {str(path)!r} is not valid YAML: {one_line(error)}.") from error
     except ValidationError as error:
         raise UserError(f"Preset {str(path)!r} breaks a rule: {first_problem(error)}") from error
+    if preset.lora is None:
+        return preset
+    return preset.model_copy(update={"lora": preset.lora.beside(path.parent)})
 
 
 def first_problem(error: ValidationError) -> str:

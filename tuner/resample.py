@@ -17,6 +17,8 @@ def resize(x_BCHW: torch.Tensor, size: tuple[int, int], mode: Resample) -> torch
     """Resizes a latent; a latent that already has the size is returned as it is.
 
     Bilinear, bicubic and Lanczos widen their kernel when they shrink (antialiasing), as image libraries do.
+    ``torch-bicubic`` is what PyTorch calls bicubic and diffusers' scale-wise scheduler uses: a sharper kernel
+    (Keys' with a = -3/4 where image libraries take -1/2) that is never widened.
 
     Args:
         x_BCHW: Latents, any floating dtype.
@@ -33,6 +35,8 @@ def resize(x_BCHW: torch.Tensor, size: tuple[int, int], mode: Resample) -> torch
         return rows @ x_BCHW @ columns.T
     if mode in ("bilinear", "bicubic"):
         return F.interpolate(x_BCHW, size=size, mode=mode, antialias=True)
+    if mode == "torch-bicubic":
+        return F.interpolate(x_BCHW, size=size, mode="bicubic")
     return F.interpolate(x_BCHW, size=size, mode="nearest-exact" if mode == "nearest" else mode)
 
 

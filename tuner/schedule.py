@@ -18,7 +18,7 @@ from pydantic import (
 
 from tuner.sigmas import truncated_sigmas
 
-Resample = Literal["nearest", "bilinear", "bicubic", "lanczos", "area"]
+Resample = Literal["nearest", "bilinear", "bicubic", "lanczos", "area", "torch-bicubic"]
 Solver = Literal["euler", "heun"]
 
 RESAMPLE_MODES: tuple[str, ...] = get_args(Resample)

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from tuner.errors import UserError, unknown_name
-from tuner.models.base import Blueprint, Conditioning, FlowModel, ReadConfig, Size
+from tuner.models.base import Blueprint, Conditioning, FlowModel, ReadConfig, Size, with_guidance
 
-__all__ = ["Blueprint", "Conditioning", "FlowModel", "Size", "available", "blueprint", "wrap"]
+__all__ = ["Blueprint", "Conditioning", "FlowModel", "Size", "available", "blueprint", "with_guidance", "wrap"]
 
 _ENTRY_POINTS = "tuner.models"
 _NOT_MODELS = {"base"}

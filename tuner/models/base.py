@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from tuner.errors import UserError
@@ -147,3 +148,17 @@ class FlowModel(ABC):
     @abstractmethod
     def decode(self, x_BCHW: torch.Tensor) -> list[Image.Image]:
         """Turns clean latents into B images."""
+
+
+def with_guidance(model: FlowModel, guidance: float | None) -> FlowModel:
+    """Returns a view of a loaded model that samples with another guidance scale; the model stays as it is.
+
+    Args:
+        model: A loaded model.
+        guidance: Guidance scale, 1 for none; with None, or for a model that takes no guidance, nothing differs.
+    """
+    if guidance is None or model.blueprint.guidance is None:
+        return model
+    view = copy.copy(model)
+    view.blueprint = replace(model.blueprint, guidance=guidance)
+    return view
