@@ -113,7 +113,7 @@ def generate(
 
 
 def encode_at_scales(model: FlowModel, pixels_B3HW: torch.Tensor, sizes: Sequence[Size]) -> list[torch.Tensor]:
-    """Encodes images at several sizes, shrunk in pixels by averaging areas as SwD does (its section 3).
+    """Encodes images at several sizes, shrunk in pixels by averaging areas as in SwD's training code.
 
     Args:
         model: A model whose pipeline has an image autoencoder.

@@ -57,9 +57,9 @@ def distribution_matching(
 
     Distribution matching distillation: the gradient of KL(generated | teacher's distribution) is the
     difference of the two scores, here of the two clean-image predictions at one noise level, normalised per
-    image by how far the teacher's prediction is (DMD, arXiv 2311.18828, Eq. 7-8; DMD2, arXiv 2405.14867,
-    Eq. 2). The value is chosen so that its gradient is that difference; as a number it is half of its mean
-    square.
+    image by how far the teacher's prediction is (DMD, arXiv 2311.18828, Eq. 7-8, which DMD2,
+    arXiv 2405.14867, keeps). The value is chosen so that its gradient is that difference; as a number it is half
+    of its mean square.
 
     Args:
         student_BChw: Generated latents, with gradient.
@@ -76,10 +76,10 @@ def distribution_matching(
 
 
 def discriminator_loss(real_B: torch.Tensor, generated_B: torch.Tensor) -> torch.Tensor:
-    """Teaches the head to tell real images (positive logit) from generated ones (DMD2, Eq. 4)."""
+    """Teaches the head to tell real images (positive logit) from generated ones (DMD2, section 4.3)."""
     return F.softplus(-real_B).mean() + F.softplus(generated_B).mean()
 
 
 def generator_loss(generated_B: torch.Tensor) -> torch.Tensor:
-    """Rewards the student for images that the head takes for real: the non-saturating form of DMD2, Eq. 4."""
+    """Rewards the student for images that the head takes for real: the non-saturating form."""
     return F.softplus(-generated_B).mean()

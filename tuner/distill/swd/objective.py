@@ -91,7 +91,7 @@ class Objective:
         return terms
 
     def _patch_loss(self, batch: StageBatch, generated_BChw: torch.Tensor, draws: Draws) -> torch.Tensor:
-        """Compares the teacher's features of generated and of real images under the same noise (SwD, 3.2)."""
+        """Compares the teacher's features of generated and of real images under the same noise."""
         sigma = draws.level(MMD_TOP)
         eps = draws.noise(generated_BChw)
         tokens = features(self._teacher, renoise(generated_BChw, eps, 0.0, sigma), sigma, batch.conditioning)

@@ -75,7 +75,7 @@ class SwdSettings(BaseModel):
 
     @property
     def schedule(self) -> Schedule:
-        """The student's schedule: a stage of one step to the clean image per scale (SwD, section 3)."""
+        """The student's schedule: a stage of one step to the clean image per scale (SwD, arXiv 2503.16397)."""
         return Schedule(
             stages=tuple(
                 Stage(scale=scale, sigmas=(sigma, 0.0), resample=_RESAMPLE)

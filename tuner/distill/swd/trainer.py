@@ -100,7 +100,7 @@ class Trainer:
 
     @torch.no_grad()
     def _stages(self, draws: Draws) -> list[StageBatch]:
-        """Draws images and makes each stage's batch of them: SwD's training step (section 3.1)."""
+        """Draws images and makes each stage's batch of them: the scale-wise training step of SwD."""
         model, stages = self._teacher, self.settings.schedule.stages
         chosen = draws.images(len(self._data), self.settings.batch)
         pixels = self._data.pixels(chosen, model.blueprint.size).to(self._accelerator.device)
