@@ -16,11 +16,12 @@ from tuner.tiny.training import autoencoder, denoiser
 from tuner.tiny.training.__main__ import main
 from tuner.tiny.training.autoencoder import build_autoencoder, normalise, train_autoencoder
 from tuner.tiny.training.data import SIZES, rendered, to_float, to_uint8
-from tuner.tiny.training.denoiser import Denoiser, pack, train_denoiser
+from tuner.tiny.training.denoiser import Batch, Denoiser, empty_prompts, pack, train_denoiser
 from tuner.tiny.training.export import export_pipeline
+from tuner.tiny.training.guidance import GUIDANCE, distil_guidance, guided_velocity
 from tuner.tiny.training.latents import encode_scenes, load_latents, token_ids
 from tuner.tiny.training.networks import TEXT_TOKENS, build_scheduler, build_tokenizer
-from tuner.tiny.training.optim import Muon, orthogonal
+from tuner.tiny.training.optim import Muon, Optimisers, orthogonal
 from tuner.tiny.training.run import Settings, Worker
 
 
@@ -48,6 +49,7 @@ def test_from_nothing_to_a_pipeline_that_samples(small: None, settings: Settings
     trained_autoencoder(settings)
     encode_scenes(Worker(settings, 0, "latents"), scenes=12)
     train_denoiser(Worker(settings, 0, "denoiser"))
+    distil_guidance(Worker(settings, 0, "guidance"))
     export_pipeline(settings.work, settings.work / "pipeline")
 
     pipe = FluxPipeline.from_pretrained(settings.work / "pipeline")
@@ -114,7 +116,7 @@ def test_packing_is_the_pipelines() -> None:
 def test_the_denoiser_learns_one_batch() -> None:
     torch.manual_seed(0)
     model = Denoiser()
-    optimiser = denoiser.Optimisers([model], 3e-3, 2e-3, outer=denoiser.OUTER)
+    optimiser = Optimisers([model], 3e-3, 2e-3, outer=denoiser.OUTER)
     x, sigma, ids = torch.randn(4, 8, 8, 8), torch.rand(4), torch.randint(3, 20, (4, TEXT_TOKENS))
     target = torch.randn(4, 16, 32)
     losses = []
@@ -125,6 +127,21 @@ def test_the_denoiser_learns_one_batch() -> None:
         losses.append(loss.item())
 
     assert losses[-1] < 0.7 * losses[0]
+
+
+def test_the_distillation_target_is_the_guided_velocity() -> None:
+    ids = torch.tensor([[7, 1, 0], [1, 0, 0]])
+    x, sigma = torch.full((2, 1, 2, 2), 0.5), torch.tensor([0.25, 0.75])
+
+    def teacher(x: torch.Tensor, sigma: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+        return pack(x) * sigma[:, None, None] * ids[:, :1, None]
+
+    target = guided_velocity(teacher, Batch(x, x, x, sigma, ids))
+
+    empty = empty_prompts(ids)
+    assert empty.tolist() == [[1, 0, 0], [1, 0, 0]]
+    plain = 0.5 * sigma
+    torch.testing.assert_close(target[:, 0, 0], torch.stack([plain[0] * (1 + GUIDANCE * 6), plain[1]]))
 
 
 def test_orthogonal_brings_singular_values_near_one() -> None:
@@ -189,4 +206,11 @@ def test_encoding_fills_every_row_of_every_size(small: None, settings: Settings)
 
 def test_exporting_nothing_is_a_clear_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", "--work", str(tmp_path), "--folder", str(tmp_path / "pipeline")]) == 2
-    assert "No trained denoiser" in capsys.readouterr().err
+    assert "No distilled denoiser" in capsys.readouterr().err
+
+
+def test_distilling_an_untrained_denoiser_is_a_clear_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["guidance", "--work", str(tmp_path), "--workers", "1"]) == 2
+    assert "train the `denoiser` first" in capsys.readouterr().err

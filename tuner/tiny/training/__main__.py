@@ -11,11 +11,17 @@ from tuner.tiny import PIPELINE_FOLDER
 from tuner.tiny.training.autoencoder import train_autoencoder
 from tuner.tiny.training.denoiser import train_denoiser
 from tuner.tiny.training.export import export_pipeline
+from tuner.tiny.training.guidance import distil_guidance
 from tuner.tiny.training.latents import encode_scenes
 from tuner.tiny.training.run import Settings, launch
 
-TRAINING = {"autoencoder": train_autoencoder, "latents": encode_scenes, "denoiser": train_denoiser}
-MINUTES = {"autoencoder": 12.0, "latents": float("inf"), "denoiser": 81.0}
+TRAINING = {
+    "autoencoder": train_autoencoder,
+    "latents": encode_scenes,
+    "denoiser": train_denoiser,
+    "guidance": distil_guidance,
+}
+MINUTES = {"autoencoder": 12.0, "latents": float("inf"), "denoiser": 81.0, "guidance": 47.0}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -33,7 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tuner.tiny.training", description=__doc__)
     parser.add_argument("part", choices=[*TRAINING, "export", "all"], help="what to run; `all` runs them in turn")
     parser.add_argument("--work", type=Path, required=True, help="folder of data, checkpoints and log.jsonl")
-    parser.add_argument("--minutes", type=float, help="wall-clock budget of a training (default 12 and 81)")
+    parser.add_argument("--minutes", type=float, help="wall-clock budget of a training (default 12, 81 and 47)")
     parser.add_argument("--steps", type=int, help="stop a training after so many steps")
     parser.add_argument("--workers", type=int, default=2, help="processes of one thread each")
     parser.add_argument("--seed", type=int, default=0)

@@ -6,7 +6,6 @@ the latent of an image at one size, resized, should decode to the same scene ren
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from diffusers import AutoencoderKL
 from tuner.tiny.checker import accuracy
 from tuner.tiny.scenes import random_scene, render
 from tuner.tiny.training.data import SIZES, Images, rendered, to_float, to_uint8
-from tuner.tiny.training.optim import Optimisers, update_average
+from tuner.tiny.training.optim import Training
 from tuner.tiny.training.run import Worker
 
 Array = npt.NDArray[np.int64]
@@ -60,20 +59,9 @@ def train_autoencoder(worker: Worker) -> None:
     settings = worker.settings
     torch.manual_seed(settings.seed)
     model = build_autoencoder()
-    average = copy.deepcopy(model).eval().requires_grad_(False)
-    optimiser = Optimisers([model], MUON_RATE, ADAMW_RATE, outer=("encoder.conv_in", "decoder.conv_out"))
+    training = Training(model, (MUON_RATE, ADAMW_RATE), ("encoder.conv_in", "decoder.conv_out"), EMA)
     if state := worker.resume():
-        model.load_state_dict(state["model"])
-        average.load_state_dict(state["average"])
-        optimiser.load_state_dict(state["optimiser"])
-
-    def checkpoint() -> dict[str, Any]:
-        return {
-            "model": model.state_dict(),
-            "average": average.state_dict(),
-            "optimiser": optimiser.state_dict(),
-        }
-
+        training.load_state_dict(state)
     if worker.rank == 0:
         images = rendered(settings.work, "autoencoder", SCENES, SIZES, settings.seed, settings.workers)
     worker.shared(0)  # the others wait for the first worker's files
@@ -83,15 +71,15 @@ def train_autoencoder(worker: Worker) -> None:
         index = np.sort(rng.integers(SCENES, size=BATCH))
         loss, parts = _loss(model, _batch(images, index, rng, progress < CROPPED), rng)
         torch.autograd.backward(loss)
-        worker.average_gradients(optimiser.parameters)
-        optimiser.step(min(1, worker.step / 50, 2 * (1 - progress)))
+        worker.average_gradients(training.optimisers.parameters)
         worker.step += 1
-        update_average(average, model, worker.step, EMA)
+        training.step(min(1, (worker.step - 1) / 50, 2 * (1 - progress)), worker.step)
         if worker.every(20):
             worker.log(progress=round(progress, 4), **parts)
-        worker.save(checkpoint)
-    worker.save(checkpoint, now=True)
+        worker.save(training.state_dict)
+    worker.save(training.state_dict, now=True)
     if worker.rank == 0:
+        average: Any = training.average
         normalise(average, images)
         average.save_pretrained(settings.work / "vae")
         worker.log(**autoencoder_report(average, REPORT_SCENES))

@@ -7,10 +7,9 @@ Flow Transformers", arXiv 2403.03206) and shifted more at larger sizes.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -20,7 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tuner.tiny.training.latents import Latents, load_latents
 from tuner.tiny.training.networks import build_clip, build_t5, build_transformer
-from tuner.tiny.training.optim import Optimisers, update_average
+from tuner.tiny.training.optim import Training
 from tuner.tiny.training.run import Worker
 
 SIZES = {64: (0.48, 96, 3.0), 48: (0.08, 128, 2.4), 32: (0.44, 160, 1.8)}
@@ -71,69 +70,99 @@ def pack(x_BChw: torch.Tensor) -> torch.Tensor:
     return F.pixel_unshuffle(x_BChw, 2).flatten(2).mT
 
 
+Loss = Callable[[Denoiser, "Batch"], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B noisy images of one size: clean and noisy latents (B, C, h, w), noise levels (B,), token ids (B, T)."""
+
+    clean_BChw: torch.Tensor
+    noise_BChw: torch.Tensor
+    noisy_BChw: torch.Tensor
+    sigma_B: torch.Tensor
+    ids_BT: torch.Tensor
+
+
 def train_denoiser(worker: Worker) -> None:
     """Trains to the end of the budget; leaves the averaged weights in the checkpoint."""
+    torch.manual_seed(worker.settings.seed)
+    fit(worker, Denoiser(), _velocity_loss, (MUON_RATE, ADAMW_RATE), CONSTANT_SHARE)
+
+
+def fit(worker: Worker, model: Denoiser, loss: Loss, rates: tuple[float, float], constant_share: float) -> None:
+    """Minimises a loss over the training latents to the end of the budget, resuming where it stopped.
+
+    Args:
+        worker: This process, with its clock, log and checkpoint.
+        model: Network to train, in place; the checkpoint holds it, its moving average and the optimiser.
+        loss: Scalar loss of a batch.
+        rates: Peak learning rates of Muon and AdamW.
+        constant_share: Share of the budget at the peak rates, before they fall linearly to zero.
+    """
     settings = worker.settings
-    torch.manual_seed(settings.seed)
-    model = Denoiser()
-    average = copy.deepcopy(model).eval().requires_grad_(False)
-    optimiser = Optimisers([model], MUON_RATE, ADAMW_RATE, outer=OUTER)
+    training = Training(model, rates, OUTER, EMA)
     if state := worker.resume():
-        model.load_state_dict(state["model"])
-        average.load_state_dict(state["average"])
-        optimiser.load_state_dict(state["optimiser"])
-
-    def checkpoint() -> dict[str, Any]:
-        return {
-            "model": model.state_dict(),
-            "average": average.state_dict(),
-            "optimiser": optimiser.state_dict(),
-        }
-
+        training.load_state_dict(state)
     data = load_latents(settings.work)
-    for block in (*model.transformer.transformer_blocks, *model.transformer.single_transformer_blocks):
-        block.compile(dynamic=False)
+    compile_blocks(model)
     sizes_rng = np.random.default_rng([settings.seed, worker.step])  # the same size on all workers
     rng = np.random.default_rng([settings.seed, worker.step, worker.rank])
     torch.manual_seed(int(rng.integers(2**62)))
     losses: dict[int, list[float]] = {size: [] for size in SIZES}
     while (progress := worker.progress()) < 1:
         size = int(sizes_rng.choice(list(SIZES), p=[share for share, _, _ in SIZES.values()]))
-        loss = _loss(model, data, size, rng)
-        torch.autograd.backward(loss)
-        losses[size].append(loss.item())
-        worker.average_gradients(optimiser.parameters)
-        cooling = (1 - progress) / (1 - CONSTANT_SHARE)
-        optimiser.step(min(1, (worker.step + 1) / WARM_UP_STEPS, cooling))
+        value = loss(model, _batch(data, size, rng))
+        torch.autograd.backward(value)
+        losses[size].append(value.item())
+        worker.average_gradients(training.optimisers.parameters)
         worker.step += 1
-        update_average(average, model, worker.step, EMA)
+        cooling = (1 - progress) / (1 - constant_share)
+        training.step(min(1, worker.step / WARM_UP_STEPS, cooling), worker.step)
         if worker.every(30):
             means = {f"loss{size}": round(float(np.mean(part)), 4) for size, part in losses.items() if part}
             worker.log(progress=round(progress, 4), **means)
             losses = {size: [] for size in SIZES}
-        worker.save(checkpoint)
-    worker.save(checkpoint, now=True)
+        worker.save(training.state_dict)
+    worker.save(training.state_dict, now=True)
 
 
-def _loss(model: Denoiser, data: Latents, size: int, rng: np.random.Generator) -> torch.Tensor:
+def compile_blocks(model: Denoiser) -> None:
+    """Compiles each transformer block, for the few shapes that training uses."""
+    for block in (*model.transformer.transformer_blocks, *model.transformer.single_transformer_blocks):
+        block.compile(dynamic=False)
+
+
+def empty_prompts(ids_BT: torch.Tensor) -> torch.Tensor:
+    """Returns the token ids of as many empty prompts, (B, T)."""
+    empty = torch.zeros_like(ids_BT)
+    empty[:, 0] = END_TOKEN
+    return empty
+
+
+def _batch(data: Latents, size: int, rng: np.random.Generator) -> Batch:
     _, batch, shift = SIZES[size]
     index = np.sort(rng.integers(len(data.tokens), size=batch))
-    x_BChw = torch.from_numpy(np.asarray(data.latents[size][index])).float()
-    ids_BT = torch.from_numpy(data.tokens[index].astype(np.int64))
+    clean = torch.from_numpy(np.asarray(data.latents[size][index])).float()
+    ids = torch.from_numpy(data.tokens[index].astype(np.int64))
     dropped = torch.rand(batch) < CAPTION_DROPOUT
-    ids_BT[dropped] = torch.tensor([END_TOKEN] + [0] * (ids_BT.shape[1] - 1))
+    ids = torch.where(dropped[:, None], empty_prompts(ids), ids)
     sigma = torch.where(torch.rand(batch) < UNIFORM_SHARE, torch.rand(batch), torch.randn(batch).sigmoid())
     sigma = shift * sigma / (1 + (shift - 1) * sigma)
-    noise = torch.randn_like(x_BChw)
+    noise = torch.randn_like(clean)
     level = sigma[:, None, None, None]
-    with torch.autocast("cpu", torch.bfloat16), _plain_attention():
-        velocity = model((1 - level) * x_BChw + level * noise, sigma, ids_BT)
-    return F.mse_loss(velocity.float(), pack(noise - x_BChw))
+    return Batch(clean, noise, (1 - level) * clean + level * noise, sigma, ids)
+
+
+def _velocity_loss(model: Denoiser, batch: Batch) -> torch.Tensor:
+    with fast_arithmetic():
+        velocity = model(batch.noisy_BChw, batch.sigma_B, batch.ids_BT)
+    return F.mse_loss(velocity.float(), pack(batch.noise_BChw - batch.clean_BChw))
 
 
 @contextmanager
-def _plain_attention() -> Iterator[None]:
-    """At under a hundred tokens two matrix products beat the CPU's fused attention, and compile better."""
+def fast_arithmetic() -> Iterator[None]:
+    """Bfloat16, and plain attention: at under a hundred tokens two matrix products beat the fused kernel."""
     torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)  # despite its name it rules the CPU too
-    with sdpa_kernel(SDPBackend.MATH):
+    with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
         yield

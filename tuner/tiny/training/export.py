@@ -21,11 +21,11 @@ def export_pipeline(work: Path, folder: Path) -> None:
     Weights are stored as float32, so that a plain load runs on a CPU exactly as trained.
 
     Raises:
-        UserError: If the work folder holds no trained denoiser.
+        UserError: If the work folder holds no guidance-distilled denoiser.
     """
-    checkpoint = work / "denoiser.checkpoint.pt"
+    checkpoint = work / "guidance.checkpoint.pt"
     if not checkpoint.exists():
-        raise UserError(f"No trained denoiser in {work}: {checkpoint.name} is missing. Run `denoiser` first.")
+        raise UserError(f"No distilled denoiser in {work}: {checkpoint.name} is missing. Run `guidance` first.")
     model = Denoiser()
     model.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["average"])
     pipeline: Any = FluxPipeline(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -100,6 +102,42 @@ class Optimisers:
         """Restores what ``state_dict`` returned."""
         for optimiser, state in zip((self._muon, self._adamw), states, strict=True):
             optimiser.load_state_dict(state)
+
+
+class Training:
+    """A network in training, its moving average and its optimisers: what a checkpoint holds.
+
+    Args:
+        model: Network to train.
+        rates: Peak learning rates of Muon and AdamW.
+        outer: Name prefixes of the layers that AdamW trains; see `Optimisers`.
+        decay: Decay of the moving average.
+    """
+
+    def __init__(self, model: nn.Module, rates: tuple[float, float], outer: tuple[str, ...], decay: float) -> None:
+        self.average = copy.deepcopy(model).eval().requires_grad_(False)
+        self.optimisers = Optimisers([model], *rates, outer=outer)
+        self._model = model
+        self._decay = decay
+
+    def step(self, factor: float, number: int) -> None:
+        """Takes step ``number`` at ``factor`` of the peak rates, and lets the average follow."""
+        self.optimisers.step(factor)
+        update_average(self.average, self._model, number, self._decay)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The states of all three."""
+        return {
+            "model": self._model.state_dict(),
+            "average": self.average.state_dict(),
+            "optimiser": self.optimisers.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores what ``state_dict`` returned."""
+        self._model.load_state_dict(state["model"])
+        self.average.load_state_dict(state["average"])
+        self.optimisers.load_state_dict(state["optimiser"])
 
 
 @torch.no_grad()
