@@ -21,10 +21,12 @@ from PIL import Image
 
 import objectives
 from studies.statistics import paired_score
-from tuner import generate, presets
+from tuner import presets
 from tuner.flops import price
+from tuner.lora import Lora, applied
 from tuner.models import blueprint
-from tuner.presets import Preset, Score
+from tuner.presets import Score
+from tuner.sampling import sample
 from tuner.schedule import Schedule
 from tuner.tiny.checker import check
 from tuner.tiny.scenes import captions
@@ -32,6 +34,7 @@ from tuner.tiny.scenes import captions
 PRESET = "swd-tiny-4"
 REWARD = "image_reward:tiny"
 STUDENT = "student"
+BATCH = 50
 
 
 @dataclass(frozen=True)
@@ -53,22 +56,26 @@ def measure(preset: str, prompts: int) -> dict[str, Any]:
     texts = captions("held_out", prompts)
     reward = objectives.load(REWARD)
 
-    def scores(what: Preset | Schedule) -> tuple[list[float], list[float]]:
-        images = generate(model, texts, what).images
-        right = [check(np.asarray(image), text).joint for image, text in zip(images, texts, strict=True)]
-        return reward.score([Image.fromarray(np.asarray(image)) for image in images], texts), [*map(float, right)]
+    def scores(schedule: Schedule, lora: Lora | None) -> tuple[list[float], list[float]]:
+        images: list[Image.Image] = []
+        with applied(model, lora):
+            for start in range(0, prompts, BATCH):
+                part = texts[start : start + BATCH]
+                seeds = range(start, start + len(part))
+                images += model.decode(sample(model, schedule, model.encode(part), seeds))
+        right = [float(check(np.asarray(image), text).joint) for image, text in zip(images, texts, strict=True)]
+        return reward.score(images, texts), right
 
     steps = student.schedule.steps
-    ways: dict[str, Preset | Schedule] = {
-        STUDENT: student,
-        "same schedule, untrained": student.schedule,
-        f"{steps} plain steps": known.plain(steps),
-        f"{known.steps} steps, the teacher": known.baseline(),
+    ways: dict[str, tuple[Schedule, Lora | None]] = {
+        STUDENT: (student.schedule, student.lora),
+        "same schedule, untrained": (student.schedule, None),
+        f"{steps} plain steps": (known.plain(steps), None),
+        f"{known.steps} steps, the teacher": (known.baseline(), None),
     }
-    found = {name: scores(what) for name, what in ways.items()}
+    found = {name: scores(*what) for name, what in ways.items()}
     rows = []
-    for name, what in ways.items():
-        schedule = what if isinstance(what, Schedule) else what.schedule
+    for name, (schedule, _) in ways.items():
         pair = (paired_score(ours, theirs) for ours, theirs in zip(found[name], found[STUDENT], strict=True))
         rows.append(Row(name, 1000 * price(schedule, known).tflops, *pair))
     return {

@@ -95,6 +95,10 @@ def _lora_layers(transformer: Any) -> list[Any]:
 
 
 def _load(pipe: Any, lora: Lora) -> None:
+    from diffusers.utils import logging
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # else it says of every LoRA that it has none for the text encoders
     try:
         folder = _peft_folder(lora.source)
         if folder is None:
@@ -107,6 +111,8 @@ def _load(pipe: Any, lora: Lora) -> None:
             "the name, the network and that it was made for this model, or set `lora.source` in the preset to a "
             "local folder."
         ) from error
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 def _peft_folder(source: str) -> Path | None:
