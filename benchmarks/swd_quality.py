@@ -29,7 +29,7 @@ from tuner.presets import Score
 from tuner.sampling import sample
 from tuner.schedule import Schedule
 from tuner.tiny.checker import check
-from tuner.tiny.scenes import captions
+from tuner.tiny.scenes import Split, captions
 
 PRESET = "swd-tiny-4"
 REWARD = "image_reward:tiny"
@@ -47,13 +47,13 @@ class Row:
     joint: Score
 
 
-def measure(preset: str, prompts: int) -> dict[str, Any]:
+def measure(preset: str, split: Split, prompts: int) -> dict[str, Any]:
     """Draws with all four and compares; returns plain JSON types."""
     started = time.monotonic()
     student = presets.load(preset)
     known = blueprint(student.model)
     model = known.load("cpu", "float32")
-    texts = captions("held_out", prompts)
+    texts = captions(split, prompts)
     reward = objectives.load(REWARD)
 
     def scores(schedule: Schedule, lora: Lora | None) -> tuple[list[float], list[float]]:
@@ -83,6 +83,7 @@ def measure(preset: str, prompts: int) -> dict[str, Any]:
             asdict(row) | {"reward": row.reward.model_dump(), "joint": row.joint.model_dump()} for row in rows
         ],
         "preset": preset,
+        "split": split,
         "prompts": prompts,
         "seconds": round(time.monotonic() - started, 1),
     }
@@ -98,7 +99,9 @@ def report(result: dict[str, Any]) -> str:
             f"{row['name']:>26}{row['gflops']:>8.3f}{cells[0]:>8}  {gaps[0]:<24}{cells[1]:>7}  {gaps[1]}".rstrip()
         )
     verdict = _verdict(result["rows"][1])
-    return "\n".join([*lines, "", verdict, f"{result['prompts']} held_out prompts, {result['seconds']} s"])
+    return "\n".join(
+        [*lines, "", verdict, f"{result['prompts']} {result['split']} prompts, {result['seconds']} s"]
+    )
 
 
 def _gap(score: dict[str, Any]) -> str:
@@ -117,10 +120,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.swd_quality", description=__doc__)
     parser.add_argument("--preset", default=PRESET, help="shipped name or file of the student's preset")
     parser.add_argument("--prompts", type=int, default=200)
+    parser.add_argument("--split", choices=("held_out", "search"), default="held_out")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     options = parser.parse_args()
     torch.set_grad_enabled(False)
-    result = measure(options.preset, options.prompts)
+    result = measure(options.preset, options.split, options.prompts)
     print(json.dumps(result) if options.json else report(result))
     return 0
 
