@@ -56,7 +56,9 @@ def references(model: Blueprint, size: Size, budget: Budget) -> tuple[Reference,
 
 
 def suits(preset: Preset, model: Blueprint) -> bool:
-    """Whether a preset was made for models of this one's family, or for all."""
+    """Whether a preset was made for models of this one's family, or for all, as they are: without a LoRA."""
+    if preset.model_options is not None:
+        return False
     if preset.model == presets.ANY_MODEL:
         return True
     try:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 EXPERIMENT = "tuner"
 
-_ENVIRONMENT = {
+ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # the default waits minutes for a server that is not there
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
@@ -60,7 +60,7 @@ def log_study(study: StudyFolder, tracking_uri: str | None = None) -> str:
         TrackingError: If MLflow cannot be reached or refuses.
     """
     result = study.result()
-    with environment(_ENVIRONMENT), warnings.catch_warnings():
+    with environment(ENVIRONMENT), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # MLflow's own, about SQLAlchemy and pandas
         from mlflow import MlflowClient
 

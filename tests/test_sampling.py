@@ -115,3 +115,29 @@ def test_a_size_the_model_cannot_make_is_refused(flux_pipe: Any) -> None:
     model = wrap(flux_pipe)
     with pytest.raises(UserError, match="multiples of 4; try 32x32"):
         sample(model, STAGED, {}, [1], (33, 31))
+
+
+@pytest.mark.parametrize("seed", [0, 5])
+def test_a_step_per_scale_equals_diffusers_scale_wise_scheduler(flux_pipe: Any, seed: int) -> None:
+    """SwD (arXiv 2503.16397): predict the clean image, enlarge it, add noise; same noise, same latents."""
+    from diffusers import FlowMatchLCMScheduler
+
+    sizes, sigmas = (16, 24, 32, 32), (1.0, 0.9, 0.7, 0.4)
+    stages = [
+        Stage(scale=side / 32, sigmas=(sigma, 0), resample="torch-bicubic")
+        for side, sigma in zip(sizes, sigmas, strict=True)
+    ]
+    model = wrap(flux_pipe)
+    conditioning = model.encode(PROMPTS[:1])
+    ours = sample(model, Schedule(stages=tuple(stages)), conditioning, [seed], (32, 32))
+
+    scheduler = FlowMatchLCMScheduler()
+    scheduler.set_timesteps(sigmas=list(sigmas))
+    scheduler.set_scale_factors([side / sizes[0] for side in sizes[1:]], "bicubic")
+    x = model.noise((16, 16), [seed])
+    for step, (t, sigma) in enumerate(zip(scheduler.timesteps, sigmas, strict=True), start=1):
+        noise = torch.Generator().manual_seed(stage_seeds([seed], step)[0])
+        with torch.no_grad():
+            velocity = model.velocity(x, sigma, conditioning)
+        x = scheduler.step(velocity, t, x, generator=noise, return_dict=False)[0]
+    torch.testing.assert_close(ours, x, rtol=0, atol=1e-5)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tuner import presets
 from tuner.errors import UserError
 from tuner.invariance import batch_invariant, decode_each
+from tuner.lora import applied
 from tuner.models import FlowModel, ModelOptions, wrap
 from tuner.presets import Preset
 from tuner.sampling import StepCallback, sample
@@ -45,24 +46,28 @@ def generate(
     are drawn at once: it is the image that a study's worker scored.
 
     Args:
-        pipe: A loaded diffusers pipeline of a known family (it is not changed), or a `FlowModel`.
+        pipe: A loaded diffusers pipeline of a known family, or a `FlowModel`. A LoRA that the preset needs is
+            loaded into it, and taken off again at the end: nothing of it has changed then.
         prompt: One prompt, or one per image.
         preset: A preset, its file or shipped name, or a bare schedule.
         seed: Noise seed of the first image, the following images counting up; or one seed per image.
         height: Output height in pixels; the preset's by default, the model's for a bare schedule.
         width: Output width in pixels, likewise.
         on_step: Called before every network call.
-        options: Guidance and negative prompt; by default the preset's, and where it names none, the model's. A
-            `FlowModel` has its own already.
+        options: Guidance, negative prompt and LoRA; by default the preset's, and where it names none, the model's.
+            A `FlowModel` has its own already.
         free_text_encoders: Whether the pipeline gives up its text encoders once the prompts are encoded.
 
     Raises:
-        UserError: If the preset, the model, the size or the number of seeds is wrong.
+        UserError: If the preset, the model, the size or the number of seeds is wrong, or if the preset's LoRA
+            cannot be fetched or does not fit.
     """
     loaded = preset if isinstance(preset, (Preset, Schedule)) else presets.load(preset)
     options = options or (loaded.model_options if isinstance(loaded, Preset) else None)
     model = pipe if isinstance(pipe, FlowModel) else wrap(pipe)
-    if options is not None and model is not pipe:
+    if model is pipe:
+        options = None
+    elif options is not None:
         model = options.applied(model.blueprint).wrap(pipe)
     if isinstance(loaded, Schedule):
         schedule, default = loaded, model.blueprint.size
@@ -75,7 +80,7 @@ def generate(
             f"Got {len(seeds)} seeds for {len(prompts)} prompts; give one seed per prompt, or one number."
         )
     size = (height or default[0], width or default[1])
-    with batch_invariant():
+    with applied(model, options), batch_invariant():
         conditioning = model.encode(prompts)
         if free_text_encoders:
             model.free_text_encoders()

@@ -87,8 +87,8 @@ class Preset(BaseModel):
         height: Output height in pixels.
         width: Output width in pixels.
         schedule: What runs.
-        model_options: Guidance, negative prompt and LoRA that the schedule was found with, where not the model's
-            own. ``tuner sample`` loads the LoRA; a pipeline given to ``tuner.generate`` has to hold it.
+        model_options: Guidance, negative prompt and LoRA that the schedule was made for, where they are not the
+            model's own. In a file, a LoRA whose source starts with ``./`` lies beside the file.
         cost: Cost on ``model`` at this size, where known.
         scores: Scores on prompts that the search never saw, where known.
         search_scores: Scores on the prompts that the search used, where known.
@@ -164,13 +164,16 @@ def to_yaml(preset: Preset) -> str:
 def _read(path: Path) -> Preset:
     try:
         data: Any = yaml.safe_load(path.read_text())
-        return Preset.model_validate(data)
+        preset = Preset.model_validate(data)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"Preset {str(path)!r} cannot be read: {error}.") from error
     except yaml.YAMLError as error:
         raise UserError(f"Preset {str(path)!r} is not valid YAML: {one_line(error)}.") from error
     except ValidationError as error:
         raise UserError(f"Preset {str(path)!r} breaks a rule: {first_problem(error)}") from error
+    if preset.model_options is None:
+        return preset
+    return preset.model_copy(update={"model_options": preset.model_options.beside(path.parent)})
 
 
 def first_problem(error: ValidationError) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from tuner.schedule import Kernel
 from tuner.sigmas import aligned_sigma
@@ -15,15 +15,17 @@ if TYPE_CHECKING:
 _LANCZOS_LOBES = 3
 
 
-def resize(x_BCHW: torch.Tensor, size: tuple[int, int], mode: Kernel) -> torch.Tensor:
+def resize(x_BCHW: torch.Tensor, size: tuple[int, int], mode: Kernel | Literal["torch-bicubic"]) -> torch.Tensor:
     """Resizes a latent; a latent that already has the size is returned as it is.
 
     Bilinear, bicubic and Lanczos widen their kernel when they shrink (antialiasing), as image libraries do.
+    ``torch-bicubic`` is what PyTorch calls bicubic and diffusers' scale-wise scheduler uses: a sharper kernel
+    (Keys' with a = -3/4 where image libraries take -1/2) that is never widened.
 
     Args:
         x_BCHW: Latents, any floating dtype.
         size: Target (height, width) in latent pixels.
-        mode: One of ``RESAMPLE_MODES``.
+        mode: One of ``RESAMPLE_MODES``, or ``torch-bicubic``.
     """
     import torch.nn.functional as F  # noqa: N812
 
@@ -35,6 +37,8 @@ def resize(x_BCHW: torch.Tensor, size: tuple[int, int], mode: Kernel) -> torch.T
         return rows @ x_BCHW @ columns.T
     if mode in ("bilinear", "bicubic"):
         return F.interpolate(x_BCHW, size=size, mode=mode, antialias=True)
+    if mode == "torch-bicubic":
+        return F.interpolate(x_BCHW, size=size, mode="bicubic")
     return F.interpolate(x_BCHW, size=size, mode="nearest-exact" if mode == "nearest" else mode)
 
 

@@ -19,11 +19,12 @@ from pydantic import (
 from tuner.sigmas import aligned_sigma, truncated_sigmas
 
 Kernel = Literal["nearest", "bilinear", "bicubic", "lanczos", "area"]
-Resample = Literal["nearest", "bilinear", "bicubic", "lanczos", "area", "dct", "pixel"]
+Resample = Literal["nearest", "bilinear", "bicubic", "lanczos", "area", "dct", "pixel", "torch-bicubic"]
 Solver = Literal["euler", "heun"]
 
 RESAMPLE_MODES: tuple[Kernel, ...] = get_args(Kernel)
-"""The kernels that resize a latent as it is; ``dct`` and ``pixel`` do more, and fit some schedules only."""
+"""The kernels that resize a latent as it is; PyTorch's own bicubic is one more, for students that were
+trained with it; ``dct`` and ``pixel`` do more, and fit some schedules only."""
 
 _SAME_SIGMA = 1e-6
 _FRIENDLY = ("steps", "strength", "shift")

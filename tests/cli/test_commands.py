@@ -117,6 +117,9 @@ def test_doctor_reports_this_machine(run: Run, tmp_path: Path) -> None:
     assert json.loads(run("doctor", "--json", "--out", str(tmp_path / "file")).out)["out_writable"] is False
 
 
+_SWD = ["distill", "swd", "--model", "tiny", "--data", "generated", "--steps", "1", "--out", "run"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -131,6 +134,10 @@ def test_doctor_reports_this_machine(run: Run, tmp_path: Path) -> None:
         (["sample", "bottleneck-flux-3x", "a fox", "-o", "fox.png", "--seed", "-1"], "-1 is not in the range"),
         (["ui", "--out", "nowhere"], "run a search first"),
         (["serch"], "No such command 'serch'"),
+        ([*_SWD, "--scales", "1,0.5", "--sigmas", "1,0.5,0"], "scales must not fall"),
+        ([*_SWD, "--scales", "0.5,1", "--sigmas", "1,0"], "2 sigmas and a 0 at the end"),
+        ([*_SWD, "--scales", "half", "--sigmas", "1,0"], "'half' is not a list of numbers"),
+        ([*_SWD, "--scales", "1", "--sigmas", "1,0", "--loss", "l2"], "losses.0"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(
@@ -195,3 +202,20 @@ def test_ui_serves_the_local_store_on_loopback(tmp_path: Path) -> None:
     finally:
         if server.poll() is None:
             os.killpg(server.pid, signal.SIGKILL)
+
+
+def test_distilling_leaves_a_preset_that_sample_takes(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "student"
+    arguments = ["--model", "tiny", "--scales", "0.5,1", "--sigmas", "1,0.7,0", "--data", "generated"]
+    arguments += ["--images", "2", "--batch", "2", "--steps", "1", "--loss", "mmd", "--lora-rank", "2", "--cpu"]
+    outcome = run("distill", "swd", *arguments, "--out", str(folder))
+    assert (outcome.code, outcome.out.strip()) == (0, str(folder / "preset.yaml"))
+    assert "training: 1/1 mmd" in outcome.err
+    assert (tmp_path / "runs" / "mlflow.db").is_file()
+    assert len(list((folder / "data").glob("*.png"))) == 2
+    image = tmp_path / "ring.png"
+    sampled = run("sample", outcome.out.strip(), "red ring on plain gray", "-o", str(image))
+    assert (sampled.code, image.is_file()) == (0, True)
+    again = run("distill", "swd", *arguments, "--out", str(folder))
+    assert again.code == 2
+    assert "--resume" in again.err

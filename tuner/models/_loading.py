@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuner.errors import UserError, one_line
+from tuner.lora import load_lora
 from tuner.models._options import ModelOptions
 
 if TYPE_CHECKING:
@@ -107,14 +107,7 @@ def as_on_file(value: Any) -> Any:
 
 def _add_lora(pipe: Any, source: str, weight: float, fuse: bool) -> None:
     """Adds a LoRA: fused into the weights it costs nothing; quantised weights keep it beside them."""
-    if not hasattr(pipe, "load_lora_weights"):
-        raise UserError(f"{type(pipe).__name__} takes no LoRA; leave it out.")
-    path = Path(source)
-    where = {"weight_name": path.name} if path.is_file() else {}
-    try:
-        pipe.load_lora_weights(str(path.parent) if path.is_file() else source, adapter_name=_ADAPTER, **where)
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"LoRA {source!r} cannot be loaded: {one_line(error)}") from error
+    load_lora(pipe, source, _ADAPTER)
     if fuse:
         pipe.fuse_lora(lora_scale=weight, adapter_names=[_ADAPTER])
         pipe.unload_lora_weights()

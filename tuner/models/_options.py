@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -57,6 +58,12 @@ class ModelOptions(BaseModel):
         if found is None:
             raise UserError("A LoRA needs a file, a folder or a hub id, and a weight after a colon if not 1.")
         return found[1], float(found[2] or 1)
+
+    def beside(self, folder: Path) -> ModelOptions:
+        """Returns them with a LoRA that is found from anywhere, where its source was written as ``./NAME``."""
+        if self.lora is None or not self.lora.startswith("./"):
+            return self
+        return self.model_copy(update={"lora": str((folder / self.lora).resolve())})
 
     def applied(self, blueprint: Blueprint) -> Blueprint:
         """Returns the blueprint with this guidance and negative prompt.

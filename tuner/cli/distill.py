@@ -1,0 +1,182 @@
+"""``tuner distill``: trains a LoRA that needs fewer steps than the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tuner.errors import UserError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from studies.training_log import TrainingLog
+    from tuner.distill.swd import SwdSettings
+
+_VALIDATION_PROMPTS = 8
+_SHOW_EVERY = 10
+_EXAMPLES = """\b
+Examples:
+  tuner distill swd --model tiny --scales 0.5,0.5,0.75,1 --sigmas 1,0.9,0.75,0.55,0 \\
+      --data generated --steps 200 --lora-rank 8 --lr 1e-3 --loss mmd --out runs/swd-tiny
+  tuner sample runs/swd-tiny/preset.yaml "red ring on plain gray" -o ring.png
+  accelerate launch --num_processes 8 .venv/bin/tuner distill swd --model flux \\
+      --scales 0.5,0.625,0.75,1 --sigmas 1,0.8956,0.7363,0.6007,0 --data ./images \\
+      --steps 3000 --lr 5e-6 --critic-lr 5e-6 --gradient-checkpointing --out runs/swd-flux
+
+\b
+A data folder holds images and a metadata.jsonl of {"file_name": ..., "text": ...} lines.
+"""
+
+
+@click.group(help="Trains a LoRA that makes a model need fewer or smaller steps.")
+def command() -> None:
+    """The group of methods; its help is in the decorator."""
+
+
+def _list_of(convert: Callable[[str], Any]) -> Callable[[click.Context, click.Parameter, str], tuple[Any, ...]]:
+    def parse(ctx: click.Context, param: click.Parameter, text: str) -> tuple[Any, ...]:
+        try:
+            return tuple(convert(part.strip()) for part in text.split(","))
+        except ValueError:
+            raise click.BadParameter(f"{text!r} is not a list of numbers; write e.g. 0.5,0.75,1.") from None
+
+    return parse
+
+
+@command.command(help="Scale-wise distillation (SwD, arXiv 2503.16397): a step per scale.\n\n" + _EXAMPLES)
+@click.option("--model", required=True, help="Short name, hub id or local folder of the teacher.")
+@click.option("--scales", required=True, callback=_list_of(float), help="Scale of each step, the last one 1.")
+@click.option("--sigmas", required=True, callback=_list_of(float), help="Noise level of each step, then 0.")
+@click.option("--data", required=True, help="Folder of images, or `generated`: the teacher draws them.")
+@click.option("--prompts", metavar="FILE", help="What the teacher draws; half is for validation.")
+@click.option("--images", type=click.IntRange(1), help="Images that the teacher draws; by default one per prompt.")
+@click.option("--steps", required=True, type=int, help="Optimiser steps of the student.")
+@click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder of the run.")
+@click.option("--batch", default=8, show_default=True, help="Images per process and step.")
+@click.option("--lora-rank", "rank", default=64, show_default=True, help="Rank of the LoRA.")
+@click.option("--loss", "losses", default="mmd,dmd,gan", show_default=True, callback=_list_of(str), help="Losses.")
+@click.option("--kernel", default="linear", show_default=True, help="Kernel of the patch loss: linear or rbf.")
+@click.option("--lr", "rate", default=1e-4, show_default=True, help="Learning rate of the student.")
+@click.option("--critic-lr", "critic_rate", default=1e-4, show_default=True, help="Learning rate of the critic.")
+@click.option("--critic-steps", default=5, show_default=True, help="Critic steps before a student step.")
+@click.option("--gradient-checkpointing", is_flag=True, help="Less memory, more time.")
+@click.option("--seed", default=0, show_default=True, help="Seed of weights, batches and noise.")
+@click.option("--save-every", default=250, show_default=True, help="Steps between checkpoints.")
+@click.option("--resume", is_flag=True, help="Continue the run in --out.")
+@click.option("--cpu", is_flag=True, help="Train on the CPU even where there is a GPU.")
+@click.option("--tracking-uri", metavar="URI", help="MLflow server; by default a database beside --out.")
+def swd(
+    data: str,
+    prompts: str | None,
+    images: int | None,
+    resume: bool,
+    cpu: bool,
+    tracking_uri: str | None,
+    **options: Any,
+) -> None:
+    """Trains with a progress bar on stderr, and prints the preset's path on stdout."""
+    from pydantic import ValidationError
+
+    from studies.prompts import load_prompts
+    from tuner.distill.swd import SwdSettings, distill
+    from tuner.models import blueprint
+    from tuner.presets import first_problem
+
+    try:
+        settings = SwdSettings(**options)
+    except ValidationError as error:
+        raise UserError(f"These settings break a rule: {first_problem(error)}") from error
+    sets = load_prompts(prompts, blueprint(settings.model))
+    wanted = [sets.search[number % len(sets.search)] for number in range(images or len(sets.search))]
+    with _Display(settings, tracking_uri) as display:
+        validation = sets.held_out[:_VALIDATION_PROMPTS]
+        preset = distill(settings, data, wanted, validation, display, resume=resume, cpu=cpu)
+    if display.used:
+        click.echo(str(preset))
+
+
+class _Display:
+    """Shows progress on stderr and sends losses and images to MLflow; the training's monitor."""
+
+    def __init__(self, settings: SwdSettings, tracking_uri: str | None):
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[details]}"),
+            console=Console(stderr=True),
+        )
+        self._settings = settings
+        self._tracking_uri = tracking_uri
+        self._log: TrainingLog | None = None
+        self._phase = self._details = ""
+        self._opened = False
+        self.used = False
+
+    def __enter__(self) -> _Display:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+        self._logged(lambda log: log.close(finished=error is None))
+        if isinstance(error, KeyboardInterrupt):
+            click.echo(f"the last checkpoint is in {self._settings.out}; continue with --resume", err=True)
+
+    def phase(self, name: str, done: int, total: int) -> None:
+        """Moves the bar, or prints a line now and then where stderr is no terminal."""
+        self.used = True
+        if not self._bar.console.is_terminal:
+            if name != self._phase or done == total or done % _SHOW_EVERY == 0:
+                click.echo(f"{name}: {done}/{total} {self._details}".rstrip(), err=True)
+        elif name != self._phase:
+            for task in self._bar.task_ids:
+                self._bar.remove_task(task)
+            self._bar.start()
+            self._bar.add_task(name, total=total, completed=done, details=self._details)
+        else:
+            self._bar.update(self._bar.task_ids[0], completed=done, details=self._details)
+        self._phase = name
+
+    def losses(self, step: int, values: Mapping[str, float]) -> None:
+        """Shows and logs the losses of a step."""
+        self._details = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+        if not self._opened:
+            self._open_log()
+        self._logged(lambda log: log.losses(step, values))
+
+    def images(self, step: int, images: Sequence[Image], prompts: Sequence[str]) -> None:
+        """Logs the student's validation images."""
+        self._logged(lambda log: log.images(step, images))
+
+    def _open_log(self) -> None:
+        from studies.tracking import TrackingError
+        from studies.training_log import TrainingLog
+
+        self._opened = True
+        try:
+            params = self._settings.model_dump(mode="json")
+            self._log = TrainingLog(self._settings.out, params, self._tracking_uri)
+        except TrackingError as error:
+            click.echo(f"warning: not logged to MLflow ({error})", err=True)
+
+    def _logged(self, call: Callable[[TrainingLog], None]) -> None:
+        from studies.tracking import TrackingError
+
+        if self._log is None:
+            return
+        try:
+            call(self._log)
+        except TrackingError as error:
+            self._log = None
+            click.echo(f"warning: no longer logged to MLflow ({error})", err=True)

@@ -1,0 +1,137 @@
+"""A LoRA that a preset asks for: fetched, applied while an image is made, and taken off again."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tuner.errors import UserError, one_line
+
+if TYPE_CHECKING:
+    from tuner.models import FlowModel, ModelOptions
+
+_PEFT_CONFIG, _PEFT_WEIGHTS, _PEFT_PREFIX = "adapter_config.json", "adapter_model.safetensors", "base_model.model."
+_NAME = "tuner"
+
+
+@contextlib.contextmanager
+def applied(model: FlowModel, options: ModelOptions | None) -> Iterator[None]:
+    """Adds a LoRA to a model's pipeline inside the context; other LoRAs that are active there stay active.
+
+    Args:
+        model: A model that wraps a diffusers pipeline.
+        options: Whose LoRA to add; without one nothing happens.
+
+    Raises:
+        UserError: If the model takes no LoRA, or if this one cannot be fetched or does not fit.
+    """
+    if options is None or options.lora is None:
+        yield
+        return
+    source, weight = options.lora_and_weight()
+    pipe: Any = getattr(model, "pipe", None)
+    if not hasattr(pipe, "transformer"):
+        raise UserError(f"Model {model.blueprint.name!r} takes no LoRA, and {source!r} was asked for.")
+    found = [_State(layer) for layer in _lora_layers(pipe.transformer)]
+    try:
+        load_lora(pipe, source, _NAME)
+        active = {id(state.layer): state.active for state in found if not state.disabled}
+        for layer in _lora_layers(pipe.transformer):
+            layer.enable_adapters(True)
+            layer.set_adapter([*active.get(id(layer), ()), _NAME], inference_mode=True)
+            layer.set_scale(_NAME, weight)  # a layer that this LoRA does not touch ignores it
+        yield
+    finally:
+        pipe.transformer.delete_adapters(_NAME)
+        if found:
+            for state in found:
+                state.restore()
+        else:
+            pipe.transformer.unload_lora()
+
+
+class _State:
+    """Which LoRAs were active in a layer, so that they can be again."""
+
+    def __init__(self, layer: Any):
+        self.layer = layer
+        self.active: list[str] = list(layer.active_adapters)
+        self.disabled: bool = layer.disable_adapters
+
+    def restore(self) -> None:
+        self.layer.set_adapter(self.active, inference_mode=True)
+        self.layer.enable_adapters(not self.disabled)
+
+
+def _lora_layers(transformer: Any) -> list[Any]:
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    return [module for module in transformer.modules() if isinstance(module, BaseTunerLayer)]
+
+
+def load_lora(pipe: Any, source: str, name: str) -> None:
+    """Loads a LoRA into a pipeline's transformer, in diffusers' or in PEFT's format.
+
+    Args:
+        pipe: A diffusers pipeline.
+        source: Hub id, folder or file.
+        name: What the adapter is called.
+
+    Raises:
+        UserError: If the pipeline takes no LoRA, or if this one cannot be fetched or does not fit.
+    """
+    from diffusers.utils import logging
+
+    if not hasattr(pipe, "load_lora_weights"):
+        raise UserError(f"{type(pipe).__name__} takes no LoRA; leave {source!r} out.")
+    path = Path(source)
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # else it says of every LoRA that it has none for the text encoders
+    try:
+        if (folder := _peft_folder(source)) is not None:
+            _load_peft(pipe.transformer, folder, name)
+        elif path.is_file():
+            pipe.load_lora_weights(str(path.parent), weight_name=path.name, adapter_name=name)
+        else:
+            pipe.load_lora_weights(source, adapter_name=name)
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise UserError(
+            f"LoRA {source!r} cannot be loaded ({type(error).__name__}: {one_line(error)[:200]}); check the name, "
+            "the network and that it was made for this model, or give a local folder."
+        ) from error
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+def _peft_folder(source: str) -> Path | None:
+    """Returns the folder of a LoRA in PEFT's format, downloaded if need be; None for one in diffusers'."""
+    path = Path(source)
+    if path.exists():
+        return path if (path / _PEFT_CONFIG).is_file() else None
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    try:
+        config = hf_hub_download(source, _PEFT_CONFIG)
+    except LocalEntryNotFoundError:
+        raise  # offline: it is an EntryNotFoundError, too, but says nothing about the format
+    except EntryNotFoundError:
+        return None
+    hf_hub_download(source, _PEFT_WEIGHTS)
+    return Path(config).parent
+
+
+def _load_peft(transformer: Any, folder: Path, name: str) -> None:
+    """Loads what ``PeftModel.save_pretrained`` wrote, without wrapping the transformer as PEFT itself does."""
+    from peft import LoraConfig
+    from safetensors.torch import load_file
+
+    weights = load_file(folder / _PEFT_WEIGHTS)
+    transformer.load_lora_adapter(
+        {key.removeprefix(_PEFT_PREFIX): value for key, value in weights.items()},
+        prefix=None,
+        adapter_name=name,
+        metadata=LoraConfig.from_pretrained(str(folder)).to_dict(),
+    )
