@@ -23,12 +23,12 @@ from objectives.base import (
     AnyObjective,
     Direction,
     FidelityObjective,
-    Item,
     Objective,
     VideoObjective,
     check_no_weights,
 )
 from tuner.errors import UserError, unknown_name
+from tuner.models import Item
 
 if TYPE_CHECKING:
     from objectives.base import Described

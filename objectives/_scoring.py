@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from objectives.base import AnyObjective, FidelityObjective, Item, VideoObjective, frames_of
+from objectives.base import AnyObjective, FidelityObjective, VideoObjective, frames_of
 from tuner.errors import UserError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    from tuner.models import Item
 
 MAX_FRAMES = 16
 """Frames of a video that an objective of single images reads: evenly spaced, the first and the last included."""

@@ -16,17 +16,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, cast, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
 
 from tuner.errors import UserError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-Direction = Literal["maximize", "minimize"]
+    from tuner.models import Item
 
-Item: TypeAlias = "Image | Sequence[Image]"
-"""What a model draws for one prompt: an image, or the frames of a video."""
+Direction = Literal["maximize", "minimize"]
 
 DTYPES = ("float32", "float16", "bfloat16")
 
@@ -137,7 +136,7 @@ AnyObjective: TypeAlias = Objective | FidelityObjective | VideoObjective
 
 def frames_of(item: Item) -> list[Image]:
     """Returns the frames of a video, or an image as the only one."""
-    return list(item) if isinstance(item, (list, tuple)) else [cast("Image", item)]
+    return item if isinstance(item, list) else [item]
 
 
 def check_pairs(images: Sequence[Image], prompts: Sequence[str]) -> None:

@@ -15,15 +15,14 @@ from studies.caches import LIMIT, TensorCache, prefix_key
 from studies.degenerate import count, decode_and_check, describe
 from studies.notes import noted
 from tuner.invariance import batch_invariant, decode_each
-from tuner.models import Conditioning, FlowModel, ModelOptions, Size
+from tuner.models import Conditioning, FlowModel, Item, ModelOptions, Size
 from tuner.sampling import run_stage
 from tuner.schedule import Schedule
 
 if TYPE_CHECKING:
     import torch
-    from PIL.Image import Image
 
-    from objectives import AnyObjective, Item
+    from objectives import AnyObjective
 
 _DEFAULT_OPTIONS = ModelOptions()
 
@@ -196,7 +195,9 @@ class Evaluator:
         return kept if kept is not None else self._cache.keep(prompts, self._model.encode(prompts))
 
 
-def _png(image: Image) -> bytes:
+def _png(item: Item) -> bytes:
+    """Writes an image, or the middle frame of a video."""
+    image = item[len(item) // 2] if isinstance(item, list) else item
     buffer = io.BytesIO()
     image.save(buffer, format="PNG")
     return buffer.getvalue()

@@ -79,7 +79,7 @@ def reductions(schedule: Schedule) -> list[Schedule]:
         counts = [max(1, round(stage.steps * left / total)) for stage in schedule.stages]
         if not found or counts != [stage.steps for stage in found[-1].stages]:
             stages = tuple(_with_steps(stage, n) for stage, n in zip(schedule.stages, counts, strict=True))
-            found.append(Schedule(stages=stages, solver=schedule.solver))
+            found.append(Schedule(stages=stages, solver=schedule.solver, cache=schedule.cache))
     return found
 
 
@@ -90,6 +90,7 @@ def _with_steps(stage: Stage, steps: int) -> Stage:
         scale=stage.scale,
         sigmas=_with_levels(stage.sigmas, steps),
         resample=stage.resample,
+        upscaler=stage.upscaler,
         reuse=tuple(k for k in range(1, steps) if (2 * k + 1) * stage.steps // (2 * steps) in stage.reuse),
     )
 

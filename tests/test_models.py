@@ -41,7 +41,7 @@ def test_a_point_in_a_short_name_is_a_p_in_its_file() -> None:
 def read_as(model: Blueprint) -> Callable[[str], Mapping[str, Any]]:
     """Stands in for the configuration files of a published model."""
     parts: dict[str, Mapping[str, Any]] = {
-        "model_index.json": {"_class_name": model.pipeline_class},
+        "model_index.json": {"_class_name": model.pipeline_class, **model.index},
         "transformer/config.json": {
             key: list(value) if isinstance(value, tuple) else value for key, value in model.transformer.items()
         },

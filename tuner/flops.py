@@ -6,13 +6,16 @@ encoders and the VAE are excluded, as in the papers.
 
 from __future__ import annotations
 
+import contextlib
 import functools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from tuner.feature_cache import FeatureCache, FirstBlockCache
 from tuner.models.base import Blueprint, Size
 from tuner.schedule import Schedule
-from tuner.solvers import network_calls
+from tuner.solvers import call_sigmas
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,7 @@ class StagePrice:
         steps: Solver steps.
         sigmas: The stage's noise levels.
         nfe: Network forward passes, those of guidance included.
-        tflops_per_step: TFLOPs of one call of the model times the calls per step, averaged over the stage.
+        tflops_per_step: TFLOPs of all network calls, averaged over the steps.
     """
 
     scale: float
@@ -40,11 +43,19 @@ class StagePrice:
 
 @dataclass(frozen=True)
 class Price:
-    """Cost of a schedule per image: TFLOPs, network forward passes (NFE), and both by stage."""
+    """Cost of a schedule per image.
+
+    Attributes:
+        tflops: All network calls together.
+        nfe: Network forward passes; one that a feature cache shortens counts as any other.
+        stages: Both by stage.
+        exact: Whether every run costs this; otherwise it is the most that a run can cost.
+    """
 
     tflops: float
     nfe: int
     stages: tuple[StagePrice, ...]
+    exact: bool = True
 
     def as_dict(self) -> dict[str, Any]:
         """Returns plain JSON types."""
@@ -60,14 +71,17 @@ def price(schedule: Schedule, blueprint: Blueprint, size: Size | None = None) ->
         size: Output (height, width) in pixels; the model's default if None.
 
     Raises:
-        UserError: If the model cannot produce this size.
+        UserError: If the model cannot produce this size, or its network cannot be cached as the schedule says.
     """
     size = blueprint.check_size(size or blueprint.size)
     stages = []
     for stage in schedule.stages:
         height, width = blueprint.stage_size(size, stage.scale)
-        calls = network_calls(schedule.solver, stage.sigmas, stage.reuse)
-        per_call = tflops_per_call(blueprint, (height, width))
+        called = call_sigmas(schedule.solver, stage.sigmas, stage.reuse)
+        calls = len(called)
+        tflops = calls * tflops_per_call(blueprint, (height, width))
+        if schedule.cache:
+            tflops -= _saved(blueprint, (height, width), schedule.cache, called)
         stages.append(
             StagePrice(
                 scale=stage.scale,
@@ -76,13 +90,14 @@ def price(schedule: Schedule, blueprint: Blueprint, size: Size | None = None) ->
                 steps=stage.steps,
                 sigmas=stage.sigmas,
                 nfe=calls * blueprint.passes,
-                tflops_per_step=calls * per_call / stage.steps,
+                tflops_per_step=tflops / stage.steps,
             )
         )
     return Price(
         tflops=sum(stage.steps * stage.tflops_per_step for stage in stages),
         nfe=sum(stage.nfe for stage in stages),
         stages=tuple(stages),
+        exact=not isinstance(schedule.cache, FirstBlockCache),
     )
 
 
@@ -96,12 +111,24 @@ def tflops_per_pass(blueprint: Blueprint, size: Size) -> float:
     return _count(_Hashed(blueprint), size)
 
 
+def _saved(blueprint: Blueprint, size: Size, cache: FeatureCache, sigmas: Sequence[float]) -> float:
+    """Counts the TFLOPs that a cache saves in a stage whose network calls have these noise levels."""
+    key = _Hashed(blueprint)
+    saved = 0.0
+    for probe, calls in cache.shortened(sigmas):
+        full = _count(key, size)
+        shortened = _count(key, size, probe) - full
+        saved += calls * blueprint.passes * (full - shortened)
+    return saved
+
+
 class _Hashed:
     """A blueprint as a cache key: by name and configuration, since configurations are dictionaries."""
 
     def __init__(self, blueprint: Blueprint):
         self.blueprint = blueprint
-        self._key = (type(blueprint), repr(sorted(blueprint.transformer.items())), blueprint.text_tokens)
+        network = repr(sorted(blueprint.transformer.items()))
+        self._key = (type(blueprint), network, blueprint.text_tokens, blueprint.frames)
 
     def __hash__(self) -> int:
         return hash(self._key)
@@ -110,11 +137,24 @@ class _Hashed:
         return isinstance(other, _Hashed) and self._key == other._key
 
 
-@functools.lru_cache(maxsize=256)
-def _count(key: _Hashed, size: Size) -> float:
+@contextlib.contextmanager
+def counting() -> Iterator[Callable[[], float]]:
+    """Counts the TFLOPs of all that runs inside the context, by the same rules as a price.
+
+    Yields:
+        A function that returns the TFLOPs so far.
+    """
     from torch.utils.flop_counter import FlopCounterMode
 
-    counter = FlopCounterMode(display=False)
-    with counter:
-        key.blueprint.meta_forward(size)
-    return counter.get_total_flops() / 1e12
+    with FlopCounterMode(display=False) as counter:
+        yield lambda: counter.get_total_flops() / 1e12
+
+
+@functools.lru_cache(maxsize=256)
+def _count(key: _Hashed, size: Size, cache: FeatureCache | None = None) -> float:
+    with counting() as tflops:
+        if cache is None:
+            key.blueprint.meta_forward(size)
+        else:
+            key.blueprint.meta_forward(size, cache)
+        return tflops()

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tuner import presets
 from tuner.errors import UserError
+from tuner.feature_cache import FirstBlockCache
+from tuner.flops import counting
 from tuner.invariance import batch_invariant, decode_each
 from tuner.lora import applied
 from tuner.models import FlowModel, ModelOptions, wrap
@@ -16,15 +18,18 @@ from tuner.presets import Preset
 from tuner.sampling import StepCallback, sample
 from tuner.schedule import Schedule
 
-if TYPE_CHECKING:
-    from PIL import Image
-
 
 @dataclass(frozen=True)
 class Generation:
-    """What ``generate`` returns; ``images`` has one image per prompt, as diffusers' pipeline outputs do."""
+    """What ``generate`` returns.
 
-    images: list[Image.Image]
+    Attributes:
+        images: One image per prompt, as in diffusers' pipeline outputs; of a video model, one list of frames.
+        tflops: TFLOPs per image that were counted, where the schedule's price is only an upper bound; else None.
+    """
+
+    images: list[Any]
+    tflops: float | None = None
 
 
 def generate(
@@ -38,7 +43,7 @@ def generate(
     options: ModelOptions | None = None,
     free_text_encoders: bool = False,
 ) -> Generation:
-    """Generates images with a preset.
+    """Generates images, or videos, with a preset.
 
     ``tuner.generate(pipe, "a red fox", preset="flux-3x.yaml").images[0]``
 
@@ -54,13 +59,13 @@ def generate(
         height: Output height in pixels; the preset's by default, the model's for a bare schedule.
         width: Output width in pixels, likewise.
         on_step: Called before every network call.
-        options: Guidance, negative prompt and LoRA; by default the preset's, and where it names none, the model's.
-            A `FlowModel` has its own already.
+        options: Guidance, negative prompt, LoRA and frames; by default the preset's, and where it names none, the
+            model's. A `FlowModel` has its own already.
         free_text_encoders: Whether the pipeline gives up its text encoders once the prompts are encoded.
 
     Raises:
-        UserError: If the preset, the model, the size or the number of seeds is wrong, or if the preset's LoRA
-            cannot be fetched or does not fit.
+        UserError: If the preset, the model, the size, or the number of seeds or of frames is wrong, or if the
+            preset's LoRA cannot be fetched or does not fit.
     """
     loaded = preset if isinstance(preset, (Preset, Schedule)) else presets.load(preset)
     options = options or (loaded.model_options if isinstance(loaded, Preset) else None)
@@ -84,5 +89,9 @@ def generate(
         conditioning = model.encode(prompts)
         if free_text_encoders:
             model.free_text_encoders()
-        latents = sample(model, schedule, conditioning, seeds, size, on_step)
-        return Generation(images=decode_each(model, latents))
+        if not isinstance(schedule.cache, FirstBlockCache):
+            latents = sample(model, schedule, conditioning, seeds, size, on_step)
+            return Generation(decode_each(model, latents))
+        with counting() as tflops:
+            latents = sample(model, schedule, conditioning, seeds, size, on_step)
+        return Generation(decode_each(model, latents), tflops() / len(prompts))

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
-    from PIL import Image
 
     from tuner.models import FlowModel
 
@@ -56,6 +55,10 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def decode_each(model: FlowModel, latents_BCHW: torch.Tensor) -> list[Image.Image]:
-    """Decodes latents one by one: convolutions, too, round by batch size, and large images need the memory."""
+def decode_each(model: FlowModel, latents_BCHW: torch.Tensor) -> list[Any]:
+    """Decodes latents one by one: convolutions, too, round by batch size, and large images need the memory.
+
+    Returns:
+        An image per latent; of a video model, a list of frames.
+    """
     return [image for row in latents_BCHW for image in model.decode(row[None])]

@@ -1,4 +1,7 @@
-"""How a latent changes size between stages: (B, C, h, w) -> (B, C, h', w'), in latent space."""
+"""How a latent changes size between stages: (B, C, h, w) -> (B, C, h', w'), in latent space.
+
+A video's latents (B, C, F, h, w) change size frame by frame.
+"""
 
 from __future__ import annotations
 
@@ -31,6 +34,8 @@ def resize(x_BCHW: torch.Tensor, size: tuple[int, int], mode: Kernel | Literal["
 
     if tuple(x_BCHW.shape[-2:]) == size:
         return x_BCHW
+    if x_BCHW.ndim == 5:  # no mode mixes channels, so frames may stand where channels do
+        return resize(x_BCHW.flatten(1, 2), size, mode).reshape(*x_BCHW.shape[:3], *size)
     if mode == "lanczos":
         rows = _lanczos_matrix(x_BCHW.shape[-2], size[0]).to(x_BCHW)
         columns = _lanczos_matrix(x_BCHW.shape[-1], size[1]).to(x_BCHW)

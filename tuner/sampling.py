@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from tuner.feature_cache import FirstBlockCache
 from tuner.models.base import Conditioning, FlowModel, Size
 from tuner.pixels import resize_pixels
 from tuner.resample import expand_spectrum, resize
 from tuner.schedule import Schedule, Stage
-from tuner.solvers import SOLVERS, reusing
+from tuner.solvers import SOLVERS, call_sigmas, reusing
 
 if TYPE_CHECKING:
     import torch
@@ -68,8 +70,8 @@ def run_stage(
 ) -> torch.Tensor:
     """Runs one stage: resizes what the stage before left, renoises it, and solves down to the last sigma.
 
-    What it returns depends on the stages up to this one alone, so it may be kept for another schedule that
-    begins with the same stages.
+    What it returns depends on the stages up to this one, the solver and the cache alone, so it may be kept for
+    another schedule that begins with the same stages.
 
     Args:
         model: The model to call.
@@ -87,13 +89,32 @@ def run_stage(
     import torch
 
     stage = schedule.stages[index]
+    if isinstance(schedule.cache, FirstBlockCache) and len(seeds) > 1:
+        # It decides for a batch as a whole, and an image must not depend on the batch it is in.
+        rows = [
+            run_stage(
+                model,
+                schedule,
+                index,
+                None if x_before is None else x_before[i : i + 1],
+                {name: value[i : i + 1] for name, value in conditioning.items()},
+                [seed],
+                size,
+                on_step,
+            )
+            for i, seed in enumerate(seeds)
+        ]
+        return torch.cat(rows)
+    cached: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+    if schedule.cache:
+        cached = model.cached(schedule.cache, call_sigmas(schedule.solver, stage.sigmas, stage.reuse))
 
     def velocity(x: torch.Tensor, sigma: float) -> torch.Tensor:
         if on_step is not None:
             on_step(index, sigma)
         return model.velocity(x, sigma, conditioning)
 
-    with torch.inference_mode():
+    with torch.inference_mode(), cached:
         x = stage_start(model, schedule, index, x_before, seeds, size)
         return solve_stage(reusing(velocity, stage.sigmas, stage.reuse), x, stage, schedule.solver)
 

@@ -16,6 +16,7 @@ from pydantic import (
     model_validator,
 )
 
+from tuner.feature_cache import FeatureCache
 from tuner.sigmas import aligned_sigma, truncated_sigmas
 
 Kernel = Literal["nearest", "bilinear", "bicubic", "lanczos", "area"]
@@ -143,12 +144,27 @@ class Schedule(BaseModel):
         stages: At least one stage; the first starts at sigma 1, the last has scale 1 and ends at sigma 0. No
             stage starts below the noise level that the one before it ended at.
         solver: The ODE step rule of every stage.
+        cache: How network calls repeat parts of earlier calls of their stage, if at all.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     stages: tuple[Stage, ...]
     solver: Solver = "euler"
+    cache: FeatureCache | None = None
+
+    @model_serializer(mode="wrap")
+    def _leave_out_what_is_off(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        data: dict[str, Any] = handler(self)
+        return data if self.cache else {key: value for key, value in data.items() if key != "cache"}
+
+    @model_validator(mode="after")
+    def _check_cache(self) -> Schedule:
+        if self.cache and self.solver != "euler":
+            raise ValueError(
+                f"a cache expects one network call per step, but solver {self.solver!r} makes more; use 'euler'."
+            )
+        return self
 
     @field_validator("stages")
     @classmethod

@@ -64,20 +64,24 @@ def reusing(velocity: Velocity[T], sigmas: Sequence[float], reuse: Sequence[int]
     return reused
 
 
-def network_calls(solver: str, sigmas: Sequence[float], reuse: Sequence[int] = ()) -> int:
-    """Counts the network calls of a stage by running its solver on a number instead of a latent.
+def call_sigmas(solver: str, sigmas: Sequence[float], reuse: Sequence[int] = ()) -> list[float]:
+    """Lists the noise level of every network call of a stage, by running its solver on a number.
 
     Args:
         solver: A key of ``SOLVERS``.
         sigmas: The stage's noise levels.
         reuse: Numbers of the steps that reuse the last velocity.
     """
-    calls = 0
+    called: list[float] = []
 
     def velocity(x: float, sigma: float) -> float:
-        nonlocal calls
-        calls += 1
+        called.append(sigma)
         return 0.0
 
     SOLVERS[solver](reusing(velocity, sigmas, reuse), 0.0, sigmas)
-    return calls
+    return called
+
+
+def network_calls(solver: str, sigmas: Sequence[float], reuse: Sequence[int] = ()) -> int:
+    """Counts the network calls of a stage; see `call_sigmas`."""
+    return len(call_sigmas(solver, sigmas, reuse))

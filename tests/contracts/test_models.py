@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from tests.small_pipelines import families, small_pipeline
+from tests.small_pipelines import families, shortened, small_pipeline
 from tuner.flops import price
-from tuner.models import Blueprint, FlowModel, wrap
+from tuner.models import FlowModel, wrap
 from tuner.sampling import sample
 from tuner.schedule import Schedule, Stage
 
@@ -39,11 +39,7 @@ class Family:
 def family(request: pytest.FixtureRequest) -> Family:
     small = small_pipeline(request.param)
     pipe = small.build()
-    return Family(small, pipe, _shortened(wrap(pipe).blueprint, small).wrap(pipe))
-
-
-def _shortened(blueprint: Blueprint, small: ModuleType) -> Blueprint:
-    return replace(blueprint, text_tokens=getattr(small, "TEXT_TOKENS", blueprint.text_tokens))
+    return Family(small, pipe, shortened(wrap(pipe).blueprint, small).wrap(pipe))
 
 
 @pytest.mark.parametrize("size_index", [0, 1])
@@ -73,6 +69,7 @@ def test_it_decodes_to_images_of_the_output_size(family: Family) -> None:
     items = model.decode(model.noise(size, SEEDS[:2]))
     frames = [item if isinstance(item, list) else [item] for item in items]
     assert len(frames) == 2
+    assert {len(item) for item in frames} == {model.blueprint.frames}
     assert {(image.height, image.width) for item in frames for image in item} == {size}
 
 
@@ -80,7 +77,7 @@ def test_wrapping_does_not_change_the_pipe(family: Family) -> None:
     pipe, size = family.small.build(), family.small.SIZES[0]
     before = {name: value.clone() for name, value in pipe.transformer.state_dict().items()}
     attributes, scheduler, config = dict(vars(pipe)), dict(vars(pipe.scheduler)), dict(pipe.scheduler.config)
-    model = wrap(pipe)
+    model = shortened(wrap(pipe).blueprint, family.small).wrap(pipe)
     model.decode(sample(model, STAGED, model.encode(PROMPTS[:1]), SEEDS[:1], size))
     assert dict(vars(pipe)) == attributes
     assert dict(vars(pipe.scheduler)) == scheduler

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from dataclasses import replace
 from types import ModuleType
 
-from tuner.models import available, blueprint
+from tuner.models import Blueprint, available, blueprint
 
 
 def families() -> dict[str, str]:
@@ -38,4 +39,10 @@ def generators(seeds: list[int]) -> list[object]:
     return [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
 
 
-__all__ = ["families", "generators", "small_pipeline"]
+def shortened(model: Blueprint, small: ModuleType) -> Blueprint:
+    """Makes prompts as long as the small pipeline's module says, and videos nine frames long."""
+    shorter = replace(model, text_tokens=getattr(small, "TEXT_TOKENS", model.text_tokens))
+    return shorter if model.fps is None else shorter.with_frames(9)
+
+
+__all__ = ["families", "generators", "shortened", "small_pipeline"]

@@ -55,6 +55,8 @@ _MODEL_OPTIONS = (
         help="Keep on the GPU only the component, or the layer, that runs.",
     ),
     click.option("--device-map", metavar="MAP", help="diffusers' placement, e.g. balanced over all GPUs."),
+    click.option("--frames", type=click.IntRange(1), help="Frames of a video; by default the model's."),
+    click.option("--compile", is_flag=True, default=None, help="Compile the denoiser, once for every stage size."),
 )
 
 

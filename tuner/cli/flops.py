@@ -20,14 +20,19 @@ Examples:
 @click.option("--model", required=True, help="Short name, hub id or local folder.")
 @click.option("--preset", help="Shipped preset or YAML file; without it, the model's baseline is priced.")
 @size_option
+@click.option("--frames", type=click.IntRange(1), help="Frames of a video; by default the model's.")
 @json_option
-def command(model: str, preset: str | None, size: tuple[int, int] | None, as_json: bool) -> None:
+def command(
+    model: str, preset: str | None, size: tuple[int, int] | None, frames: int | None, as_json: bool
+) -> None:
     """Prices a preset, or the baseline, and prints the cost by stage."""
     from tuner import presets
     from tuner.flops import price
     from tuner.models import blueprint
 
     known = blueprint(model)
+    if frames is not None:
+        known = known.with_frames(frames)
     loaded = presets.load(preset) if preset else None
     if size is None:
         size = (loaded.height, loaded.width) if loaded and loaded.model == model else known.size
@@ -44,8 +49,10 @@ def command(model: str, preset: str | None, size: tuple[int, int] | None, as_jso
                 "preset": preset,
                 "height": size[0],
                 "width": size[1],
+                "frames": known.frames,
                 "nfe": cost.nfe,
                 "tflops": cost.tflops,
+                "exact": cost.exact,
                 "baseline_tflops": baseline.tflops,
                 "speedup": speedup,
                 "stages": stages,
@@ -67,7 +74,8 @@ def command(model: str, preset: str | None, size: tuple[int, int] | None, as_jso
         ],
         title=f"{preset or 'baseline'} on {model} at {size[0]}x{size[1]}",
     )
+    most = "" if cost.exact else "at most "
     click.echo(
-        f"{cost.tflops:.6g} TFLOPs and {cost.nfe} network calls per image; the baseline takes "
+        f"{most}{cost.tflops:.6g} TFLOPs and {cost.nfe} network calls per image; the baseline takes "
         f"{baseline.tflops:.6g} TFLOPs: {speedup:.2f}x"
     )

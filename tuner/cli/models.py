@@ -38,7 +38,7 @@ def _row(known: Blueprint, cost: bool) -> dict[str, Any]:
     sigmas = known.baseline().stages[0].sigmas
     row: dict[str, Any] = {
         "model": known.name,
-        "size": f"{known.height}x{known.width}",
+        "size": f"{known.height}x{known.width}" + ("" if known.fps is None else f"x{known.frames}"),
         "multiple": known.multiple,
         "steps": known.steps,
         "sigmas": f"1, {sigmas[1]:.3f} to {sigmas[-2]:.3f}, 0",

@@ -21,9 +21,19 @@ from typing import Any
 from tuner.errors import UserError, unknown_name
 from tuner.models._loading import as_on_file
 from tuner.models._options import ModelOptions
-from tuner.models.base import Blueprint, Conditioning, FlowModel, ReadConfig, Size
+from tuner.models.base import Blueprint, Conditioning, FlowModel, Item, ReadConfig, Size
 
-__all__ = ["Blueprint", "Conditioning", "FlowModel", "ModelOptions", "Size", "available", "blueprint", "wrap"]
+__all__ = [
+    "Blueprint",
+    "Conditioning",
+    "FlowModel",
+    "Item",
+    "ModelOptions",
+    "Size",
+    "available",
+    "blueprint",
+    "wrap",
+]
 
 _ENTRY_POINTS = "tuner.models"
 _NOT_MODELS = {"base"}
@@ -67,7 +77,7 @@ def wrap(pipe: Any) -> FlowModel:
 
     def read(part: str) -> Mapping[str, Any]:
         if part == "model_index.json":
-            return {"_class_name": type(pipe).__name__}
+            return {**pipe.config, "_class_name": type(pipe).__name__}
         component = getattr(pipe, part.split("/")[0])
         config: Mapping[str, Any] = getattr(component, "config", None) or component.init_kwargs
         return config
@@ -88,7 +98,8 @@ def _modules() -> dict[str, str]:
 
 def _from_configs(source: str, read: ReadConfig) -> Blueprint:
     """Reconfigures, of all models that run in this pipeline class, the one that is most like it."""
-    pipeline_class = read("model_index.json").get("_class_name", "")
+    index = read("model_index.json")
+    pipeline_class = index.get("_class_name", "")
     known = [blueprint(name) for name in available()]
     family = [model for model in known if model.pipeline_class == pipeline_class]
     if not family:
@@ -99,7 +110,10 @@ def _from_configs(source: str, read: ReadConfig) -> Blueprint:
         )
     transformer, scheduler = read("transformer/config.json"), read("scheduler/scheduler_config.json")
     nearest = max(
-        family, key=lambda model: _likeness([model.transformer, model.scheduler], [transformer, scheduler])
+        family,
+        key=lambda model: _likeness(
+            [model.transformer, model.scheduler, model.index], [transformer, scheduler, index]
+        ),
     )
     return nearest.reconfigured(source, read)
 

@@ -7,15 +7,19 @@ the price of a schedule is the cost of its run.
 
 from __future__ import annotations
 
+import contextlib
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from tuner.errors import UserError
+from tuner.feature_cache import FeatureCache, PyramidAttentionBroadcast
+from tuner.models._caching import caching, named_call
 from tuner.models._flow_match import flow_match_sigmas, linear_mu
 from tuner.models._loading import load_pipeline
 from tuner.models._options import ModelOptions
-from tuner.models.base import Blueprint, Conditioning, FlowModel, ReadConfig, Size
+from tuner.models.base import Blueprint, Conditioning, FlowModel, Item, ReadConfig, Size
 
 if TYPE_CHECKING:
     import torch
@@ -93,15 +97,35 @@ class PipelineBlueprint(Blueprint):
         """Two where there is a pass with the negative prompt; see `Blueprint.passes`."""
         return 2 if self.true_guidance and (self.guidance or 0) > self.no_guidance else 1
 
-    def meta_forward(self, size: Size) -> None:
-        """Builds the transformer from its configuration on the meta device and calls it once."""
+    def check_cache(self, cache: FeatureCache) -> None:
+        """Refuses a feature cache that would be wrong for this model.
+
+        Raises:
+            UserError: If it would take the features of one guidance pass for those of the other.
+        """
+        mixed = self.passes > 1 and not self.model_class.batched_guidance
+        if isinstance(cache, PyramidAttentionBroadcast) and mixed:
+            raise UserError(
+                f"Cache {cache.kind!r} would mix the two guidance passes of {self.name}, which run one after the "
+                "other; use another kind."
+            )
+
+    def meta_forward(self, size: Size, cache: FeatureCache | None = None) -> None:
+        """Builds the transformer from its configuration on the meta device and calls it; see `Blueprint`."""
         import diffusers
         import torch
 
+        if cache:
+            self.check_cache(cache)
         with torch.device("meta"), torch.no_grad():
             transformer = getattr(diffusers, self.transformer_class).from_config(dict(self.transformer))
-            latents = torch.empty(1, *self.latent_shape(size))
-            self.forward(transformer, latents, 1.0, self.meta_text(transformer.config))
+            latents, text = torch.empty(1, *self.latent_shape(size)), self.meta_text(transformer.config)
+            if cache is None:
+                self.forward(transformer, latents, 1.0, text)
+                return
+            with caching(transformer, cache, [1.0, 1.0], lambda: 1.0), named_call(transformer, "cond"):
+                self.forward(transformer, latents, 1.0, text)
+                self.forward(transformer, latents, 1.0, text)
 
     def reconfigured(self, source: str, read: ReadConfig) -> PipelineBlueprint:
         """Reads what a saved or loaded pipeline's configuration says; steps and guidance stay this model's."""
@@ -117,8 +141,13 @@ class PipelineBlueprint(Blueprint):
             **self.described(transformer, vae, read),
         )
 
-    def wrap(self, pipe: Any) -> FlowModel:
+    def wrap(self, pipe: Any) -> PipelineModel:
         """Wraps a loaded pipeline, which is not changed."""
+        if getattr(pipe.transformer, "is_cache_enabled", False):
+            raise UserError(
+                f"The {type(pipe).__name__} has a feature cache of its own, which does not outlive a change of "
+                "size; call disable_cache() on its transformer and name the cache in the schedule."
+            )
         return self.model_class(pipe, self)
 
     def load(
@@ -129,7 +158,11 @@ class PipelineBlueprint(Blueprint):
 
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         dtype = dtype or options.dtype or ("float32" if device == "cpu" else "bfloat16")
-        return self.wrap(load_pipeline(self, device, dtype, options))
+        model = self.wrap(load_pipeline(self, device, dtype, options))
+        if options.compile:
+            for network in dict.fromkeys((model.network(1.0), model.network(0.0))):
+                compile_network(network)
+        return model
 
 
 class PipelineModel(FlowModel):
@@ -147,6 +180,8 @@ class PipelineModel(FlowModel):
     def __init__(self, pipe: Any, blueprint: PipelineBlueprint):
         self.pipe = pipe
         self.blueprint = blueprint
+        self.sigma = 1.0
+        """Noise level of the velocity that is being computed."""
 
     @abstractmethod
     def encode_text(self, prompts: list[str], negative: bool) -> dict[str, torch.Tensor]:
@@ -196,25 +231,40 @@ class PipelineModel(FlowModel):
         """Calls the network once, or twice where there is a negative prompt; see `FlowModel.velocity`."""
         import torch
 
-        transformer, forward = self.pipe.transformer, self.blueprint.forward
+        self.sigma = sigma
         text = {name: rows for name, rows in conditioning.items() if not name.startswith(_NEGATIVE)}
         if self.blueprint.passes == 1:
-            return forward(transformer, x_BCHW, sigma, text)
+            return self._call("cond", x_BCHW, sigma, text)
         negative = {name.removeprefix(_NEGATIVE): rows for name, rows in conditioning.items() if name not in text}
         if self.batched_guidance:
             both = {name: torch.cat([negative[name], text[name]]) for name in text}
-            away, towards = forward(transformer, torch.cat([x_BCHW, x_BCHW]), sigma, both).chunk(2)
+            away, towards = self._call("cond_uncond", torch.cat([x_BCHW, x_BCHW]), sigma, both).chunk(2)
         else:
-            towards = forward(transformer, x_BCHW, sigma, text)
-            away = forward(transformer, x_BCHW, sigma, negative)
+            towards = self._call("cond", x_BCHW, sigma, text)
+            away = self._call("uncond", x_BCHW, sigma, negative)
         return self.guided(towards, away)
+
+    def _call(self, cached_as: str, x_BCHW: torch.Tensor, sigma: float, text: Conditioning) -> torch.Tensor:
+        """Calls the network once; a feature cache keeps apart what is ``cached_as`` something else."""
+        network = self.network(sigma)
+        with named_call(network, cached_as):
+            return self.blueprint.forward(network, x_BCHW, sigma, text)
+
+    def network(self, sigma: float) -> Any:
+        """Returns the network that is called at a noise level."""
+        return self.pipe.transformer
+
+    def cached(self, cache: FeatureCache, sigmas: Sequence[float]) -> contextlib.AbstractContextManager[None]:
+        """Lays the cache over the pipeline's network and takes it away after the context; see `FlowModel`."""
+        self.blueprint.check_cache(cache)
+        return caching(self.pipe.transformer, cache, sigmas, lambda: self.sigma)
 
     def guided(self, towards_BCHW: torch.Tensor, away_BCHW: torch.Tensor) -> torch.Tensor:
         """Combines the velocities of the prompt and of the negative prompt (arXiv 2207.12598, Eq. 6)."""
         assert self.blueprint.guidance is not None  # there is no second pass without a guidance scale
         return away_BCHW + self.blueprint.guidance * (towards_BCHW - away_BCHW)
 
-    def decode(self, x_BCHW: torch.Tensor) -> list[Image.Image]:
+    def decode(self, x_BCHW: torch.Tensor) -> Sequence[Item]:
         """Undoes the VAE's scaling and decodes, as the pipeline does; see `FlowModel.decode`."""
         import torch
 
@@ -234,6 +284,17 @@ class PipelineModel(FlowModel):
     def pixels(self, decoded: torch.Tensor) -> torch.Tensor:
         """Turns what the VAE returns into images (B, 3, H, W)."""
         return decoded
+
+
+def compile_network(network: Any) -> None:
+    """Compiles a network in place, anew for every size that it is called at.
+
+    Where diffusers knows the blocks that a network repeats, they are compiled once for all of them.
+    """
+    if network._repeated_blocks:
+        network.compile_repeated_blocks(dynamic=False)
+    else:
+        network.compile(dynamic=False)
 
 
 def pack_2x2(x_BCHW: torch.Tensor) -> torch.Tensor:

@@ -31,6 +31,8 @@ class ModelOptions(BaseModel):
             bitsandbytes.
         offload: ``model`` keeps the one component that runs on the GPU, ``sequential`` the one layer.
         device_map: diffusers' placement of components, e.g. ``balanced`` over all GPUs.
+        frames: Frames of a video.
+        compile: Whether the denoiser is compiled, at the first call at every stage size.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -42,14 +44,16 @@ class ModelOptions(BaseModel):
     quantize: Quantize | None = None
     offload: Offload | None = None
     device_map: str | None = None
+    frames: int | None = None
+    compile: bool | None = None
 
     def of_images(self) -> dict[str, Any]:
-        """Returns those that are set and decide the images; where the weights lie does not."""
-        return self.model_dump(exclude={"offload", "device_map"}, exclude_none=True)
+        """Returns those that are set and decide the images; where the weights lie and how they run does not."""
+        return self.model_dump(exclude={"offload", "device_map", "compile"}, exclude_none=True)
 
     def of_presets(self) -> ModelOptions | None:
         """Returns those that belong to a preset, on whatever machine it runs; None if there are none."""
-        kept = self.model_copy(update=dict.fromkeys(("dtype", "quantize", "offload", "device_map")))
+        kept = self.model_copy(update=dict.fromkeys(("dtype", "quantize", "offload", "device_map", "compile")))
         return kept if kept.of_images() else None
 
     def lora_and_weight(self) -> tuple[str, float]:
@@ -66,11 +70,13 @@ class ModelOptions(BaseModel):
         return self.model_copy(update={"lora": str((folder / self.lora).resolve())})
 
     def applied(self, blueprint: Blueprint) -> Blueprint:
-        """Returns the blueprint with this guidance and negative prompt.
+        """Returns the blueprint with this guidance, negative prompt and number of frames.
 
         Raises:
             UserError: If the model has no use for them.
         """
+        if self.frames is not None:
+            blueprint = blueprint.with_frames(self.frames)
         if self.guidance is not None:
             if blueprint.guidance is None:
                 raise UserError(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from tuner.errors import UserError
+from tuner.feature_cache import FeatureCache
 from tuner.models._options import ModelOptions
 from tuner.schedule import Schedule, Stage
 
@@ -22,6 +24,9 @@ Size: TypeAlias = tuple[int, int]
 
 ReadConfig: TypeAlias = Callable[[str], Mapping[str, Any]]
 """Reads one configuration of a saved pipeline by its path in the folder, e.g. ``transformer/config.json``."""
+
+Item: TypeAlias = "Image.Image | list[Image.Image]"
+"""What a latent is decoded to: an image, or the frames of a video."""
 
 Conditioning: TypeAlias = "Mapping[str, torch.Tensor]"
 """What the network is conditioned on; row i of every tensor belongs to prompt i."""
@@ -43,8 +48,11 @@ class Blueprint(ABC):
         text_tokens: Text tokens that the network attends to; where prompts keep their own length, the most.
         transformer: Configuration of the denoiser, as in its ``config.json``.
         scheduler: Configuration of the sigma grid, as in ``scheduler_config.json``.
+        index: Values of ``model_index.json`` that tell this model from others of its pipeline class.
         negative_prompt: What true classifier-free guidance leads away from; unused without it.
         scorers: Weights that suit this model's images, given to objectives that the user leaves open.
+        frames: Frames of a video; 1 where the model makes images.
+        fps: Frames per second that a video model was trained on; None where the model makes images.
     """
 
     pipeline_class: ClassVar[str]
@@ -60,16 +68,27 @@ class Blueprint(ABC):
     text_tokens: int
     transformer: Mapping[str, Any]
     scheduler: Mapping[str, Any]
+    index: Mapping[str, Any] = field(default_factory=dict)
     negative_prompt: str = ""
     scorers: str | None = None
+    frames: int = 1
+    fps: int | None = None
 
     @abstractmethod
     def sigmas(self, steps: int, size: Size) -> tuple[float, ...]:
         """Returns the ``steps + 1`` noise levels of the stock pipeline for an output size."""
 
     @abstractmethod
-    def meta_forward(self, size: Size) -> None:
-        """Runs one denoiser forward for one image of this size on meta tensors: no memory, no weights."""
+    def meta_forward(self, size: Size, cache: FeatureCache | None = None) -> None:
+        """Runs one denoiser forward for one image of this size on meta tensors: no memory, no weights.
+
+        Args:
+            size: Height and width in pixels.
+            cache: A feature cache; with one there are two forwards, of which it may shorten the second.
+
+        Raises:
+            UserError: If the network cannot be cached in this way.
+        """
 
     @abstractmethod
     def reconfigured(self, source: str, read: ReadConfig) -> Blueprint:
@@ -88,8 +107,8 @@ class Blueprint(ABC):
         Args:
             device: Torch device; by default the first GPU, else the CPU.
             dtype: Torch dtype name; by default bfloat16 on a GPU and float32 on the CPU.
-            options: Quantisation, LoRA and placement. Guidance and negative prompt are the blueprint's, which
-                ``ModelOptions.applied`` changes.
+            options: Quantisation, LoRA, placement and compiling. Guidance, negative prompt and frames are the
+                blueprint's, which ``ModelOptions.applied`` changes.
 
         Raises:
             UserError: If the source cannot be read, or if an option does not work here.
@@ -99,6 +118,19 @@ class Blueprint(ABC):
     def passes(self) -> int:
         """Network passes per image and velocity: two with true classifier-free guidance, else one."""
         return 1
+
+    def with_frames(self, frames: int) -> Blueprint:
+        """Returns the same model for videos of another length.
+
+        Args:
+            frames: Number of frames.
+
+        Raises:
+            UserError: If the model cannot produce this number.
+        """
+        if frames != self.frames:
+            raise UserError(f"{self.name} makes images, so it cannot make {frames} frames; leave the number out.")
+        return self
 
     @property
     def size(self) -> Size:
@@ -138,7 +170,8 @@ def _rounded(length: float, multiple: int) -> int:
 class FlowModel(ABC):
     """A loaded model that predicts the velocity of a flow from noise (sigma 1) to images (sigma 0).
 
-    Latents are spatial, (B, C, h, w), and float32; packing, timestep conventions and dtypes stay inside.
+    Latents are spatial, (B, C, h, w), or (B, C, F, h, w) with F latent frames for videos, and float32; packing,
+    timestep conventions and dtypes stay inside.
     """
 
     blueprint: Blueprint
@@ -158,9 +191,21 @@ class FlowModel(ABC):
     def velocity(self, x_BCHW: torch.Tensor, sigma: float, conditioning: Conditioning) -> torch.Tensor:
         """Predicts dx/dsigma, (B, C, h, w), float32."""
 
+    def cached(self, cache: FeatureCache, sigmas: Sequence[float]) -> AbstractContextManager[None]:
+        """Lays an empty feature cache over the calls of ``velocity`` inside the context.
+
+        Args:
+            cache: The cache.
+            sigmas: Noise levels of the calls that will be made.
+
+        Raises:
+            UserError: If the network cannot be cached in this way.
+        """
+        raise UserError(f"Cache {cache.kind!r} does not work with {self.blueprint.name}; leave it out.")
+
     @abstractmethod
-    def decode(self, x_BCHW: torch.Tensor) -> list[Image.Image]:
-        """Turns clean latents into B images."""
+    def decode(self, x_BCHW: torch.Tensor) -> Sequence[Item]:
+        """Turns clean latents into B images, or B videos."""
 
     def encode_images(self, images: Sequence[Image.Image]) -> torch.Tensor:
         """Turns B images of one size, multiples of the size multiple, into clean latents: undoes ``decode``.

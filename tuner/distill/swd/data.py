@@ -100,6 +100,8 @@ def generate(
             seeds = [seed + number for number in part]
             images = model.decode(sample(model, model.blueprint.baseline(), conditioning, seeds))
             for number, image in zip(part, images, strict=True):
+                if isinstance(image, list):
+                    raise UserError(f"Model {model.blueprint.name!r} makes videos; distil a model of images.")
                 image.save(folder / f".{files[number]}", format="PNG")
                 (folder / f".{files[number]}").replace(folder / files[number])
             if on_image is not None:

@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import gpu
+from tuner import presets
+
+
+def test_the_script_measures_what_it_says_with_small_networks(tmp_path: Path) -> None:
+    output = tmp_path / "gpu.json"
+    with torch.compiler.set_stance("force_eager"):  # compiling takes longer than everything else together
+        assert gpu.main(["--small", "--device", "cpu", "--repeats", "1", "-o", str(output)]) == 0
+    result = json.loads(output.read_text())
+    assert result["device"] == "cpu"
+    flux, wan = result["models"]
+    assert (flux["model"], flux["frames"], wan["model"], wan["frames"]) == ("flux", 1, "wan2.1-1.3b", 5)
+    made_for_flux = {name for name in presets.available() if presets.load(name).model == "flux"}
+    assert {run["schedule"] for run in flux["runs"]} == {"baseline, 6 steps", "3 steps", "2 steps", "1 steps"} | (
+        made_for_flux
+    )
+    for model in result["models"]:
+        assert model["runs"][0]["speedup"] == model["runs"][0]["tflops_ratio"] == 1
+        assert model["runs"][1]["tflops_ratio"] == pytest.approx(2)
+        assert all(run["seconds"] > 0 for run in model["runs"])
+        assert all({"plain_seconds", "compiled_seconds"} < row.keys() for row in model["steps"])
+    assert flux["ours_over_stock"] > 0
+
+
+def test_full_size_networks_are_refused_on_a_cpu(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        gpu.main(["--device", "cpu"])
+    assert stop.value.code == 2
+    assert "need a GPU" in capsys.readouterr().err

@@ -1,0 +1,168 @@
+"""Wan 2.1 and 2.2, text to video: diffusers' ``WanPipeline`` as a `FlowModel`.
+
+Guidance is true: every velocity takes a second pass, after the first. The stock scheduler is UniPC, a multistep
+rule; the baseline here is Euler's rule on the same levels, as ``FlowMatchEulerDiscreteScheduler`` with this shift
+runs it. Wan 2.2 has two networks: one above a noise level, the boundary, and one below it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tuner.errors import UserError
+from tuner.feature_cache import FeatureCache
+from tuner.models._flow_match import flow_match_sigmas, own_lowest
+from tuner.models._video import VideoBlueprint, VideoModel
+from tuner.models.base import Conditioning, ReadConfig, Size
+
+if TYPE_CHECKING:
+    import torch
+
+_PIPELINE_TEXT_TOKENS = 512  # WanPipeline's default max_sequence_length
+
+
+class WanModel(VideoModel):
+    """A loaded Wan pipeline."""
+
+    blueprint: WanBlueprint
+    batched_guidance = False
+
+    def encode_text(self, prompts: list[str], negative: bool) -> dict[str, torch.Tensor]:
+        """Encodes with UMT5, padded with zeros; see `PipelineModel.encode_text`."""
+        tokens_BTD, _ = self.pipe.encode_prompt(
+            prompts, do_classifier_free_guidance=False, max_sequence_length=self.blueprint.text_tokens
+        )
+        return {"tokens": tokens_BTD}
+
+    def network(self, sigma: float) -> Any:
+        """Returns the network of this noise level; Wan 2.1 has one."""
+        return self.pipe.transformer_2 if sigma < self.blueprint.boundary else self.pipe.transformer
+
+    def guided(self, towards_BCFHW: torch.Tensor, away_BCFHW: torch.Tensor) -> torch.Tensor:
+        """Uses the guidance scale of the network that was called; see `PipelineModel.guided`."""
+        scale = self.blueprint.guidance
+        if self.sigma < self.blueprint.boundary:
+            scale = self.blueprint.low_guidance or scale
+        assert scale is not None  # there is no second pass without a guidance scale
+        return away_BCFHW + scale * (towards_BCFHW - away_BCFHW)
+
+    def unscaled(self, x_BCFHW: torch.Tensor) -> torch.Tensor:
+        """Undoes the normalisation of every channel; see `PipelineModel.unscaled`."""
+        config = self.pipe.vae.config
+        mean, std = (
+            x_BCFHW.new_tensor(values).view(1, -1, 1, 1, 1) for values in (config.latents_mean, config.latents_std)
+        )
+        return x_BCFHW * std + mean
+
+
+@dataclass(frozen=True, kw_only=True)
+class WanBlueprint(VideoBlueprint):
+    """A model of the Wan family, without its weights.
+
+    Attributes:
+        low_guidance: Guidance scale of a second network; None for that of the first.
+    """
+
+    pipeline_class = "WanPipeline"
+    transformer_class = "WanTransformer3DModel"
+    model_class = WanModel
+    true_guidance = True
+
+    low_guidance: float | None = None
+
+    @property
+    def boundary(self) -> float:
+        """Noise level below which the second network is called; 0 where there is one network."""
+        return float(self.index.get("boundary_ratio") or 0)
+
+    def check_cache(self, cache: FeatureCache) -> None:
+        """Refuses caches for two networks, each of which would see a part of a stage; see `PipelineBlueprint`."""
+        if self.boundary:
+            raise UserError(
+                f"Cache {cache.kind!r} does not work with the two networks of {self.name}; leave it out."
+            )
+        super().check_cache(cache)
+
+    def sigmas(self, steps: int, size: Size) -> tuple[float, ...]:
+        """Returns the grid that the pipeline leaves to its scheduler, UniPC's or `own_lowest`'s."""
+        lowest = own_lowest(self.scheduler)
+        if self.scheduler.get("use_flow_sigmas"):
+            lowest = 1 - (steps - 1) / steps * (1 - 1 / self.scheduler["num_train_timesteps"])
+        return flow_match_sigmas(self.scheduler, steps, 0.0, lowest)
+
+    def forward(self, transformer: Any, x_BCFHW: torch.Tensor, sigma: float, text: Conditioning) -> torch.Tensor:
+        """Calls the transformer, whose timestep is 1000 sigma; see `PipelineBlueprint.forward`."""
+        import torch
+
+        velocity: torch.Tensor = transformer(
+            hidden_states=x_BCFHW.to(transformer.dtype),
+            timestep=torch.full((x_BCFHW.shape[0],), 1000 * sigma, device=x_BCFHW.device, dtype=torch.float32),
+            encoder_hidden_states=text["tokens"].to(transformer.dtype),
+            return_dict=False,
+        )[0]
+        return velocity.float()
+
+    def meta_text(self, config: Any) -> Conditioning:
+        """See `PipelineBlueprint.meta_text`."""
+        import torch
+
+        return {"tokens": torch.empty(1, self.text_tokens, config.text_dim)}
+
+    def described(
+        self, transformer: Mapping[str, Any], vae: Mapping[str, Any], read: ReadConfig
+    ) -> dict[str, Any]:
+        """See `PipelineBlueprint.described`."""
+        index = read("model_index.json")
+        if index.get("expand_timesteps"):
+            raise UserError(
+                "Wan pipelines with `expand_timesteps` (Wan 2.2 TI2V-5B) are not supported; use Wan 2.1 or the "
+                "A14B model of Wan 2.2."
+            )
+        factor = vae.get("scale_factor_spatial", 8)
+        longest_prompt = read("tokenizer/tokenizer_config.json").get("model_max_length", _PIPELINE_TEXT_TOKENS)
+        return {
+            "multiple": transformer.get("patch_size", (1, 2, 2))[1] * factor,
+            "vae_factor": factor,
+            "frame_factor": vae.get("scale_factor_temporal", 4),
+            "text_tokens": min(_PIPELINE_TEXT_TOKENS, longest_prompt),
+            "index": {"boundary_ratio": index.get("boundary_ratio")},
+        }
+
+
+BLUEPRINT = WanBlueprint(
+    name="wan2.1-1.3b",
+    source="Wan-AI/Wan2.1-T2V-1.3B-Diffusers",
+    license="Apache-2.0",
+    height=480,
+    width=832,
+    frames=81,
+    fps=16,
+    multiple=16,
+    vae_factor=8,
+    frame_factor=4,
+    steps=50,
+    guidance=5.0,
+    text_tokens=_PIPELINE_TEXT_TOKENS,
+    transformer={  # transformer/config.json of Wan-AI/Wan2.1-T2V-1.3B-Diffusers
+        "patch_size": (1, 2, 2),
+        "num_attention_heads": 12,
+        "attention_head_dim": 128,
+        "in_channels": 16,
+        "out_channels": 16,
+        "text_dim": 4096,
+        "freq_dim": 256,
+        "ffn_dim": 8960,
+        "num_layers": 30,
+        "cross_attn_norm": True,
+        "qk_norm": "rms_norm_across_heads",
+        "rope_max_seq_len": 1024,
+    },
+    index={"boundary_ratio": None},
+    scheduler={  # the part of scheduler/scheduler_config.json that gives the levels
+        "num_train_timesteps": 1000,
+        "use_flow_sigmas": True,
+        "flow_shift": 3.0,
+    },
+)
