@@ -97,12 +97,19 @@ class Bench:
         return {"seconds": seconds, "tflops": price(schedule, self.known).tflops, "peak_gib": peak}
 
     def schedules(self) -> dict[str, Schedule]:
-        """Lists the baseline, step reduction and the presets that were made for the model."""
+        """Lists the baseline, step reduction and the presets made for the model that need no autoencoder.
+
+        A LoRA that a preset brings is left out: fused into the weights it costs nothing.
+        """
         known = self.known
         found = {f"baseline, {known.steps} steps": known.baseline()}
         found |= {f"{known.steps // kept} steps": known.plain(known.steps // kept) for kept in STEPS_KEPT}
         shipped = (presets.load(name) for name in presets.available())
-        return found | {preset.name: preset.schedule for preset in shipped if preset.model == known.name}
+        return found | {
+            preset.name: preset.schedule
+            for preset in shipped
+            if preset.model == known.name and all(stage.resample != "pixel" for stage in preset.schedule.stages)
+        }
 
     def steps(self, schedules: dict[str, Schedule]) -> list[dict[str, Any]]:
         """Times one velocity at every stage size of some schedules, plain and compiled."""

@@ -194,7 +194,9 @@ class Loop:
     def _may_propose(self, deadline: float | None) -> bool:
         number = len(self.trials)
         visible = self._visible(number)
-        if number >= self.total or self.ended_by != "trials" or self._baseline() is None:
+        if number >= self.total or self.ended_by != "trials":
+            return False
+        if visible and self._baseline() is None:  # the first trials are proposed without any results
             return False
         if not all(trial.number in self._outcomes for trial in visible):
             return False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import importlib.metadata
 import json
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
 
     from objectives.base import Direction
     from search_spaces import SearchSpace
+    from tuner.latency import LatencyTable
 
 _PACKAGES = ("tuner", "torch", "diffusers", "transformers", "optuna")
 _SEED_STRIDE = 1_000_000
@@ -186,7 +186,6 @@ def make_plan(settings: SearchSettings) -> Plan:
         raise UserError(f"`gpus_per_worker` must not be negative, but got {settings.gpus_per_worker}.")
     if settings.time_limit is not None and not settings.time_limit > 0:
         raise UserError(f"`time_limit` must be positive, but got {settings.time_limit}.")
-    check_name(settings.name)
     model = settings.options.applied(blueprint(settings.model))
     size = model.check_size(settings.size or model.size)
     specs = objective_specs(settings.objectives, model)
@@ -199,13 +198,13 @@ def make_plan(settings: SearchSettings) -> Plan:
         held_out=prompts.held_out[: settings.held_out_prompts],
     )
     baseline = model.baseline(size)
-    budget = parse_budget(
-        settings.budget,
-        price(baseline, model, size),
-        model,
-        size,
-        functools.partial(latencies, settings, model, size),
-    )
+
+    def measured() -> LatencyTable:
+        check_name(settings.name)  # a study that was begun has its own table, found by name
+        return latencies(settings, model, size)
+
+    budget = parse_budget(settings.budget, price(baseline, model, size), model, size, measured)
+    check_name(settings.name)
     plan = Plan(
         settings=settings,
         blueprint=model,

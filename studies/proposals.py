@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from studies.plan import Plan
     from studies.references import Reference
 
-_LISTED = 200  # finished trials that the sampler sees; see `Shortlist`
+_LISTED = 100  # finished trials that the sampler sees; see `Shortlist`
 _SAMPLER_ATTEMPTS = 4
 _ATTEMPTS = 40
 

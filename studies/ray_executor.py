@@ -163,7 +163,8 @@ def run_on_a_worker(
 
     try:
         _, gpus = _shares(workers, gpus_per_worker)
-        result: T = ray.get(ray.remote(num_cpus=1, num_gpus=gpus, max_retries=0)(function).remote())
+        remote = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=0)(_call)
+        result: T = ray.get(remote.remote(function))
     except RayTaskError as error:
         if isinstance(error.cause, UserError):
             raise error.cause from error
@@ -174,6 +175,11 @@ def run_on_a_worker(
         if owns_ray:
             ray.shutdown()
     return result
+
+
+def _call(function: Callable[[], T]) -> T:
+    """What Ray is given to run: it takes functions and classes, and no other callable."""
+    return function()
 
 
 class _Worker:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import json
@@ -189,7 +190,7 @@ class Schedule(BaseModel):
             _check_transition(before, after)
         return stages
 
-    @property
+    @functools.cached_property
     def content_hash(self) -> str:
         """Sixteen hex digits that are equal for two schedules exactly when everything that runs is equal."""
         text = json.dumps(self.model_dump(mode="json"), sort_keys=True)

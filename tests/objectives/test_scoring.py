@@ -39,7 +39,7 @@ class Difference:
 
 def test_a_video_scores_the_mean_of_its_frames() -> None:
     level = Level()
-    items: list[Item] = [[grey(1), grey(3)], grey(7), (grey(10), grey(20), grey(60))]
+    items: list[Item] = [[grey(1), grey(3)], grey(7), [grey(10), grey(20), grey(60)]]
     assert score(level, items, ["a", "b", "c"]) == [2, 7, 30]
     assert level.prompts == ["a", "a", "b", "c", "c", "c"]
 

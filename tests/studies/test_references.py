@@ -35,6 +35,8 @@ def test_every_reference_is_within_the_budget_and_enqueued_where_a_space_has_it(
     for name in ("free", "bottleneck"):
         space = search_spaces.load(name, MODEL, MODEL.size, limit)
         for reference in found:
+            if not reference.label.startswith(("plain", "bottleneck")):
+                continue  # the other methods have grids or ways to resize that no space proposes
             params = space.params_of(reference.schedule)
             assert alike(space.suggest(FixedTrial(params)), reference.schedule)
 

@@ -102,25 +102,25 @@ def toy_search(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[
 def test_the_outcome_is_that_of_one_worker_whatever_happens(toy_search: Any, workers: int, fate: Any) -> None:
     alone, _ = toy_search(1, lambda task, crashes: Attempt(1.0), trials=12)
     result, _ = toy_search(workers, fate, trials=12)
-    spent = {"tflops_spent": pytest.approx(alone.tflops_spent)}
-    assert comparable(result) == comparable(alone) | spent
+    assert comparable(result) == comparable(alone)
     assert result.front == alone.front
 
 
-UNITS = {"search_prompts": 16, "chunk": 1, "held_out_prompts": 2}
+UNITS = {"search_prompts": 16, "chunk": 1, "held_out_prompts": 2, "rungs": 1}
 
 
-def drained_from(executor: SimulatedExecutor) -> float:
-    """When the last unit of work of the search was handed out; from then on workers run idle, as they must."""
-    return max(run.start for run in executor.runs if run.task.seeds[0] < UNITS["search_prompts"])
+def drained_from(executor: SimulatedExecutor, lag: int) -> float:
+    """When no more was left than the units of ``lag`` trials; from then on workers run idle, as they must."""
+    starts = sorted(run.start for run in executor.runs if run.task.seeds[0] < UNITS["search_prompts"])
+    return starts[-lag * UNITS["search_prompts"]]
 
 
 def test_stragglers_do_not_idle_the_other_workers(toy_search: Any) -> None:
     # With 16 units of work per trial, 24 trials in flight are six units for each of 64 workers.
     _, executor = toy_search(64, stragglers, trials=120, lag=24, **UNITS)
-    assert executor.busy_share(drained_from(executor)) >= 0.97
+    assert executor.busy_share(drained_from(executor, 24)) >= 0.97
 
 
 def test_a_short_window_idles_them(toy_search: Any) -> None:
     _, executor = toy_search(64, stragglers, trials=30, lag=4, **UNITS)
-    assert executor.busy_share(drained_from(executor)) < 0.9
+    assert executor.busy_share(drained_from(executor, 4)) < 0.9

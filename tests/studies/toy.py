@@ -41,7 +41,7 @@ class ToyBlueprint(Blueprint):
     def wrap(self, pipe: Any) -> FlowModel:
         return ToyModel()
 
-    def load(self, device: str | None = None, dtype: str | None = None) -> FlowModel:
+    def load(self, device: str | None = None, dtype: str | None = None, options: Any = None) -> FlowModel:
         return ToyModel()
 
 

@@ -199,7 +199,7 @@ def test_a_run_leaves_a_preset_that_draws_the_students_images(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     teacher = small_model()
-    monkeypatch.setattr(type(teacher.blueprint), "load", lambda *_: teacher)
+    monkeypatch.setattr(type(teacher.blueprint), "load", lambda *_, **__: teacher)
     monkeypatch.setattr("tuner.distill.swd.run.blueprint", lambda _: teacher.blueprint)
     wanted = SwdSettings(
         model="small", out=tmp_path / "run", losses=("mmd",), steps=3, save_every=2, rate=1e-2, **SMALL
@@ -211,7 +211,7 @@ def test_a_run_leaves_a_preset_that_draws_the_students_images(
     preset = presets.load(path)
     assert preset.model_options is not None
     assert preset.model_options.lora == str((tmp_path / "run" / LORA).resolve())
-    with_it = generate(teacher, PROMPTS[0], preset).images[0]
+    with_it = generate(teacher.pipe, PROMPTS[0], preset).images[0]
     without = generate(teacher, PROMPTS[0], preset.schedule).images[0]
     assert with_it.tobytes() != without.tobytes()
     pipe = small_flux()  # and it loads in diffusers alone
