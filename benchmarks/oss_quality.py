@@ -2,7 +2,8 @@
 
 The first is the PSNR of decoded images to those of the 100-step teacher, on captions of the ``held_out`` split,
 for 5, 10 and 20 steps: schedules distilled on captions of the ``search`` split against plain grids. The second is
-what coarse-to-fine saves: network calls and cost beside those of the whole table, on the ``search`` captions.
+what coarse-to-fine saves: network calls and cost beside those of the whole table, on the ``search`` captions. With
+``--polish`` the schedules are those of coarse tables, polished, and the second table is their calls and costs.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ import numpy as np
 import torch
 
 from studies.statistics import paired_score
-from tuner.distill.oss import BatchedNetwork, Found, Settings, best_steps
+from tuner.distill.bands import calls, everywhere
+from tuner.distill.oss import BatchedNetwork
+from tuner.distill.steps import Found, Settings, best_steps
 from tuner.distill.table import walk
 from tuner.models import FlowModel, blueprint
 from tuner.sampling import sample
@@ -30,6 +33,8 @@ from tuner.tiny.scenes import captions
 COUNTS = (5, 10, 20)
 BATCH = 16
 HELD_OUT_SEED = 10_000
+SHARED = "OSS, coarse, one table"
+ALONE = "OSS, coarse, each alone"
 
 
 def grids(steps: int) -> dict[str, tuple[float, ...]]:
@@ -61,43 +66,48 @@ def psnr(ours: np.ndarray, teacher: np.ndarray) -> list[float]:
     return [float(value) for value in 10 * np.log10(255**2 / error)]
 
 
-def distil(model: FlowModel, prompts: Sequence[str], teacher_steps: int) -> dict[str, Any]:
+def searches(teacher_steps: int, polished: bool) -> dict[str, tuple[Settings, list[Sequence[int]]]]:
+    """Names the ways of searching: the settings of each and the step counts that each of its tables serves."""
+    whole = Settings(teacher_steps=teacher_steps, batch=BATCH)
+    thin = replace(whole, coarse_to_fine=True)
+    alone: list[Sequence[int]] = [[count] for count in COUNTS]
+    if polished:
+        fine = replace(thin, polish=True)
+        return {"OSS, polished": (fine, alone), "OSS, log, polished": (replace(fine, aggregate="mean-log"), alone)}
+    return {
+        "OSS": (whole, [COUNTS]),
+        "OSS, median": (replace(whole, aggregate="median"), [COUNTS]),
+        SHARED: (thin, [COUNTS]),
+        ALONE: (thin, alone),
+    }
+
+
+def distil(model: FlowModel, prompts: Sequence[str], teacher_steps: int, polished: bool) -> dict[str, Any]:
     """Searches with each way of searching; returns the schedules, their costs and the network calls."""
     network = BatchedNetwork(model, model.encode(prompts), BATCH)
     noise = model.noise(model.blueprint.size, range(len(prompts)))
     teacher = walk(network, noise, model.blueprint.sigmas(teacher_steps, model.blueprint.size))
-    whole = Settings(teacher_steps=teacher_steps, batch=BATCH)
     found: dict[str, Any] = {}
-    searches = {
-        "OSS": (whole, [COUNTS]),
-        "OSS, median": (replace(whole, aggregate="median"), [COUNTS]),
-        "OSS, coarse to fine": (replace(whole, coarse_to_fine=True), [[count] for count in COUNTS]),
-    }
-    for name, (settings, runs) in searches.items():
+    for name, (settings, runs) in searches(teacher_steps, polished).items():
         results: dict[int, Found] = {}
-        calls: dict[int, int] = {}
+        taken: dict[int, int] = {}
         for counts in runs:
             before = network.images
             results |= best_steps(network, teacher, counts, settings)
-            calls |= dict.fromkeys(counts, (network.images - before) // len(prompts))
+            taken |= dict.fromkeys(counts, (network.images - before) // len(prompts))
         found[name] = {
             "sigmas": {count: one.sigmas for count, one in results.items()},
             "cost": {count: one.cost for count, one in results.items()},
-            "calls": calls,
+            "calls": taken,
         }
     return found
 
 
-def table_calls(levels: int, steps: int) -> int:
-    """Calls of the whole table for one number of steps: one per reachable (steps, level) that may still go on."""
-    return 1 + sum(levels - k for k in range(1, steps))
-
-
-def measure(search_prompts: int, prompts: int, teacher_steps: int) -> dict[str, Any]:
+def measure(search_prompts: int, prompts: int, teacher_steps: int, polished: bool) -> dict[str, Any]:
     """Runs everything; returns plain JSON types."""
     started = time.monotonic()
     model = blueprint("tiny").load("cpu", "float32")
-    found = distil(model, captions("search", search_prompts), teacher_steps)
+    found = distil(model, captions("search", search_prompts), teacher_steps, polished)
     unseen = captions("held_out", prompts)
     teacher = images(model, unseen, model.blueprint.sigmas(100, model.blueprint.size))
     rows = []
@@ -113,18 +123,21 @@ def measure(search_prompts: int, prompts: int, teacher_steps: int) -> dict[str, 
             )
     savings = [
         {
+            "search": name,
             "steps": count,
-            "table_calls": table_calls(teacher_steps, count),
-            "calls": found["OSS, coarse to fine"]["calls"][count],
-            "cost": found["OSS, coarse to fine"]["cost"][count] / found["OSS"]["cost"][count],
+            "table_calls": calls(everywhere(teacher_steps, max(COUNTS) if name == SHARED else count)),
+            "calls": found[name]["calls"][count],
+            "cost": found[name]["cost"][count] / found["OSS"]["cost"][count],
         }
+        for name in ((ALONE, SHARED) if not polished else ())
         for count in COUNTS
     ]
     return {
         "search_prompts": search_prompts,
         "held_out_prompts": prompts,
         "teacher_steps": teacher_steps,
-        "table_calls": found["OSS"]["calls"][max(COUNTS)],
+        "calls": {name: one["calls"] for name, one in found.items()},
+        "cost": {name: one["cost"] for name, one in found.items()},
         "sigmas": {name: one["sigmas"] for name, one in found.items()},
         "psnr": rows,
         "coarse_to_fine": savings,
@@ -134,24 +147,30 @@ def measure(search_prompts: int, prompts: int, teacher_steps: int) -> dict[str, 
 
 def report(result: dict[str, Any]) -> str:
     """Formats what ``measure`` returned."""
-    lines = [f"{'':22}" + "".join(f"{count:>26} steps" for count in COUNTS)]
+    lines = [f"{'':24}" + "".join(f"{count:>26} steps" for count in COUNTS)]
     for name in dict.fromkeys(row["grid"] for row in result["psnr"]):
         cells = [row for row in result["psnr"] if row["grid"] == name]
         shown = (
             f"{row['psnr']:.2f} dB {row['delta']:+.2f} [{row['ci95'][0]:+.2f}, {row['ci95'][1]:+.2f}]"
             for row in cells
         )
-        lines.append(f"{name:22}" + "".join(f"{cell:>32}" for cell in shown))
+        lines.append(f"{name:24}" + "".join(f"{cell:>32}" for cell in shown))
     lines += ["", "Differences are to the best grid, on the same prompts and noise, with 95 % intervals.", ""]
     for row in result["coarse_to_fine"]:
         ratio = row["table_calls"] / row["calls"]
         lines.append(
-            f"coarse to fine, {row['steps']} steps: {row['calls']} calls for {row['table_calls']} of the whole "
+            f"{row['search']}, {row['steps']} steps: {row['calls']} calls for {row['table_calls']} of the whole "
             f"table ({ratio:.1f}x fewer), {100 * (row['cost'] - 1):+.2f} % cost"
         )
+    for name, taken in result["calls"].items():
+        lines.append(
+            f"{name}: calls "
+            + ", ".join(
+                f"{count}: {number} (cost {result['cost'][name][count]:.5f})" for count, number in taken.items()
+            )
+        )
     lines.append(
-        f"\none table for every number of steps up to {max(COUNTS)}: {result['table_calls']} calls; "
-        f"{result['search_prompts']} search prompts, {result['held_out_prompts']} held-out ones, "
+        f"\n{result['search_prompts']} search prompts, {result['held_out_prompts']} held-out ones, "
         f"teacher of {result['teacher_steps']} steps, {result['seconds']} s"
     )
     return "\n".join(lines)
@@ -163,12 +182,13 @@ def main() -> int:
     parser.add_argument("--search-prompts", type=int, default=8)
     parser.add_argument("--prompts", type=int, default=32)
     parser.add_argument("--teacher-steps", type=int, default=100)
+    parser.add_argument("--polish", action="store_true", help="only coarse tables with polished schedules")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     options = parser.parse_args()
     if options.teacher_steps <= max(COUNTS):
         parser.error(f"--teacher-steps must exceed {max(COUNTS)}, the most steps of a schedule")
     torch.set_grad_enabled(False)
-    result = measure(options.search_prompts, options.prompts, options.teacher_steps)
+    result = measure(options.search_prompts, options.prompts, options.teacher_steps, options.polish)
     print(json.dumps(result) if options.json else report(result))
     return 0
 

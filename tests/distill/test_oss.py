@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
-from tuner.distill.oss import Settings, retime, search
+from tuner.distill.oss import retime, search
+from tuner.distill.steps import Aggregate, Settings
 from tuner.errors import UserError
 from tuner.models import FlowModel, wrap
 from tuner.sampling import QUANTILES, calibrate, sample
@@ -51,6 +53,15 @@ def test_coarse_to_fine_calls_the_network_less_often(model: FlowModel) -> None:
     thin = search(model, PROMPTS[:1], SEEDS[:1], [4], SIZE, Settings(teacher_steps=100, coarse_to_fine=True))
     assert (thin.images - 100) * 4 < whole.images - 100
     assert thin.schedules[4].steps == 4
+
+
+@pytest.mark.parametrize("aggregate", ["mean-cost", "mean-log"])
+def test_polishing_comes_nearer_to_the_teacher_and_never_less_near(model: FlowModel, aggregate: Aggregate) -> None:
+    settings = Settings(teacher_steps=12, aggregate=aggregate, coarse_to_fine=True)
+    rough = search(model, PROMPTS[:1], SEEDS[:1], [2, 3, 4], SIZE, settings)
+    fine = search(model, PROMPTS[:1], SEEDS[:1], [2, 3, 4], SIZE, replace(settings, polish=True))
+    assert all(fine.costs[steps] <= rough.costs[steps] for steps in (2, 3, 4))
+    assert min(fine.costs[steps] / rough.costs[steps] for steps in (2, 3, 4)) < 1
 
 
 def test_retiming_keeps_what_the_stages_are(model: FlowModel) -> None:

@@ -9,7 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tuner.distill.oss import around, everywhere
+from tuner.distill import bands
+from tuner.distill.bands import everywhere
+from tuner.distill.polish import polish
 from tuner.distill.table import Choice, Network, Teacher, fill, median_way, walk
 
 SIGMAS = (1.0, 0.93, 0.8, 0.71, 0.5, 0.36, 0.2, 0.08, 0.0)
@@ -136,12 +138,52 @@ def test_medians_of_ways_are_a_way(data: st.DataObject) -> None:
 
 
 @settings(max_examples=50)
-@given(st.integers(1, 12), st.integers(1, 9), st.integers(0, 3))
-def test_bands_hold_their_way_and_leave_room_for_the_other_steps(steps: int, spacing: int, reach: int) -> None:
-    way = tuple(round(k * 24 / steps) for k in range(steps + 1))
-    bands = around(way, spacing, reach)
-    assert all(level in band for level, band in zip(way, bands, strict=True))
-    assert all(k <= level <= 24 - steps + k for k, band in enumerate(bands) for level in band)
+@given(st.integers(1, 12), st.integers(0, 60))
+def test_thinned_levels_leave_ways_of_every_number_of_steps(steps: int, spare: int) -> None:
+    levels = steps + spare
+    allowed = bands.thinned(levels, steps)
+    assert allowed[0] == {0}
+    behind = {0}  # the levels that some way reaches
+    for k in range(1, steps + 1):
+        assert all(k <= level <= levels for level in allowed[k])
+        behind = {level for level in allowed[k] if level > min(behind)}
+        assert levels in behind
+
+
+@pytest.mark.parametrize("steps", [4, 5, 10, 20])
+def test_thinned_levels_take_a_fifth_of_the_calls(steps: int) -> None:
+    whole = bands.calls(bands.everywhere(100, steps))
+    assert whole / 7 < bands.calls(bands.thinned(100, steps)) <= whole / 5
+
+
+def test_two_steps_of_least_mean_log_cost_are_those_of_brute_force() -> None:
+    x = start(5)
+    x[2] *= 10  # far from its teacher wherever it goes: the mean cost is this prompt's alone
+    teacher = walk(gaussian, x, SIGMAS)
+    table = fill(teacher, gaussian, everywhere(STEPS, 2), "joint-log")
+    best = min(ways(2), key=lambda way: float(run(gaussian, teacher, way).log().mean()))
+    assert tuple(table.ways(2)[0]) == best
+    assert best != min(ways(2), key=lambda way: float(run(gaussian, teacher, way).mean()))
+
+
+@pytest.mark.parametrize("steps", range(2, STEPS))
+def test_no_single_move_betters_a_polished_way(steps: int) -> None:
+    teacher = walk(bent, start(5), SIGMAS)
+
+    def cost(end: torch.Tensor) -> float:
+        return float((end - teacher.x[-1]).square().mean())
+
+    worst = max(ways(steps), key=lambda way: float(run(bent, teacher, way).mean()))
+    found = worst
+    for _ in range(STEPS):  # until a sweep moves nothing
+        found = polish(bent, teacher, found, "euler", cost)
+    least = float(run(bent, teacher, found).mean())
+    assert least < float(run(bent, teacher, worst).mean())
+    for k in range(1, steps):
+        for level in (found[k] - 1, found[k] + 1):
+            if found[k - 1] < level < found[k + 1]:
+                moved = (*found[:k], level, *found[k + 1 :])
+                assert float(run(bent, teacher, moved).mean()) >= least
 
 
 def test_a_table_has_no_ways_that_were_not_asked_for() -> None:

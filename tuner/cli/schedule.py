@@ -11,7 +11,8 @@ from tuner.cli._common import json_option, print_json, print_table, size_option
 from tuner.errors import UserError
 
 if TYPE_CHECKING:
-    from tuner.distill.oss import Result, Settings
+    from tuner.distill.oss import Result
+    from tuner.distill.steps import Settings
     from tuner.models import Blueprint, Size
     from tuner.presets import Preset
 
@@ -64,10 +65,10 @@ def command() -> None:
 @click.option("--batch", default=16, show_default=True, type=click.IntRange(1), help="Images per network call.")
 @click.option(
     "--aggregate",
-    type=click.Choice(["mean-cost", "median"]),
+    type=click.Choice(["mean-cost", "mean-log", "median"]),
     default="mean-cost",
     show_default=True,
-    help="One schedule of least mean cost, or the median of one per prompt as the authors do.",
+    help="One schedule of least mean cost, or mean log cost (PSNR); or the median of one per prompt (authors).",
 )
 @click.option(
     "--distance",
@@ -83,7 +84,8 @@ def command() -> None:
     show_default=True,
     help="Step rule to run with.",
 )
-@click.option("--coarse-to-fine", is_flag=True, help="Search grids of growing fineness: fewer calls for one K.")
+@click.option("--coarse-to-fine", is_flag=True, help="Levels coarse where steps are long: a fifth of the calls.")
+@click.option("--polish", is_flag=True, help="Then move each level to where the end itself comes nearest.")
 @click.option("--calibrate", is_flag=True, help="Store the teacher's amplitudes, to which sampling rescales.")
 @click.option(
     "--seed", default=0, show_default=True, type=click.IntRange(0), help="Noise seed of the first prompt."
@@ -111,7 +113,8 @@ def oss(
     """Loads the model, searches and writes one preset per number of steps."""
     from studies.prompts import load_prompts
     from tuner import presets
-    from tuner.distill.oss import Settings, retime, search
+    from tuner.distill.oss import retime, search
+    from tuner.distill.steps import Settings
     from tuner.models import blueprint
 
     if sum(option is not None for option in (steps, all_steps, preset)) != 1:

@@ -6,68 +6,21 @@ schedule is re-timed stage by stage: each stage starts from what the stages befo
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from tuner.distill.table import Choice, Distance, Network, Teacher, fill, median_way, walk
+from tuner.distill.steps import Found, Settings, best_steps
+from tuner.distill.table import walk
 from tuner.errors import UserError
-from tuner.sampling import QUANTILES, run_stage, stage_start
-from tuner.schedule import Schedule, Solver, Stage
-from tuner.solvers import SOLVERS, network_calls
+from tuner.sampling import run_stage, stage_start
+from tuner.schedule import Schedule, Stage
+from tuner.solvers import network_calls
 
 if TYPE_CHECKING:
     import torch
 
     from tuner.models import Conditioning, FlowModel, Size
-
-Aggregate = Literal["mean-cost", "median"]
-
-_CHOICES: dict[Aggregate, Choice] = {"mean-cost": "joint", "median": "each"}
-_GRIDS = ((0.02, 5), (0.0, 2))  # (spacing as a share of the teacher's levels, neighbours on either side)
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to search.
-
-    Attributes:
-        teacher_steps: Steps of the teacher from sigma 1 to 0; a stage that covers less has as many of its levels
-            as lie inside it.
-        aggregate: ``mean-cost`` finds the schedule of least mean cost over prompts; ``median`` finds one per
-            prompt and takes the median of each step's level, as the authors do.
-        distance: What is compared with the teacher: latents or predicted clean images.
-        solver: The solver that the schedule will run with.
-        coarse_to_fine: Search every number of steps on grids of growing fineness around the way found before,
-            instead of one table on all levels.
-        calibrate: Record the teacher's amplitudes, to which sampling then rescales the latent before every step.
-        batch: Most images in one network call.
-    """
-
-    teacher_steps: int = 100
-    aggregate: Aggregate = "mean-cost"
-    distance: Distance = "x_t"
-    solver: Solver = "euler"
-    coarse_to_fine: bool = False
-    calibrate: bool = False
-    batch: int = 16
-
-
-@dataclass(frozen=True)
-class Found:
-    """A stage's best steps.
-
-    Attributes:
-        levels: Numbers of the teacher's levels, from 0 to N.
-        sigmas: Their noise levels.
-        cost: Mean squared distance of the end to the teacher's, over prompts and latent values.
-        amplitudes: Teacher's 5 % and 95 % quantiles at every level but the last, mean over prompts.
-    """
-
-    levels: tuple[int, ...]
-    sigmas: tuple[float, ...]
-    cost: float
-    amplitudes: tuple[tuple[float, float], ...]
 
 
 @dataclass(frozen=True)
@@ -112,91 +65,6 @@ class BatchedNetwork:
             some = {key: value[rows] for key, value in self.conditioning.items()}
             parts.append(self.model.velocity(x[rows], sigma, some))
         return torch.cat(parts)
-
-
-def best_steps(
-    network: Network, teacher: Teacher, wanted: Collection[int], settings: Settings
-) -> dict[int, Found]:
-    """Finds the best levels for each wanted number of steps.
-
-    Args:
-        network: The model, for the teacher's prompts.
-        teacher: The trajectory to follow.
-        wanted: Numbers of steps, each from 1 to the teacher's.
-        settings: How to search.
-
-    Raises:
-        UserError: If more steps are wanted than the teacher has.
-    """
-    if max(wanted) > teacher.steps:
-        raise UserError(
-            f"A teacher of {teacher.steps} steps has no schedule of {max(wanted)}; raise --teacher-steps."
-        )
-    if settings.coarse_to_fine:
-        ways = {steps: _refined(network, teacher, steps, settings) for steps in wanted}
-    else:
-        ways = _table_ways(network, teacher, everywhere(teacher.steps, max(wanted)), wanted, settings)
-    return {steps: _found(network, teacher, way, settings) for steps, way in ways.items()}
-
-
-def everywhere(levels: int, steps: int) -> list[frozenset[int]]:
-    """Allows all levels after every step: the table of the paper."""
-    return [frozenset({0}), *(frozenset(range(k, levels + 1)) for k in range(1, steps + 1))]
-
-
-def around(way: Sequence[int], spacing: int, reach: int) -> list[frozenset[int]]:
-    """Allows, after every step, the levels up to ``reach`` spacings away from a way's.
-
-    Args:
-        way: K + 1 level numbers, the last one N.
-        spacing: Distance of neighbours.
-        reach: How many neighbours on either side.
-    """
-    steps, last = len(way) - 1, way[-1]
-    bands = [frozenset({0})]
-    for k in range(1, steps):
-        near = (way[k] + step * spacing for step in range(-reach, reach + 1))
-        bands.append(frozenset(min(max(level, k), last - steps + k) for level in near))
-    return [*bands, frozenset({last})]
-
-
-def _refined(network: Network, teacher: Teacher, steps: int, settings: Settings) -> tuple[int, ...]:
-    """Searches around the evenly numbered levels on a coarse grid, then around what was found on every level.
-
-    The recursion is not exact, so a finer grid may find a worse way: the best of both counts.
-    """
-    found: list[tuple[float, tuple[int, ...]]] = []
-    way = tuple(round(k * teacher.steps / steps) for k in range(steps + 1))
-    for share, reach in _GRIDS:
-        allowed = around(way, max(1, round(share * teacher.steps)), reach)
-        way = _table_ways(network, teacher, allowed, [steps], settings)[steps]
-        found.append((_found(network, teacher, way, settings).cost, way))
-    return min(found)[1]
-
-
-def _table_ways(
-    network: Network,
-    teacher: Teacher,
-    allowed: Sequence[frozenset[int]],
-    wanted: Iterable[int],
-    settings: Settings,
-) -> dict[int, tuple[int, ...]]:
-    choice = _CHOICES[settings.aggregate]
-    table = fill(teacher, network, allowed, choice, settings.distance, settings.solver)
-    return {steps: median_way(table.ways(steps)) for steps in wanted}
-
-
-def _found(network: Network, teacher: Teacher, way: tuple[int, ...], settings: Settings) -> Found:
-    import torch
-
-    sigmas = tuple(teacher.sigmas[level] for level in way)
-    end = SOLVERS[settings.solver](network, teacher.x[0], sigmas)
-    amplitudes: tuple[tuple[float, float], ...] = ()
-    if settings.calibrate:
-        edges = torch.tensor(QUANTILES, dtype=teacher.x.dtype, device=teacher.x.device)
-        quantiles = [teacher.x[level].flatten(1).quantile(edges, dim=1).mean(dim=1) for level in way[:-1]]
-        amplitudes = tuple((float(low), float(high)) for low, high in quantiles)
-    return Found(way, sigmas, float((end - teacher.x[-1]).square().mean()), amplitudes)
 
 
 def search(

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Network = Callable[["torch.Tensor", float], "torch.Tensor"]
 """Predicts dx/dsigma of P latents, one per prompt, at a noise level."""
 
-Choice = Literal["each", "joint"]
+Choice = Literal["each", "joint", "joint-log"]
 Distance = Literal["x_t", "x_0"]
 
 ONE_STEP_SOLVERS = ("euler", "heun")
@@ -122,7 +122,8 @@ def fill(
         allowed: For each number of steps k, from 0 to the largest, the levels at which a way may be after k steps.
             Level 0 is allowed for k = 0 alone.
         choice: ``each`` finds a way for every prompt alone, as the paper does. ``joint`` finds one way for all of
-            them: it minimises the mean cost over prompts at every level.
+            them: it minimises the mean cost over prompts at every level. ``joint-log`` does so with the mean of
+            the cost's logarithm, so that a few prompts that are far from their teacher do not decide alone.
         distance: ``x_t`` compares latents. ``x_0`` compares the clean images that the network predicts from them,
             at one more call for each of the four candidates nearest by ``x_t``.
         solver: One of ``ONE_STEP_SOLVERS``, the rule that the schedule will run with.
@@ -147,11 +148,10 @@ def fill(
                     for i in origins
                 ]
             )
-            far_IP = _mean_square(candidates - teacher.x[j], kept=2)
+            far_IP = mean_square(candidates - teacher.x[j], kept=2)
             if distance == "x_0" and teacher.sigmas[j] > 0:
                 far_IP = _clean_distance(teacher, network, j, candidates, far_IP, choice)
-            shared = choice == "joint"
-            best_P = far_IP.mean(dim=1).argmin().expand(prompts) if shared else far_IP.argmin(dim=0)
+            best_P = ranked(far_IP, choice).argmin(dim=0)
             picked = torch.arange(prompts, device=best_P.device)
             landed[j] = candidates[best_P, picked]
             cost[k, j] = far_IP[best_P, picked].cpu().numpy()
@@ -186,17 +186,28 @@ def _clean_distance(
     """Measures the nearest candidates anew, by their clean predictions; the others are infinitely far."""
     import torch
 
-    rank_IP = far_IP.mean(dim=1, keepdim=True).expand_as(far_IP) if choice == "joint" else far_IP
+    rank_IP = ranked(far_IP, choice)
     found = torch.full_like(far_IP, torch.inf)
     prompts = torch.arange(far_IP.shape[1], device=far_IP.device)
     for near_P in rank_IP.argsort(dim=0, stable=True)[:_SHORTLIST]:
         x = candidates[near_P, prompts]
         clean = x - teacher.sigmas[j] * network(x, teacher.sigmas[j])
-        found[near_P, prompts] = _mean_square(clean - teacher.clean[j], kept=1)
+        found[near_P, prompts] = mean_square(clean - teacher.clean[j], kept=1)
     return found
 
 
-def _mean_square(difference: torch.Tensor, kept: int) -> torch.Tensor:
+def ranked(far_IP: torch.Tensor, choice: Choice) -> torch.Tensor:
+    """Gives what is least for the candidate to choose, for each prompt."""
+    import torch
+
+    if choice == "each":
+        return far_IP
+    if choice == "joint-log":
+        far_IP = far_IP.clamp(min=torch.finfo(far_IP.dtype).tiny).log()
+    return far_IP.mean(dim=1, keepdim=True).expand_as(far_IP)
+
+
+def mean_square(difference: torch.Tensor, kept: int) -> torch.Tensor:
     """Averages squares over all but the first ``kept`` dimensions."""
     return difference.flatten(start_dim=kept).square().mean(dim=-1)
 

@@ -1,0 +1,68 @@
+"""At which of a teacher's levels a way may be after k steps: all, or few that serve every number of steps."""
+
+from __future__ import annotations
+
+_SAVING = 5
+
+
+def everywhere(levels: int, steps: int) -> list[frozenset[int]]:
+    """Allows all levels after every step: the table of the paper.
+
+    Args:
+        levels: Number of the last level, N.
+        steps: Most steps of a way, K.
+    """
+    return [frozenset({0}), *(frozenset(range(k, levels + 1)) for k in range(1, steps + 1))]
+
+
+def thinned(levels: int, steps: int) -> list[frozenset[int]]:
+    """Allows a coarse choice where steps are long and a fine one where they are short, for all K at once.
+
+    A way that is at level j after k steps has taken steps of j / k levels in the mean. A choice that is finer
+    than a fixed share of that is worth little, so the allowed levels lie that share apart; and no useful way of at
+    most K steps is far behind the longest one. The share is the smallest for which a table makes at most a fifth
+    of the whole one's network calls, or a whole step, where even that makes more.
+
+    Args:
+        levels: Number of the last level, N.
+        steps: Most steps of a way, K.
+
+    Returns:
+        K + 1 sets, through which there are ways of 1 to K steps.
+    """
+    most = calls(everywhere(levels, steps)) // _SAVING
+    best = _spaced(levels, steps, 1)
+    for quarters in range(5, 4 * levels + 1):
+        finer = _spaced(levels, steps, quarters / 4)
+        if calls(finer) > most:
+            break
+        best = finer
+    return best
+
+
+def calls(allowed: list[frozenset[int]]) -> int:
+    """Counts the network calls of a table: one at each level from which a way may go on.
+
+    Args:
+        allowed: For each number of steps k the levels at which a way may be, as ``fill`` takes.
+    """
+    last = max(allowed[-1])
+    return sum(len(levels - {last}) for levels in allowed[:-1])
+
+
+def _spaced(levels: int, steps: int, parts: float) -> list[frozenset[int]]:
+    """Spaces levels 1 / parts of the mean step apart, from the slowest way on.
+
+    The slowest way is the evenly numbered one of all steps, shifted by 2: it starts at half the even pace.
+    """
+    bands = [frozenset({0})]
+    first = 0
+    for k in range(1, steps + 1):
+        share = k / steps
+        first = max(first + 1, int(levels * share / (2 - share)))
+        band, level = {levels}, float(first)
+        while level < levels:
+            band.add(int(level))
+            level += max(1.0, level / (k * parts))
+        bands.append(frozenset(band))
+    return bands
