@@ -54,7 +54,7 @@ def search(
 
     Raises:
         UserError: If a setting is wrong, or the study cannot be started or resumed with it.
-        RuntimeError: If the baseline fails, if no trial within the budget succeeds, or if workers keep dying.
+        RuntimeError: If the baseline fails, if no trial succeeds, or if workers keep dying.
         KeyboardInterrupt: On Ctrl-C, after the workers have stopped; the study is saved.
     """
     import optuna
@@ -94,15 +94,14 @@ class _Sitting:
         limit = plan.settings.time_limit
         self._loop.run(None if limit is None else time.monotonic() + limit)
         candidates = self._loop.candidates()
-        within = [c for c in candidates if self._affordable(c) and c.stopped_at is None]
-        if not within:
+        finished = [candidate for candidate in candidates if candidate.stopped_at is None]
+        if not finished:
             raise RuntimeError(
-                f"none of the {len(self._loop.trials)} trials within the budget succeeded; "
-                f"{self._folder.scores} says why."
+                f"none of the {len(self._loop.trials)} trials succeeded; {self._folder.scores} says why."
             )
-        chosen = self._check_on_held_out(pick(within, plan.settings.pick, plan.directions))
-        members = front(within, plan.directions)
-        references = [candidate for candidate in candidates if not self._affordable(candidate)]
+        chosen = self._check_on_held_out(pick(finished, plan.settings.pick, plan.directions))
+        members = front(finished, plan.directions)
+        references = [other for other in finished if other.label != "search" and other not in members]
         self._keep_images([plan.baseline, *(candidate.schedule for candidate in (*members, *references, chosen))])
         result = StudyResult(
             study=self._folder.name,
@@ -152,9 +151,6 @@ class _Sitting:
         price = self._plan.baseline_price
         means = {name: Mean(mean=fmean(values)) for name, values in scores.items()}
         return Baseline(tflops=price.tflops, nfe=price.nfe, seconds=self._plan.seconds(price), scores=means)
-
-    def _affordable(self, candidate: Candidate) -> bool:
-        return self._plan.budget.allows(self._plan.price(candidate.schedule))
 
     def _changed(self) -> None:
         baseline = self._evaluations.outcome(self._plan.search_tasks(self._plan.baseline))

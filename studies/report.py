@@ -82,7 +82,7 @@ def markdown(result: StudyResult) -> str:
         markdown_table(*_cells(result, result.front)),
     ]
     if result.references:
-        parts += ["## References beyond the budget", markdown_table(*_cells(result, result.references))]
+        parts += ["## References off the front", markdown_table(*_cells(result, result.references))]
     return "\n\n".join(parts) + "\n"
 
 

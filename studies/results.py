@@ -95,7 +95,7 @@ class StudyResult(BaseModel):
         ended_by: What ended the search.
         baseline: The full-cost sampler.
         front: Pareto front within the budget, cheapest first.
-        references: Presets and step reductions that cost more than the budget; shown, never picked.
+        references: Presets and step reductions that are not on the front; shown beside it.
         evaluated: Every finished trial in order.
         pick: The chosen member.
         preset: Path of the exported preset of ``pick``.

@@ -22,7 +22,7 @@ Examples:
     "--pick",
     default="knee",
     show_default=True,
-    help="knee, cheapest, best:OBJECTIVE or trial:N within the budget.",
+    help="knee, cheapest, best:OBJECTIVE or trial:N.",
 )
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="YAML file.")
 @out_option
@@ -34,12 +34,7 @@ def command(study: str, pick: str, output: Path, out: str) -> None:
 
     folder = open_study(out, study)
     result = folder.result()
-    dearer = {reference.trial for reference in result.references}
-    candidates = [
-        candidate
-        for candidate in result.evaluated
-        if candidate.trial not in dearer and candidate.stopped_at is None
-    ]
+    candidates = [candidate for candidate in result.evaluated if candidate.stopped_at is None]
     chosen = choose(candidates, pick, folder.directions)
     click.echo(str(presets.save(preset_of(chosen, folder, result), output)))
     if chosen.trial != result.pick.trial:
