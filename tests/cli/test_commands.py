@@ -62,6 +62,19 @@ def test_help_lists_every_command_without_importing_the_heavy_packages() -> None
     assert "HEAVY []" in out
 
 
+def test_what_libraries_print_during_a_search_is_not_on_stdout(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def noisy(*_: object, **__: object) -> None:
+        sys.stdout.write("(raylet) A worker died\n")
+        raise RuntimeError("no trial succeeded")
+
+    monkeypatch.setattr("studies.search", noisy)
+    outcome = run("search", "--model", "tiny", "--budget", "3x", "--out", str(tmp_path), "--json")
+    assert (outcome.code, outcome.out) == (1, "")
+    assert "(raylet) A worker died" in outcome.err
+
+
 def test_flops_prices_the_flux_baseline(run: Run) -> None:
     outcome = run("flops", "--model", "flux", "--json")
     data = json.loads(outcome.out)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import re
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -96,3 +98,8 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title:
     for row in rows:
         table.add_row(*map(str, row))
     stdout_console().print(table)
+
+
+def stdout_for_results() -> contextlib.AbstractContextManager[Any]:
+    """Sends what libraries print to stderr: Ray tells there of a worker's death, in the midst of a result."""
+    return contextlib.redirect_stdout(sys.stderr)

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from tuner.cli._common import json_option, model_options, print_json, print_table, size_option, stdout_console
+from tuner.cli._common import (
+    json_option,
+    model_options,
+    print_json,
+    print_table,
+    size_option,
+    stdout_console,
+    stdout_for_results,
+)
 from tuner.errors import UserError
 
 if TYPE_CHECKING:
@@ -94,7 +102,8 @@ def _evaluate(settings: EvalSettings, as_json: bool, bar: _Bar) -> None:
     from studies.evaluate import evaluate
     from studies.evaluate.report import HOW_TO_READ, tables
 
-    result, folder = evaluate(settings, on_progress=bar.show)
+    with stdout_for_results():
+        result, folder = evaluate(settings, on_progress=bar.show)
     bar.stop()
     if as_json:
         print_json(result.model_dump(mode="json"))
@@ -111,7 +120,8 @@ def _evaluate(settings: EvalSettings, as_json: bool, bar: _Bar) -> None:
 def _verify(path: str, settings: EvalSettings, as_json: bool, bar: _Bar) -> None:
     from studies.evaluate import verify
 
-    found = verify(path, settings, on_progress=bar.show)
+    with stdout_for_results():
+        found = verify(path, settings, on_progress=bar.show)
     bar.stop()
     if as_json:
         print_json(found.model_dump(mode="json") | {"holds": found.holds})

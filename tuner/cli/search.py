@@ -18,6 +18,7 @@ from tuner.cli._common import (
     print_table,
     size_option,
     stdout_console,
+    stdout_for_results,
 )
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ def command(as_json: bool, resume: bool, dry_run: bool, objectives: str, **optio
     if dry_run:
         _print_estimate(settings, as_json)
         return
-    with _Display() as display:
+    with stdout_for_results(), _Display() as display:
         try:
             result = search(settings, on_progress=display.show, resume=resume)
         except KeyboardInterrupt:
