@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Hashable, Sequence
+from typing import TYPE_CHECKING
 
 from objectives.base import frames_of
+from studies.caches import LimitedCache
 
 if TYPE_CHECKING:
     from objectives import Item
@@ -25,31 +25,22 @@ class BaselineImages:
 
     def __init__(self, draw: Callable[[Task], Sequence[Item]], limit_bytes: int = _LIMIT_BYTES):
         self._draw = draw
-        self._limit = limit_bytes
-        self._chunks: OrderedDict[Any, Sequence[Item]] = OrderedDict()
+        self._chunks = LimitedCache(limit_bytes, _bytes)
 
     def of(self, task: Task) -> Sequence[Item]:
         """Returns the baseline's item for each prompt of a task, for the same noise and size."""
-        chunk = self._chunks.get(_key(task))
-        if chunk is None:
-            chunk = self._draw(task)
-        self.keep(task, chunk)
-        return chunk
+        chunk: Sequence[Item] | None = self._chunks.get(_key(task))
+        return chunk if chunk is not None else self.keep(task, self._draw(task))
 
-    def keep(self, task: Task, items: Sequence[Item]) -> None:
-        """Keeps what the baseline drew for a task's prompts and seeds."""
-        self._chunks[_key(task)] = items
-        self._chunks.move_to_end(_key(task))
-        while len(self._chunks) > 1 and self._bytes() > self._limit:
-            self._chunks.popitem(last=False)
-
-    def _bytes(self) -> int:
-        return sum(_bytes(item) for chunk in self._chunks.values() for item in chunk)
+    def keep(self, task: Task, items: Sequence[Item]) -> Sequence[Item]:
+        """Keeps what the baseline drew for a task's prompts and seeds, and returns it."""
+        return self._chunks.keep(_key(task), items)
 
 
-def _key(task: Task) -> Any:
+def _key(task: Task) -> Hashable:
     return task.prompts, task.seeds, task.size
 
 
-def _bytes(item: Item) -> int:
-    return sum(frame.width * frame.height * len(frame.getbands()) for frame in frames_of(item))
+def _bytes(items: Sequence[Item]) -> int:
+    frames = (frame for item in items for frame in frames_of(item))
+    return sum(frame.width * frame.height * len(frame.getbands()) for frame in frames)

@@ -1,8 +1,8 @@
-"""What a worker keeps in memory so as not to compute it again: text encodings, and latents between stages."""
+"""What a worker keeps in memory so as not to compute it again: text encodings, latents between stages, images."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import cachetools
@@ -16,15 +16,23 @@ LIMIT = 1024**3
 T = TypeVar("T")
 
 
-class TensorCache:
-    """Tensors, and mappings of tensors, by key; what was not used for longest goes first.
+def tensor_bytes(value: Any) -> int:
+    """Counts the bytes of a tensor, or of a mapping of tensors."""
+    tensors = value.values() if isinstance(value, Mapping) else [value]
+    return sum(tensor.nbytes for tensor in tensors)
+
+
+class LimitedCache:
+    """Values by key, up to so many bytes; what was not used for longest goes first.
 
     Args:
         limit: Bytes that are kept at most.
+        bytes_of: Counts the bytes of a value.
     """
 
-    def __init__(self, limit: int = LIMIT):
-        self._kept: cachetools.LRUCache[Hashable, Any] = cachetools.LRUCache(limit, getsizeof=_bytes)
+    def __init__(self, limit: int = LIMIT, bytes_of: Callable[[Any], int] = tensor_bytes):
+        self._bytes_of = bytes_of
+        self._kept: cachetools.LRUCache[Hashable, Any] = cachetools.LRUCache(limit, getsizeof=bytes_of)
 
     def get(self, key: Hashable) -> Any:
         """Returns what is kept under a key, or None."""
@@ -32,7 +40,7 @@ class TensorCache:
 
     def keep(self, key: Hashable, value: T) -> T:
         """Keeps a value, unless it is larger than all that may be kept, and returns it."""
-        if _bytes(value) <= self._kept.maxsize:
+        if self._bytes_of(value) <= self._kept.maxsize:
             self._kept[key] = value
         return value
 
@@ -41,8 +49,3 @@ def prefix_key(task: Task, stages: int) -> Hashable:
     """What the latents after the first stages of a task depend on: equal keys, equal bits."""
     schedule = task.schedule
     return schedule.stages[:stages], schedule.solver, schedule.cache, task.prompts, task.seeds, task.size
-
-
-def _bytes(value: Any) -> int:
-    tensors = value.values() if isinstance(value, Mapping) else [value]
-    return sum(tensor.nbytes for tensor in tensors)

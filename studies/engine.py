@@ -7,10 +7,9 @@ import time
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from studies.estimates import device_of
 from studies.evaluation import Evaluator, Failure
 from studies.evaluations import Evaluations
-from studies.executors import Executor, LocalExecutor
+from studies.executors import Executor, LocalExecutor, device_of
 from studies.export import preset_of
 from studies.loop import Loop, paired_scores
 from studies.pareto import front, pick

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict
 
 from studies.evaluation import Evaluator, Failure, Task
+from studies.executors import device_of
 from studies.plan import Plan, make_plan
 from tuner.invariance import one_thread
 
@@ -92,11 +93,6 @@ def estimate(settings: SearchSettings, load: Load | None = None) -> Estimate:
         seconds_per_image=per_image,
         hours=(total * per_tflop + images * per_image) / workers / _SECONDS_PER_HOUR,
     )
-
-
-def device_of(gpus_per_worker: float | None) -> str | None:
-    """The device of a worker with so many GPUs; None for the first GPU, else the CPU."""
-    return "cpu" if gpus_per_worker == 0 else None
 
 
 def _time(evaluator: Evaluator, plan: Plan) -> tuple[float, float]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from objectives import needs_references, score
 from studies.baseline_images import BaselineImages
-from studies.caches import LIMIT, TensorCache, prefix_key
+from studies.caches import LIMIT, LimitedCache, prefix_key
 from studies.degenerate import count, decode_and_check, describe
 from studies.notes import noted
 from tuner.invariance import batch_invariant, decode_each
@@ -97,7 +97,7 @@ class Evaluator:
     def __init__(self, model: FlowModel, objectives: Sequence[AnyObjective], cache_bytes: int = LIMIT):
         self._model = model
         self._objectives = list(objectives)
-        self._cache = TensorCache(cache_bytes)
+        self._cache = LimitedCache(cache_bytes)
         self._baseline_images = BaselineImages(self._draw_baseline)
 
     @classmethod

@@ -116,7 +116,7 @@ class Evaluations:
             if outcome.images:
                 first = self._plan.image_number(task)
                 self._folder.write_images(task.schedule.content_hash, first, outcome.images)
-        stages = [stage.steps * stage.tflops_per_step for stage in self._plan.price(task.schedule).stages]
+        stages = [stage.tflops for stage in self._plan.price(task.schedule).stages]
         kept = 0 if isinstance(outcome, Failure) else outcome.kept_stages
         reused = {"prefixes": sum(stages[:kept]) * len(task.prompts)} if kept else {}
         self._scores.put(task, outcome, sum(stages[kept:]) * len(task.prompts), self.elapsed_s, reused)

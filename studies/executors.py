@@ -17,6 +17,11 @@ Load: TypeAlias = "Callable[[], Evaluator]"
 """Makes the evaluator of a worker, in the worker's own process."""
 
 
+def device_of(gpus_per_worker: float | None) -> str | None:
+    """The device of a worker with so many GPUs; None for the first GPU, else the CPU."""
+    return "cpu" if gpus_per_worker == 0 else None
+
+
 class Executor(Protocol):
     """Runs tasks in any order and hands back their outcomes."""
 

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from studies.executors import device_of
 from tuner.invariance import one_thread
 from tuner.latency import LatencyTable, measure
 from tuner.models import Blueprint, ModelOptions, Size
@@ -33,7 +34,7 @@ def latencies(settings: SearchSettings, model: Blueprint, size: Size) -> Latency
             return LatencyTable.from_dict(saved)
     from search_spaces import stage_sizes
 
-    device = "cpu" if settings.gpus_per_worker == 0 else None
+    device = device_of(settings.gpus_per_worker)
     run = functools.partial(_load_and_measure, settings.options, model, device, size, stage_sizes(model, size))
     if settings.workers == 0:
         return run()

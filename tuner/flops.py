@@ -40,6 +40,11 @@ class StagePrice:
     nfe: int
     tflops_per_step: float
 
+    @property
+    def tflops(self) -> float:
+        """TFLOPs of all steps."""
+        return self.steps * self.tflops_per_step
+
 
 @dataclass(frozen=True)
 class Price:
@@ -94,7 +99,7 @@ def price(schedule: Schedule, blueprint: Blueprint, size: Size | None = None) ->
             )
         )
     return Price(
-        tflops=sum(stage.steps * stage.tflops_per_step for stage in stages),
+        tflops=sum(stage.tflops for stage in stages),
         nfe=sum(stage.nfe for stage in stages),
         stages=tuple(stages),
         exact=not isinstance(schedule.cache, FirstBlockCache),

@@ -28,8 +28,8 @@ def test_the_embedded_model_is_evaluated_and_reproduces_itself_bit_for_bit(run: 
     again = run("eval", *ARGUMENTS, "-o", str(tmp_path / "again"), "--json")
     assert first.code == again.code == 0
     assert without_clock(first.out) == without_clock(again.out)
-    assert first.err.startswith("0/2 units of work\n")
-    assert first.err.endswith("2/2 units of work\n")
+    assert first.err.startswith("units of work: 0/2\n")
+    assert first.err.endswith("units of work: 2/2\n")
     rows = json.loads(first.out)["rows"]
     assert [(row["name"], row["nfe"]) for row in rows] == [("plain:4", 4), ("plain:2", 2)]
     images = [tmp_path / folder / "images.png" for folder in ("first", "again")]
@@ -37,7 +37,7 @@ def test_the_embedded_model_is_evaluated_and_reproduces_itself_bit_for_bit(run: 
 
     shown = run("eval", *ARGUMENTS, "-o", str(tmp_path / "first"))
     assert f"report: {tmp_path / 'first'}" in shown.out
-    assert shown.err == "2/2 units of work\n"  # nothing was run again
+    assert shown.err == "units of work: 2/2\n"  # nothing was run again
     for text in ("clip, tiny: 4 prompts of tiny (held out)", "image_reward", "plain:2", "at most"):
         assert text in shown.out
 

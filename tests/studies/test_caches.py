@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from studies import search
-from studies.caches import TensorCache
+from studies.caches import LimitedCache
 from studies.evaluation import ChunkResult, Evaluator
 from studies.plan import make_plan
 from tests.studies.test_evaluation import PROMPTS, SCHEDULE, finished, task
@@ -20,7 +20,7 @@ OTHER_SOLVER = SIBLING.model_copy(update={"solver": "heun"})
 
 
 def test_what_was_not_used_for_longest_goes_first() -> None:
-    cache = TensorCache(limit=3 * 4 * 10)
+    cache = LimitedCache(limit=3 * 4 * 10)
     for name in "abc":
         cache.keep(name, torch.zeros(10))
     cache.get("a")
@@ -29,7 +29,7 @@ def test_what_was_not_used_for_longest_goes_first() -> None:
 
 
 def test_what_is_larger_than_all_that_may_be_kept_is_not_kept() -> None:
-    cache = TensorCache(limit=39)
+    cache = LimitedCache(limit=39)
     large = torch.zeros(10)
     assert cache.keep("large", large) is large
     assert cache.get("large") is None
@@ -82,7 +82,7 @@ def test_kept_stages_are_reused_and_not_spent(tmp_path: Path) -> None:
     result = search(settings, executor=executor)
     plan = make_plan(settings)
     kept = sum(
-        plan.price(t.schedule).stages[0].tflops_per_step * t.schedule.stages[0].steps * len(t.prompts)
+        plan.price(t.schedule).stages[0].tflops * len(t.prompts)
         for t in executor.ran
         if len(t.schedule.stages) > 1
     )

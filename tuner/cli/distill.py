@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tuner.cli._progress import ProgressDisplay
 from tuner.errors import UserError
 
 if TYPE_CHECKING:
@@ -93,60 +94,35 @@ def swd(
         raise UserError(f"These settings break a rule: {first_problem(error)}") from error
     sets = load_prompts(prompts, blueprint(settings.model))
     wanted = [sets.search[number % len(sets.search)] for number in range(images or len(sets.search))]
-    with _Display(settings, tracking_uri) as display:
+    with _Monitor(settings, tracking_uri) as monitor:
         validation = sets.held_out[:_VALIDATION_PROMPTS]
-        preset = distill(settings, data, wanted, validation, display, resume=resume, cpu=cpu)
-    if display.used:
+        preset = distill(settings, data, wanted, validation, monitor, resume=resume, cpu=cpu)
+    if monitor.used:
         click.echo(str(preset))
 
 
-class _Display:
+class _Monitor(ProgressDisplay):
     """Shows progress on stderr and sends losses and images to MLflow; the training's monitor."""
 
     def __init__(self, settings: SwdSettings, tracking_uri: str | None):
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[details]}"),
-            console=Console(stderr=True),
-        )
+        super().__init__(every=_SHOW_EVERY)
         self._settings = settings
         self._tracking_uri = tracking_uri
         self._log: TrainingLog | None = None
-        self._phase = self._details = ""
+        self._details = ""
         self._opened = False
-        self.used = False
-
-    def __enter__(self) -> _Display:
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._bar.stop()
+        super().__exit__(kind, error, traceback)
         self._logged(lambda log: log.close(finished=error is None))
         if isinstance(error, KeyboardInterrupt):
             click.echo(f"the last checkpoint is in {self._settings.out}; continue with --resume", err=True)
 
     def phase(self, name: str, done: int, total: int) -> None:
-        """Moves the bar, or prints a line now and then where stderr is no terminal."""
-        self.used = True
-        if not self._bar.console.is_terminal:
-            if name != self._phase or done == total or done % _SHOW_EVERY == 0:
-                click.echo(f"{name}: {done}/{total} {self._details}".rstrip(), err=True)
-        elif name != self._phase:
-            for task in self._bar.task_ids:
-                self._bar.remove_task(task)
-            self._bar.start()
-            self._bar.add_task(name, total=total, completed=done, details=self._details)
-        else:
-            self._bar.update(self._bar.task_ids[0], completed=done, details=self._details)
-        self._phase = name
+        """Shows where the training is, with the latest losses."""
+        self.show(name, done, total, self._details)
 
     def losses(self, step: int, values: Mapping[str, float]) -> None:
         """Shows and logs the losses of a step."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from tuner.cli._common import (
     stdout_console,
     stdout_for_results,
 )
+from tuner.cli._progress import ProgressDisplay
 from tuner.errors import UserError
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ Running the same command again goes on where it stopped. PRESET is a shipped nam
 or plain:N for N plain steps. Of FILE, the half is scored that `tuner search --prompts FILE` holds out.
 """
 EXIT_FAILURE = 1
+_PHASE = "units of work"
 
 
 @click.command(help="Compares presets on prompts that no search has seen.\n\n" + _EXAMPLES)
@@ -74,7 +77,7 @@ def command(
     options["model"] = options["model"] or ""  # the preset's own is taken
     settings = EvalSettings(presets=presets, objectives=names, **options)
     try:
-        with _Bar() as bar:
+        with ProgressDisplay() as bar:
             if verified is not None:
                 _verify(verified, settings, as_json, bar)
             else:
@@ -98,12 +101,12 @@ def _refuse_what_the_file_says(ctx: click.Context) -> None:
         raise UserError(f"`--verify` takes everything that decides a score from its file; leave {listed} out.")
 
 
-def _evaluate(settings: EvalSettings, as_json: bool, bar: _Bar) -> None:
+def _evaluate(settings: EvalSettings, as_json: bool, bar: ProgressDisplay) -> None:
     from studies.evaluate import evaluate
     from studies.evaluate.report import HOW_TO_READ, tables
 
     with stdout_for_results():
-        result, folder = evaluate(settings, on_progress=bar.show)
+        result, folder = evaluate(settings, on_progress=functools.partial(bar.show, _PHASE))
     bar.stop()
     if as_json:
         print_json(result.model_dump(mode="json"))
@@ -117,11 +120,11 @@ def _evaluate(settings: EvalSettings, as_json: bool, bar: _Bar) -> None:
     click.echo(f"report: {folder.path}")
 
 
-def _verify(path: str, settings: EvalSettings, as_json: bool, bar: _Bar) -> None:
+def _verify(path: str, settings: EvalSettings, as_json: bool, bar: ProgressDisplay) -> None:
     from studies.evaluate import verify
 
     with stdout_for_results():
-        found = verify(path, settings, on_progress=bar.show)
+        found = verify(path, settings, on_progress=functools.partial(bar.show, _PHASE))
     bar.stop()
     if as_json:
         print_json(found.model_dump(mode="json") | {"holds": found.holds})
@@ -154,43 +157,3 @@ def _print_verification(found: Verification) -> None:
 def _score(score: Score) -> str:
     low, high = score.ci95
     return f"{score.mean:.6g} ({score.delta:+.4g} [{low:+.3g}, {high:+.3g}])"
-
-
-class _Bar:
-    """Units of work on stderr: a bar, or first and last where stderr is no terminal."""
-
-    def __init__(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-        self._progress = Progress(
-            TextColumn("units of work"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            console=Console(stderr=True),
-            transient=True,
-        )
-        self._terminal = self._progress.console.is_terminal
-        self._task = self._progress.add_task("", total=None)
-        self._shown = False
-
-    def __enter__(self) -> _Bar:
-        if self._terminal:
-            self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
-    def show(self, done: int, total: int) -> None:
-        """Shows how much is finished."""
-        self._progress.update(self._task, completed=done, total=total)
-        if not self._terminal and (not self._shown or done == total):
-            click.echo(f"{done}/{total} units of work", err=True)
-        self._shown = True
-
-    def stop(self) -> None:
-        """Takes the bar away, before anything else is printed."""
-        if self._terminal:
-            self._progress.stop()

@@ -68,7 +68,7 @@ def command(
                 stage.steps,
                 f"{stage.sigmas[0]:.3f} to {stage.sigmas[-2]:.3f}, {stage.sigmas[-1]:.3g}",
                 f"{stage.tflops_per_step:.6g}",
-                f"{stage.steps * stage.tflops_per_step:.6g}",
+                f"{stage.tflops:.6g}",
             )
             for index, stage in enumerate(cost.stages, start=1)
         ],

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import sys
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -20,10 +20,9 @@ from tuner.cli._common import (
     stdout_console,
     stdout_for_results,
 )
+from tuner.cli._progress import ProgressDisplay
 
 if TYPE_CHECKING:
-    from rich.progress import TaskID
-
     from studies import Progress, SearchSettings, StudyResult
 
 _EXAMPLES = """\b
@@ -119,16 +118,16 @@ def command(as_json: bool, resume: bool, dry_run: bool, objectives: str, **optio
     if dry_run:
         _print_estimate(settings, as_json)
         return
-    with stdout_for_results(), _Display() as display:
+    with stdout_for_results(), ProgressDisplay() as display:
         try:
-            result = search(settings, on_progress=display.show, resume=resume)
+            result = search(settings, on_progress=functools.partial(_show, display), resume=resume)
         except KeyboardInterrupt:
             click.echo(f"study {settings.name!r} is saved; continue it with --resume", err=True)
             raise
         except RuntimeError as error:
             click.echo(f"error: study {settings.name!r} failed, what it finished is saved: {error}", err=True)
             sys.exit(EXIT_FAILURE)
-        display.phase("logging to MLflow")
+        display.show("logging to MLflow")
         try:
             log_study(open_study(settings.out, settings.name), settings.tracking_uri)
         except TrackingError as error:
@@ -174,56 +173,8 @@ def _print_result(result: StudyResult) -> None:
     )
 
 
-class _Display:
-    """A progress bar on stderr, or one line per phase where stderr is no terminal."""
-
-    def __init__(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[details]}"),
-            console=Console(stderr=True),
-        )
-        self._task: TaskID | None = None
-        self._phase = ""
-
-    def __enter__(self) -> _Display:
-        if self._bar.console.is_terminal:
-            self._bar.start()
-            self._task = self._bar.add_task("starting", total=None, details="")
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if self._task is not None:  # stopping a bar that never started prints an empty line
-            self._bar.stop()
-
-    def phase(self, name: str) -> None:
-        """Shows what runs after the search itself."""
-        if self._task is not None:
-            self._bar.update(self._task, description=name, details="")
-        else:
-            click.echo(name, err=True)
-
-    def show(self, progress: Progress) -> None:
-        """Shows where the search is."""
-        best = ", ".join(f"{name} {value:.4g}" for name, value in progress.best.items())
-        left = "" if progress.left_s is None else f", {progress.left_s:.0f} s left"
-        details = f"{progress.tflops_spent:.4g} TFLOPs spent{left}" + (f", best {best}" if best else "")
-        if self._task is not None:
-            self._bar.update(
-                self._task,
-                description=progress.phase,
-                completed=progress.trials_done,
-                total=progress.trials_total,
-                details=details,
-            )
-        elif progress.phase != self._phase:
-            click.echo(f"{progress.phase}: {progress.trials_done}/{progress.trials_total}, {details}", err=True)
-        self._phase = progress.phase
+def _show(display: ProgressDisplay, progress: Progress) -> None:
+    """Shows where the search is, what it has spent and the best scores so far."""
+    best = ", ".join(f"{name} {value:.4g}" for name, value in progress.best.items())
+    details = f"{progress.tflops_spent:.4g} TFLOPs spent" + (f", best {best}" if best else "")
+    display.show(progress.phase, progress.trials_done, progress.trials_total, details)
