@@ -48,6 +48,15 @@ class Budget:
     nfe: int | None = None
     time: TimeLimit | None = None
 
+    @property
+    def limit(self) -> float:
+        """The most that an image may cost, as ``cost`` counts it."""
+        return self.tflops if self.time is None else self.time.seconds
+
+    def cost(self, price: Price) -> float:
+        """What a search makes as small as it can: measured seconds where they are limited, TFLOPs elsewhere."""
+        return price.tflops if self.time is None else self.time.latency.seconds(price)
+
     def allows(self, price: Price) -> bool:
         """Whether a schedule of this price fits."""
         return (

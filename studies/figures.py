@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from studies.results import Candidate, StudyResult
+from studies.results import Baseline, Candidate, StudyResult
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,7 +32,7 @@ _STYLE: Any = {
 
 
 def front_figure(result: StudyResult) -> Figure:
-    """Draws one panel per objective: paired difference to the baseline against TFLOPs per image.
+    """Draws one panel per objective: paired difference to the baseline against the cost of an image.
 
     Bars are 95 % intervals. The vertical range is chosen for the baseline, the pick, everything dearer on the
     front and the presets; what falls outside it is counted in a corner instead of flattening the rest.
@@ -55,13 +55,11 @@ def front_figure(result: StudyResult) -> Figure:
 def _draw_panel(axes: Axes, result: StudyResult, name: str) -> None:
     known = {candidate.trial: candidate for candidate in (*result.evaluated, *result.references)}
     searched = [candidate for candidate in known.values() if candidate.label == "search"]
-    plain = sorted((c for c in known.values() if c.label.startswith("plain-")), key=lambda c: c.tflops)
+    plain = sorted((c for c in known.values() if c.label.startswith("plain-")), key=lambda c: c.cost)
     presets = [c for c in known.values() if c.label != "search" and not c.label.startswith("plain-")]
 
     axes.axhline(0, color=_INK, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
-    axes.plot(
-        result.baseline.tflops, 0, "s", color=_INK, markersize=9, linestyle="none", zorder=5, label="baseline"
-    )
+    axes.plot(result.baseline.cost, 0, "s", color=_INK, markersize=9, linestyle="none", zorder=5, label="baseline")
     axes.plot(*_points(searched, name), "o", color=_FAINT, markersize=4, zorder=2, label="trials")
     _draw(axes, plain, name, _PLAIN, "^", "plain step reduction", hollow=True, linestyle=":")
     _draw(axes, presets, name, _PRESET, "D", "published presets", hollow=True)
@@ -69,14 +67,12 @@ def _draw_panel(axes: Axes, result: StudyResult, name: str) -> None:
     _draw(axes, [result.pick], name, _PICK, "*", "pick", markersize=18)
     for candidate in presets:
         _write_beside(axes, candidate, name)
-    _limit(
-        axes, list(known.values()), [*presets, *(c for c in result.front if c.tflops >= result.pick.tflops)], name
-    )
-    _label(axes, result.baseline.tflops, name)
+    _limit(axes, list(known.values()), [*presets, *(c for c in result.front if c.cost >= result.pick.cost)], name)
+    _label(axes, result.baseline, name)
 
 
 def _points(candidates: Iterable[Candidate], name: str) -> tuple[list[float], list[float]]:
-    pairs = [(candidate.tflops, candidate.scores[name].delta) for candidate in candidates]
+    pairs = [(candidate.cost, candidate.scores[name].delta) for candidate in candidates]
     return [x for x, _ in pairs], [y for _, y in pairs]
 
 
@@ -123,7 +119,7 @@ def _write_beside(axes: Axes, candidate: Candidate, name: str) -> None:
 
     axes.annotate(
         candidate.label,
-        (candidate.tflops, candidate.scores[name].delta),
+        (candidate.cost, candidate.scores[name].delta),
         xytext=(8, -15),
         textcoords="offset points",
         fontsize=8.5,
@@ -143,13 +139,13 @@ def _limit(axes: Axes, everything: Sequence[Candidate], shown: Sequence[Candidat
         axes.text(0.99, 0.02, f"{outside} outside this range", transform=axes.transAxes, ha="right", fontsize=8.5)
 
 
-def _label(axes: Axes, full: float, name: str) -> None:
+def _label(axes: Axes, baseline: Baseline, name: str) -> None:
     import numpy as np
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     axes.set_xscale("log")
     axes.set_title(name)
-    axes.set_xlabel("TFLOPs per image (log scale)")
+    axes.set_xlabel(f"{'TFLOPs' if baseline.seconds is None else 'seconds'} per image (log scale)")
     axes.set_ylabel("difference to the baseline on search prompts, 95 % interval")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(
@@ -158,7 +154,7 @@ def _label(axes: Axes, full: float, name: str) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
 
     def inverse(value: Any) -> Any:  # matplotlib probes it at 0
-        return full / np.maximum(value, 1e-300)
+        return baseline.cost / np.maximum(value, 1e-300)
 
     top = axes.secondary_xaxis("top", functions=(inverse, inverse))
     top.set_xlabel("speedup")

@@ -176,10 +176,11 @@ class Loop:
         visible = self._visible(trial.number)
         if not all(earlier.number in self._outcomes for earlier in visible):
             return False
+        cost = self._plan.budget.cost
         rivals = [
             finished
             for earlier in visible
-            if earlier.price.tflops <= trial.price.tflops and (finished := self._full_scores(earlier)) is not None
+            if cost(earlier.price) <= cost(trial.price) and (finished := self._full_scores(earlier)) is not None
         ]
         if is_beaten(scores, rivals, self._plan.directions, looks=len(self._plan.rungs) - 1):
             self._outcomes[trial.number] = scores

@@ -25,7 +25,7 @@ def front(candidates: Sequence[Candidate], directions: Directions) -> list[Candi
 
     Args:
         candidates: Any candidates, each with a score for every objective.
-        directions: Which way each objective improves; fewer TFLOPs are always better.
+        directions: Which way each objective improves; a lower cost is always better.
 
     Returns:
         The front, cheapest first. Of candidates with equal values the earliest trial stands for all.
@@ -42,7 +42,7 @@ def front(candidates: Sequence[Candidate], directions: Directions) -> list[Candi
 def knee(candidates: Sequence[Candidate], directions: Directions) -> Candidate:
     """Finds the member of the front after which more compute buys little more quality.
 
-    TFLOPs and every objective are scaled to [0, 1], and the scaled objectives are averaged into one quality. The
+    The cost and every objective are scaled to [0, 1], and the scaled objectives are averaged into one quality. The
     knee is the member that lies highest above the chord from the cheapest member to the one of best quality; the
     cheapest of equals, and of two. Members that cost less than a quarter of the best one are left out: schedules
     of a step or two are so bad that beside them everything dearer looks equally good.
@@ -53,7 +53,7 @@ def knee(candidates: Sequence[Candidate], directions: Directions) -> Candidate:
     """
     members = front(candidates, directions)
     best = members[int(_cost_and_quality(members, directions)[1].argmax())]
-    members = [member for member in members if member.tflops * _KNEE_SPAN >= best.tflops]
+    members = [member for member in members if member.cost * _KNEE_SPAN >= best.cost]
     cost, quality = _cost_and_quality(members, directions)
     end = int(quality.argmax())
     slope = (quality[end] - quality[0]) / cost[end] if end else 0.0
@@ -96,16 +96,16 @@ def pick(candidates: Sequence[Candidate], spec: str, directions: Directions) -> 
 
 
 def _losses(candidate: Candidate, directions: Directions) -> tuple[float, ...]:
-    """TFLOPs and then every objective, turned so that less is better."""
+    """The cost and then every objective, turned so that less is better."""
     signs = {"minimize": 1, "maximize": -1}
     return (
-        candidate.tflops,
+        candidate.cost,
         *(signs[direction] * candidate.scores[name].mean for name, direction in directions.items()),
     )
 
 
 def _cost_and_quality(members: Sequence[Candidate], directions: Directions) -> tuple[_Array, _Array]:
-    """TFLOPs and the mean of the objectives (more is better), each scaled to [0, 1] over the members."""
+    """The cost and the mean of the objectives (more is better), each scaled to [0, 1] over the members."""
     losses = np.array([_losses(member, directions) for member in members])
     spread = np.ptp(losses, axis=0)
     scaled = (losses - losses.min(axis=0)) / np.where(spread > 0, spread, 1)

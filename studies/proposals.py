@@ -93,7 +93,7 @@ class Proposer:
         self._told += 1
         if scores is None:
             return self._study.tell(trial, state=_failed())
-        values = [*(scores[name] for name in self._plan.directions), trial.user_attrs["tflops"]]
+        values = [*(scores[name] for name in self._plan.directions), trial.user_attrs["cost"]]
         return self._study.tell(trial, values)
 
     def _sampler(self, attempt: int = 0) -> optuna.samplers.BaseSampler:
@@ -118,6 +118,7 @@ class Proposer:
             "label": label,
             "schedule": schedule.model_dump(mode="json"),
             "tflops": price.tflops,
+            "cost": self._plan.budget.cost(price),
             "nfe": price.nfe,
         }.items():
             trial.set_user_attr(name, value)
@@ -126,7 +127,7 @@ class Proposer:
 
 
 def directions_of(plan: Plan) -> Sequence[Direction]:
-    """The directions of the Optuna study: every objective's, and fewer TFLOPs."""
+    """The directions of the Optuna study: every objective's, and a lower cost."""
     return [*plan.directions.values(), "minimize"]
 
 

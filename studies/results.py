@@ -13,7 +13,22 @@ EndedBy = Literal["trials", "time limit", "max tflops", "patience"]
 """Why nothing more was proposed."""
 
 
-class Candidate(BaseModel):
+class _Priced(BaseModel):
+    """What an image costs: TFLOPs, and seconds where the budget is in seconds."""
+
+    model_config = ConfigDict(frozen=True)
+
+    tflops: float
+    nfe: int
+    seconds: float | None = None
+
+    @property
+    def cost(self) -> float:
+        """What the search makes as small as it can: seconds where the budget is in seconds, TFLOPs elsewhere."""
+        return self.tflops if self.seconds is None else self.seconds
+
+
+class Candidate(_Priced):
     """One evaluated schedule.
 
     Attributes:
@@ -30,14 +45,9 @@ class Candidate(BaseModel):
             prompts alone. None if it was scored on all.
     """
 
-    model_config = ConfigDict(frozen=True)
-
     trial: int
     label: str
-    tflops: float
     speedup: float
-    nfe: int
-    seconds: float | None = None
     scores: dict[str, Score]
     schedule: Schedule
     stopped_at: int | None = None
@@ -51,14 +61,9 @@ class Mean(BaseModel):
     mean: float
 
 
-class Baseline(BaseModel):
+class Baseline(_Priced):
     """The full-cost sampler on the same prompts."""
 
-    model_config = ConfigDict(frozen=True)
-
-    tflops: float
-    nfe: int
-    seconds: float | None = None
     scores: dict[str, Mean]
 
 

@@ -22,8 +22,8 @@ class StopRules:
     """Decides before each proposal whether there is to be one.
 
     TFLOPs count whether they were spent or reused, so that a study ends at the same trial wherever its scores come
-    from. The hypervolume is that of the front within the budget, over TFLOPs and all objectives. Its reference
-    point is the budget in TFLOPs and, for each objective, the worst mean among the references within the budget
+    from. The hypervolume is that of the front within the budget, over cost and all objectives. Its reference
+    point is the budget itself and, for each objective, the worst mean among the references within the budget
     that were scored on all prompts.
 
     Args:
@@ -76,10 +76,10 @@ class StopRules:
             return
         signs = {"minimize": 1.0, "maximize": -1.0}
         losses = [signs[way] * fmean(scores[name]) for name, way in self._plan.directions.items()]
-        self._losses.append([trial.price.tflops, *losses])
+        self._losses.append([self._plan.budget.cost(trial.price), *losses])
         if trial.number < self._references or not self._worst:
             self._worst = [max(column) for column in zip(*self._losses, strict=True)][1:]
-        grown = hypervolume(self._losses, [self._plan.budget.tflops, *self._worst])
+        grown = hypervolume(self._losses, [self._plan.budget.limit, *self._worst])
         if grown > self._hypervolume * (1 + GAIN) and trial.number >= self._references:
             self._last_gain = trial.number + 1
         self._hypervolume = grown

@@ -4,18 +4,21 @@ import time
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 import torch
 
 import search_spaces
 import studies.latency
 from studies import open_study, search
+from studies.figures import front_figure
 from studies.plan import make_plan
 from studies.report import markdown
 from tests.studies.toy import TOY, Counting, ToyModel, toy_settings
 from tuner import latency
 from tuner.flops import price
 from tuner.latency import LatencyTable, measure
+from tuner.schedule import Schedule
 
 TABLE = LatencyTable("abacus", 1.0, {(8, 8): 0.1, (16, 16): 0.2, (24, 24): 0.5, (32, 32): 1.0})
 
@@ -88,6 +91,11 @@ def test_a_search_within_seconds_measures_once_and_reports_seconds(
     assert open_study(settings.out, settings.name).identity["latency"] == TABLE.as_dict()
     assert "s/image" in markdown(result)
     assert "takes 21 s" in markdown(result)
+    url = f"sqlite:///{tmp_path}/optuna.db"
+    search(settings.model_copy(update={"storage": url, "study": "sql"}), executor=Counting())
+    for trial in optuna.load_study(study_name="sql", storage=url).trials:
+        assert trial.values[-1] == TABLE.seconds(price(Schedule(**trial.user_attrs["schedule"]), blueprint))
+    assert all("seconds per image" in panel.get_xlabel() for panel in front_figure(result).axes)
 
 
 def test_other_budgets_measure_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

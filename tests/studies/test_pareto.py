@@ -82,6 +82,12 @@ def test_schedules_of_a_step_or_two_do_not_move_the_knee() -> None:
     assert knee([*hopeless, *curve], UP) == knee(curve, UP)
 
 
+def test_seconds_replace_tflops_where_they_were_measured() -> None:
+    cheap = candidate(0, 1, 0.5).model_copy(update={"seconds": 3.0})
+    fast = candidate(1, 2, 0.5).model_copy(update={"seconds": 2.0})
+    assert front([cheap, fast], UP) == [fast]
+
+
 def test_the_knee_weighs_objectives_alike() -> None:
     members = [candidate(0, 1, 0, 10), candidate(1, 2, 9, 10), candidate(2, 3, 9, 1), candidate(3, 11, 10, 0)]
     assert knee(members, MIXED).trial == 2
