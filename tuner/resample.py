@@ -30,7 +30,7 @@ def resize(x_BCHW: torch.Tensor, size: tuple[int, int], mode: Kernel | Literal["
         size: Target (height, width) in latent pixels.
         mode: One of ``RESAMPLE_MODES``, or ``torch-bicubic``.
     """
-    import torch.nn.functional as F  # noqa: N812
+    import torch.nn.functional as F
 
     if tuple(x_BCHW.shape[-2:]) == size:
         return x_BCHW

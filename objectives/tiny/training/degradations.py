@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812 - its usual name
+from torch.nn import functional as F
 
 Degradation = Callable[[Tensor, Tensor, torch.Generator], Tensor]
 

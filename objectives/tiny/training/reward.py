@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812 - its usual name
+from torch.nn import functional as F
 
 from objectives._blip_reward import BlipReward, RewardConfig
 from objectives._image_reward_checkpoint import VOCABULARY_NAME, load_tokenizer

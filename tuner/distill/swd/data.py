@@ -19,6 +19,8 @@ from tuner.models import FlowModel, Size
 if TYPE_CHECKING:
     import torch
 
+    from tuner.models._diffusers import PipelineModel
+
 METADATA = "metadata.jsonl"
 
 
@@ -114,7 +116,7 @@ def generate(
         raise unwritable("Training data", folder, error) from error
 
 
-def encode_at_scales(model: FlowModel, pixels_B3HW: torch.Tensor, sizes: Sequence[Size]) -> list[torch.Tensor]:
+def encode_at_scales(model: PipelineModel, pixels_B3HW: torch.Tensor, sizes: Sequence[Size]) -> list[torch.Tensor]:
     """Encodes images at several sizes, shrunk in pixels by averaging areas as in SwD's training code.
 
     Args:
@@ -125,9 +127,9 @@ def encode_at_scales(model: FlowModel, pixels_B3HW: torch.Tensor, sizes: Sequenc
     Returns:
         Clean latents (B, C, h, w), float32, one per size; equal sizes are encoded once.
     """
-    import torch.nn.functional as F  # noqa: N812
+    import torch.nn.functional as F
 
-    vae = model.pipe.vae  # type: ignore[attr-defined]
+    vae = model.pipe.vae
     latents: dict[Size, torch.Tensor] = {}
     for size in sizes:
         if size not in latents:

@@ -6,7 +6,7 @@ B images, N tokens of D features per image, C channels of h x w latent pixels.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 
 from tuner.distill.swd.settings import Kernel
 

@@ -16,12 +16,13 @@ from torch import nn
 
 from tuner.errors import UserError
 from tuner.models import Conditioning, FlowModel
+from tuner.models._diffusers import PipelineModel
 
 ADAPTER = "swd"
 _BLOCKS = ("transformer_blocks", "single_transformer_blocks")
 
 
-def with_lora(model: FlowModel, rank: int, seed: int) -> FlowModel:
+def with_lora(model: PipelineModel, rank: int, seed: int) -> PipelineModel:
     """Copies a model, sharing its weights, and adds a trainable LoRA to its transformer.
 
     The LoRA is on every linear layer of the transformer blocks, modulations included; it starts at zero, so
@@ -53,24 +54,29 @@ def with_lora(model: FlowModel, rank: int, seed: int) -> FlowModel:
     twin = copy.copy(model)
     if model.blueprint.passes > 1:
         twin.blueprint = replace(model.blueprint, guidance=1.0)
-    twin.pipe = copy.copy(model.pipe)  # type: ignore[attr-defined]
-    twin.pipe.transformer = transformer  # type: ignore[attr-defined]
+    twin.pipe = copy.copy(model.pipe)
+    twin.pipe.transformer = transformer
     return twin
 
 
-def denoiser(model: FlowModel) -> Any:
-    """Returns the transformer of a model that wraps a pipeline.
+def distillable(model: FlowModel) -> PipelineModel:
+    """Returns the model, if its network has the blocks that the losses look into.
 
     Raises:
-        UserError: If it has none with the blocks that the losses look into.
+        UserError: If it has not.
     """
     transformer = getattr(getattr(model, "pipe", None), "transformer", None)
-    if not hasattr(transformer, _BLOCKS[0]):
+    if not isinstance(model, PipelineModel) or not hasattr(transformer, _BLOCKS[0]):
         raise UserError(
             f"Model {model.blueprint.name!r} cannot be distilled: its pipeline has no transformer with "
             f"`{_BLOCKS[0]}`; take a model of the FLUX or SD3 family."
         )
-    return transformer
+    return model
+
+
+def denoiser(model: PipelineModel) -> Any:
+    """Returns the transformer that a model's velocity calls."""
+    return model.pipe.transformer
 
 
 def trainable(module: nn.Module) -> list[nn.Parameter]:
@@ -78,7 +84,7 @@ def trainable(module: nn.Module) -> list[nn.Parameter]:
     return [parameter for parameter in module.parameters() if parameter.requires_grad]
 
 
-def middle_block(model: FlowModel) -> nn.Module:
+def middle_block(model: PipelineModel) -> nn.Module:
     """Returns the transformer block whose output the patch loss and the discriminator look at.
 
     It is the one in the middle, as in the published training (block 11 of the 24 of SD3.5 medium).
@@ -93,7 +99,7 @@ class _Left(Exception):  # noqa: N818 - no error: how a forward is left early
     """Ends a forward once the features are there."""
 
 
-def features(model: FlowModel, x_BChw: torch.Tensor, sigma: float, conditioning: Conditioning) -> torch.Tensor:
+def features(model: PipelineModel, x_BChw: torch.Tensor, sigma: float, conditioning: Conditioning) -> torch.Tensor:
     """Returns the image tokens (B, N, D) behind the middle block; the blocks after it need not run.
 
     With gradient checkpointing they do, because a checkpointed block must not be left by an exception.
@@ -105,7 +111,7 @@ def features(model: FlowModel, x_BChw: torch.Tensor, sigma: float, conditioning:
 
 
 def velocity_and_features(
-    model: FlowModel, x_BChw: torch.Tensor, sigma: float, conditioning: Conditioning
+    model: PipelineModel, x_BChw: torch.Tensor, sigma: float, conditioning: Conditioning
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Returns the velocity (B, C, h, w) and the image tokens (B, N, D) of one forward."""
     with _recorded(middle_block(model), leave=False) as found:

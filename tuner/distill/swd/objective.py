@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 
 from tuner.distill.swd import losses
 from tuner.distill.swd.draws import Draws
 from tuner.distill.swd.networks import Head, features, velocity_and_features
 from tuner.distill.swd.settings import Loss, SwdSettings
 from tuner.models import Conditioning, FlowModel
+from tuner.models._diffusers import PipelineModel
 from tuner.sampling import renoise
 
 DMD_TOP, MMD_TOP = 16 / 28, 10 / 28
@@ -52,7 +53,7 @@ class Objective:
         head: The discriminator's head.
     """
 
-    def __init__(self, settings: SwdSettings, teacher: FlowModel, critic: FlowModel, head: Head):
+    def __init__(self, settings: SwdSettings, teacher: PipelineModel, critic: PipelineModel, head: Head):
         self._settings = settings
         self._teacher = teacher
         self._critic = critic

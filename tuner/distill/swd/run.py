@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tuner.distill.swd.data import ImageFolder
     from tuner.distill.swd.trainer import Trainer
     from tuner.models import FlowModel
+    from tuner.models._diffusers import PipelineModel
 
 GENERATED = "generated"
 LORA, PRESET = "pytorch_lora_weights.safetensors", "preset.yaml"
@@ -71,11 +72,12 @@ def distill(
     """
     from accelerate import Accelerator
 
+    from tuner.distill.swd.networks import distillable
     from tuner.distill.swd.trainer import Trainer
 
     accelerator = Accelerator(cpu=cpu)
     _claim(settings, resume, accelerator)
-    teacher = blueprint(settings.model).load(accelerator.device.type)
+    teacher = distillable(blueprint(settings.model).load(accelerator.device.type))
     images = _images(settings, data, prompts, teacher, monitor, accelerator)
     trainer = Trainer(settings, teacher, images, accelerator)
     run = _Run(trainer, validation_prompts, monitor, accelerator)
@@ -187,7 +189,7 @@ def _images(
     return found
 
 
-def _write_lora(student: FlowModel, folder: Path) -> None:
+def _write_lora(student: PipelineModel, folder: Path) -> None:
     """Writes the LoRA in the format that ``load_lora_weights`` of the pipeline reads."""
     from peft import get_peft_model_state_dict
 
@@ -195,7 +197,7 @@ def _write_lora(student: FlowModel, folder: Path) -> None:
 
     transformer = denoiser(student)
     weights = get_peft_model_state_dict(transformer, adapter_name=ADAPTER)
-    student.pipe.save_lora_weights(  # type: ignore[attr-defined]
+    student.pipe.save_lora_weights(
         folder,
         transformer_lora_layers={name: value.contiguous() for name, value in weights.items()},
         transformer_lora_adapter_metadata=transformer.peft_config[ADAPTER].to_dict(),

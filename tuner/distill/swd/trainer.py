@@ -12,7 +12,7 @@ from tuner.distill.swd.draws import Draws
 from tuner.distill.swd.networks import Head, denoiser, trainable, with_lora
 from tuner.distill.swd.objective import Objective, StageBatch, predict
 from tuner.distill.swd.settings import RESAMPLE, SwdSettings
-from tuner.models import FlowModel
+from tuner.models._diffusers import PipelineModel
 from tuner.resample import resize
 from tuner.sampling import renoise
 
@@ -38,7 +38,7 @@ class Trainer:
         accelerator: Device and processes; the gradients of all processes are averaged.
     """
 
-    def __init__(self, settings: SwdSettings, teacher: FlowModel, data: ImageFolder, accelerator: Accelerator):
+    def __init__(self, settings: SwdSettings, teacher: PipelineModel, data: ImageFolder, accelerator: Accelerator):
         self.settings = settings
         self.step = 0
         self.student = with_lora(teacher, settings.rank, settings.seed)
@@ -148,7 +148,7 @@ class _Trained:
         self._optimiser.load_state_dict(state["optimiser"])
 
 
-def _head(model: FlowModel, seed: int) -> Head:
+def _head(model: PipelineModel, seed: int) -> Head:
     """Makes a discriminator's head for the tokens of the middle block."""
     width = denoiser(model).inner_dim
     with torch.random.fork_rng():

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 
 from tuner.errors import UserError
 from tuner.tiny.training.denoiser import Batch, Denoiser, compile_blocks, empty_prompts, fast_arithmetic, fit
