@@ -126,11 +126,22 @@ class PipelineBlueprint(Blueprint):
             transformer = getattr(diffusers, self.transformer_class).from_config(dict(self.transformer))
             latents, text = torch.empty(1, *self.latent_shape(size)), self.meta_text(transformer.config)
             if cache is None:
-                self.forward(transformer, latents, 1.0, text)
+                self.meta_passes(transformer, latents, text)
                 return
-            with caching(transformer, cache, [1.0, 1.0], lambda: 1.0), named_call(transformer, "cond"):
-                self.forward(transformer, latents, 1.0, text)
-                self.forward(transformer, latents, 1.0, text)
+            with caching(transformer, cache, [1.0, 1.0], lambda: 1.0):
+                self.meta_passes(transformer, latents, text)
+                self.meta_passes(transformer, latents, text)
+
+    def meta_passes(self, transformer: Any, x_BCHW: torch.Tensor, text: Conditioning) -> None:
+        """Makes ``counted_passes`` calls for one image at sigma 1, as sampling does.
+
+        Args:
+            transformer: The network on the meta device.
+            x_BCHW: Latents of one image.
+            text: What ``meta_text`` returned.
+        """
+        with named_call(transformer, "cond"):
+            self.forward(transformer, x_BCHW, 1.0, text)
 
     def reconfigured(self, source: str, read: ReadConfig) -> PipelineBlueprint:
         """Reads what a saved or loaded pipeline's configuration says; steps and guidance stay this model's."""

@@ -90,10 +90,9 @@ class PipelineModel(FlowModel):
         import torch
 
         self.sigma = sigma
-        text = {name: rows for name, rows in conditioning.items() if not name.startswith(_NEGATIVE)}
+        text, negative = with_and_without(conditioning)
         if self.blueprint.passes == 1:
             return self._call("cond", x_BCHW, sigma, text)
-        negative = {name.removeprefix(_NEGATIVE): rows for name, rows in conditioning.items() if name not in text}
         if self.batched_guidance:
             both = {name: torch.cat([negative[name], text[name]]) for name in text}
             away, towards = self._call("cond_uncond", torch.cat([x_BCHW, x_BCHW]), sigma, both).chunk(2)
@@ -142,6 +141,13 @@ class PipelineModel(FlowModel):
     def pixels(self, decoded: torch.Tensor) -> torch.Tensor:
         """Turns what the VAE returns into images (B, 3, H, W)."""
         return decoded
+
+
+def with_and_without(conditioning: Conditioning) -> tuple[Conditioning, Conditioning]:
+    """Parts what ``encode`` returned into the prompts' and the negative prompt's; the latter may be empty."""
+    text = {name: rows for name, rows in conditioning.items() if not name.startswith(_NEGATIVE)}
+    negative = {name.removeprefix(_NEGATIVE): rows for name, rows in conditioning.items() if name not in text}
+    return text, negative
 
 
 def unnormalized(x: torch.Tensor, config: Mapping[str, Any]) -> torch.Tensor:
