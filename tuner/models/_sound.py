@@ -59,10 +59,13 @@ class SoundBlueprint(VideoBlueprint):
         sound_channels: Channels of the sound's latents; the other values of a moment are frequencies.
     """
 
-    has_sound = True
-
     sound_rate: float
     sound_channels: int
+
+    @property
+    def has_sound(self) -> bool:
+        """See `Blueprint.has_sound`."""
+        return True
 
     @property
     @abstractmethod

@@ -70,8 +70,6 @@ class Blueprint(ABC):
     """
 
     pipeline_class: ClassVar[str]
-    has_sound: ClassVar[bool] = False
-    """Whether the model draws sound with its videos; their frames per second are then not free."""
 
     name: str
     source: str
@@ -139,6 +137,11 @@ class Blueprint(ABC):
     def counted_passes(self) -> int:
         """How many of those passes ``meta_forward`` makes: one where all cost the same, else all of them."""
         return 1
+
+    @property
+    def has_sound(self) -> bool:
+        """Whether the model draws sound with its videos, which then have its frame rate and no other."""
+        return False
 
     def with_frames(self, frames: int) -> Blueprint:
         """Returns the same model for videos of another length.
