@@ -130,7 +130,7 @@ class Blueprint(ABC):
 
     @property
     def passes(self) -> int:
-        """Network passes per image and velocity: two with true classifier-free guidance, else one."""
+        """Network passes per image and velocity: with true classifier-free guidance two or more, else one."""
         return 1
 
     @property
