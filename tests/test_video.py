@@ -88,6 +88,14 @@ def test_two_networks_equal_the_stock_pipeline_across_their_boundary() -> None:
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
 
 
+def test_a_video_cannot_change_size_by_way_of_its_frames() -> None:
+    pipe = small_pipeline("WanPipeline").build()
+    stages = [{"scale": 0.5, "steps": 2}, {"steps": 2, "strength": 0.5, "resample": "pixel"}]
+    options = ModelOptions(frames=5)
+    with pytest.raises(UserError, match="makes videos, which `resample: pixel` cannot resize"):
+        generate(pipe, "fox", Schedule.model_validate({"stages": stages}), height=32, width=48, options=options)
+
+
 def test_generate_returns_the_frames_that_were_asked_for() -> None:
     pipe = small_pipeline("WanPipeline").build()
     (video,) = generate(pipe, "a red fox", SCHEDULE, height=32, width=48, options=ModelOptions(frames=5)).images

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tuner import presets
@@ -13,7 +14,7 @@ from tuner.feature_cache import FirstBlockCache
 from tuner.flops import counting
 from tuner.invariance import batch_invariant, decode_each
 from tuner.lora import applied
-from tuner.models import FlowModel, ModelOptions, wrap
+from tuner.models import FlowModel, ModelOptions, Sound, wrap
 from tuner.presets import Preset
 from tuner.sampling import StepCallback, sample
 from tuner.schedule import Schedule
@@ -26,10 +27,12 @@ class Generation:
     Attributes:
         images: One image per prompt, as in diffusers' pipeline outputs; of a video model, one list of frames.
         tflops: TFLOPs per image that were counted, where the schedule's price is only an upper bound; else None.
+        sounds: One sound per video, where the model draws sound; else none.
     """
 
     images: list[Any]
     tflops: float | None = None
+    sounds: list[Sound] = field(default_factory=list)
 
 
 def generate(
@@ -89,9 +92,11 @@ def generate(
         conditioning = model.encode(prompts)
         if free_text_encoders:
             model.free_text_encoders()
-        if not isinstance(schedule.cache, FirstBlockCache):
+        known_cost = not isinstance(schedule.cache, FirstBlockCache)
+        with contextlib.nullcontext() if known_cost else counting() as tflops:
             latents = sample(model, schedule, conditioning, seeds, size, on_step)
-            return Generation(decode_each(model, latents))
-        with counting() as tflops:
-            latents = sample(model, schedule, conditioning, seeds, size, on_step)
-        return Generation(decode_each(model, latents), tflops() / len(prompts))
+        return Generation(
+            decode_each(model, latents),
+            tflops() / len(prompts) if tflops else None,
+            [sound for row in latents for sound in model.sounds(row[None])],
+        )

@@ -28,8 +28,12 @@ def resize_pixels(model: FlowModel, x_BCHW: torch.Tensor, size: Size, upscaler: 
             by Lanczos resampling, as without it.
 
     Raises:
-        UserError: If the model cannot encode images, or the upscaler cannot be read.
+        UserError: If the model cannot encode images or makes videos, or the upscaler cannot be read.
     """
+    if model.blueprint.fps is not None:
+        raise UserError(
+            f"{model.blueprint.name} makes videos, which `resample: pixel` cannot resize; use another mode."
+        )
     from PIL import Image
 
     from tuner.invariance import decode_each

@@ -136,13 +136,18 @@ def stage_start(
     if x_before is None:
         return noise
     before = schedule.stages[index - 1]
+    level, picture = before.sigmas[-1], model.picture(x_before)
     if stage.resample == "dct":
-        return expand_spectrum(x_before, noise, before.sigmas[-1], stage.scale / before.scale)
+        fresh = model.picture(noise)
+        expanded = expand_spectrum(picture, fresh, level, stage.scale / before.scale)
+        # Where the size stays, so does the level, but for its rounding.
+        beside = renoise(model.with_picture(x_before, fresh), noise, level, max(level, stage.sigmas[0]))
+        return model.with_picture(beside, expanded)
     if stage.resample == "pixel":
         resized = resize_pixels(model, x_before, model.blueprint.stage_size(size, stage.scale), stage.upscaler)
     else:
-        resized = resize(x_before, (noise.shape[-2], noise.shape[-1]), stage.resample)
-    return renoise(resized, noise, before.sigmas[-1], stage.sigmas[0])
+        resized = resize(picture, (noise.shape[-2], noise.shape[-1]), stage.resample)
+    return renoise(model.with_picture(x_before, resized), noise, level, stage.sigmas[0])
 
 
 def solve_stage(

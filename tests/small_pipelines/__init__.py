@@ -3,7 +3,7 @@
 One file per pipeline class, named after it: ``FluxPipeline`` is in ``flux.py``. Each has ``build(seed)``, two
 ``SIZES`` and ``stock_latents(pipe, blueprint, prompts, seeds, steps, size)``, which runs the pipeline itself and
 returns its latents as the family's `FlowModel` has them. ``TEXT_TOKENS`` shortens prompts where the pipeline takes
-their length as an argument.
+their length as an argument, and ``FIELDS`` are values of the blueprint that no configuration decides.
 """
 
 from __future__ import annotations
@@ -32,17 +32,11 @@ def small_pipeline(pipeline_class: str) -> ModuleType:
     return importlib.import_module(f"{__name__}.{name}")
 
 
-def generators(seeds: list[int]) -> list[object]:
-    """Makes the CPU generators that a stock pipeline draws its noise from."""
-    import torch
-
-    return [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
-
-
 def shortened(model: Blueprint, small: ModuleType) -> Blueprint:
-    """Makes prompts as long as the small pipeline's module says, and videos nine frames long."""
-    shorter = replace(model, text_tokens=getattr(small, "TEXT_TOKENS", model.text_tokens))
+    """Makes prompts as long as the small pipeline's module says, videos nine frames long, and sets ``FIELDS``."""
+    fields = {"text_tokens": getattr(small, "TEXT_TOKENS", model.text_tokens), **getattr(small, "FIELDS", {})}
+    shorter = replace(model, **fields)
     return shorter if model.fps is None else shorter.with_frames(9)
 
 
-__all__ = ["families", "generators", "shortened", "small_pipeline"]
+__all__ = ["families", "shortened", "small_pipeline"]

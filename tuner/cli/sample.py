@@ -11,7 +11,7 @@ from tuner.cli._common import model_options, size_option
 from tuner.errors import UserError, unwritable
 
 if TYPE_CHECKING:
-    from tuner.models import Blueprint, Item, ModelOptions
+    from tuner.models import Blueprint, Item, ModelOptions, Sound
 
 _EXAMPLES = """\b
 Examples:
@@ -81,7 +81,7 @@ def command(
         )
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        _write(output, result.images[0], fps or known.fps)
+        _write(output, result.images[0], fps or known.fps, *result.sounds)
     except OSError as error:
         raise unwritable("Output", output, error) from error
     if result.tflops is not None:
@@ -97,6 +97,10 @@ def _check_format(output: Path, known: Blueprint, fps: int | None) -> None:
     if known.fps is not None:
         if suffix != ".mp4":
             raise UserError(f"{known.name} makes videos, but output {str(output)!r} is none; end it in .mp4.")
+        if known.has_sound and fps not in (None, known.fps):
+            raise UserError(
+                f"{known.name} draws sound for {known.fps} frames per second, not for --fps {fps}; leave it out."
+            )
         return
     if fps is not None:
         raise UserError(f"{known.name} makes images, so --fps {fps} means nothing; leave it out.")
@@ -105,10 +109,13 @@ def _check_format(output: Path, known: Blueprint, fps: int | None) -> None:
         raise UserError(f"Output {str(output)!r} names no image format; end it in .png, .jpg or .webp.")
 
 
-def _write(output: Path, item: Item, fps: int | None) -> None:
+def _write(output: Path, item: Item, fps: int | None, sound: Sound | None = None) -> None:
     if not isinstance(item, list):
         item.save(output)
         return
-    from diffusers.utils import export_to_video
+    from diffusers.utils import encode_video, export_to_video
 
-    export_to_video(item, str(output), fps=fps)
+    if sound is None:
+        export_to_video(item, str(output), fps=fps)
+    else:
+        encode_video(item, fps, str(output), audio=sound.wave_CT, audio_sample_rate=sound.rate)

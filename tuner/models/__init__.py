@@ -21,7 +21,7 @@ from typing import Any
 from tuner.errors import UserError, unknown_name
 from tuner.models._loading import as_on_file
 from tuner.models._options import ModelOptions
-from tuner.models.base import Blueprint, Conditioning, FlowModel, Item, ReadConfig, Size
+from tuner.models.base import Blueprint, Conditioning, FlowModel, Item, ReadConfig, Size, Sound
 
 __all__ = [
     "Blueprint",
@@ -30,6 +30,7 @@ __all__ = [
     "Item",
     "ModelOptions",
     "Size",
+    "Sound",
     "available",
     "blueprint",
     "wrap",

@@ -25,6 +25,20 @@ Size: TypeAlias = tuple[int, int]
 ReadConfig: TypeAlias = Callable[[str], Mapping[str, Any]]
 """Reads one configuration of a saved pipeline by its path in the folder, e.g. ``transformer/config.json``."""
 
+
+@dataclass(frozen=True)
+class Sound:
+    """The sound of a video.
+
+    Attributes:
+        wave_CT: Waveform by channel, float32 from -1 to 1, on the CPU.
+        rate: Samples per second.
+    """
+
+    wave_CT: torch.Tensor
+    rate: int
+
+
 Item: TypeAlias = "Image.Image | list[Image.Image]"
 """What a latent is decoded to: an image, or the frames of a video."""
 
@@ -80,11 +94,11 @@ class Blueprint(ABC):
 
     @abstractmethod
     def meta_forward(self, size: Size, cache: FeatureCache | None = None) -> None:
-        """Runs one denoiser forward for one image of this size on meta tensors: no memory, no weights.
+        """Runs ``counted_passes`` denoiser forwards for one image on meta tensors: no memory, no weights.
 
         Args:
             size: Height and width in pixels.
-            cache: A feature cache; with one there are two forwards, of which it may shorten the second.
+            cache: A feature cache; with one there are twice as many, of which it may shorten the second half.
 
         Raises:
             UserError: If the network cannot be cached in this way.
@@ -116,8 +130,18 @@ class Blueprint(ABC):
 
     @property
     def passes(self) -> int:
-        """Network passes per image and velocity: two with true classifier-free guidance, else one."""
+        """Network passes per image and velocity: with true classifier-free guidance two or more, else one."""
         return 1
+
+    @property
+    def counted_passes(self) -> int:
+        """How many of those passes ``meta_forward`` makes: one where all cost the same, else all of them."""
+        return 1
+
+    @property
+    def has_sound(self) -> bool:
+        """Whether the model draws sound with its videos, which then have its frame rate and no other."""
+        return False
 
     def with_frames(self, frames: int) -> Blueprint:
         """Returns the same model for videos of another length.
@@ -171,7 +195,8 @@ class FlowModel(ABC):
     """A loaded model that predicts the velocity of a flow from noise (sigma 1) to images (sigma 0).
 
     Latents are spatial, (B, C, h, w), or (B, C, F, h, w) with F latent frames for videos, and float32; packing,
-    timestep conventions and dtypes stay inside.
+    timestep conventions and dtypes stay inside. What a model draws beside the picture, which no change of size
+    concerns, is in the same tensor: ``picture`` and ``with_picture`` know where.
     """
 
     blueprint: Blueprint
@@ -191,6 +216,14 @@ class FlowModel(ABC):
     def velocity(self, x_BCHW: torch.Tensor, sigma: float, conditioning: Conditioning) -> torch.Tensor:
         """Predicts dx/dsigma, (B, C, h, w), float32."""
 
+    def picture(self, x_BCHW: torch.Tensor) -> torch.Tensor:
+        """Returns the part of latents that has a height and a width: all of it, unless there is sound."""
+        return x_BCHW
+
+    def with_picture(self, x_BCHW: torch.Tensor, picture_BCHW: torch.Tensor) -> torch.Tensor:
+        """Puts another picture, which may be of another size, in the place of the latents' own."""
+        return picture_BCHW
+
     def cached(self, cache: FeatureCache, sigmas: Sequence[float]) -> AbstractContextManager[None]:
         """Lays an empty feature cache over the calls of ``velocity`` inside the context.
 
@@ -206,6 +239,10 @@ class FlowModel(ABC):
     @abstractmethod
     def decode(self, x_BCHW: torch.Tensor) -> Sequence[Item]:
         """Turns clean latents into B images, or B videos."""
+
+    def sounds(self, x_BCHW: torch.Tensor) -> Sequence[Sound]:
+        """Turns clean latents into the sounds of B videos; none where the model draws no sound."""
+        return []
 
     def encode_images(self, images: Sequence[Image.Image]) -> torch.Tensor:
         """Turns B images of one size, multiples of the size multiple, into clean latents: undoes ``decode``.

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tuner.models._diffusers import PipelineBlueprint, PipelineModel
+from tuner.models._diffusers import PipelineBlueprint, empty_text, square_sizes, vae_factor
+from tuner.models._pipeline_model import PipelineModel
 from tuner.models._variance_preserving import VariancePreserving
 from tuner.models.base import Conditioning, ReadConfig, Size
 
@@ -68,21 +69,13 @@ class PixArtSigmaBlueprint(PipelineBlueprint):
 
     def meta_text(self, config: Any) -> Conditioning:
         """See `PipelineBlueprint.meta_text`."""
-        import torch
-
-        return {
-            "tokens": torch.empty(1, self.text_tokens, config.caption_channels),
-            "mask": torch.empty(1, self.text_tokens),
-        }
+        return empty_text(tokens=(self.text_tokens, config.caption_channels), mask=(self.text_tokens,))
 
     def described(
         self, transformer: Mapping[str, Any], vae: Mapping[str, Any], read: ReadConfig
     ) -> dict[str, Any]:
         """See `PipelineBlueprint.described`."""
-        factor = 2 ** (len(vae["block_out_channels"]) - 1)
-        side = transformer.get("sample_size", 128) * factor
-        multiple = transformer.get("patch_size", 2) * factor
-        return {"height": side, "width": side, "multiple": multiple, "vae_factor": factor}
+        return square_sizes(vae_factor(vae), transformer.get("sample_size", 128), transformer.get("patch_size", 2))
 
 
 BLUEPRINT = PixArtSigmaBlueprint(
