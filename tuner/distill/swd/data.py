@@ -19,7 +19,7 @@ from tuner.models import FlowModel, Size
 if TYPE_CHECKING:
     import torch
 
-    from tuner.models._diffusers import PipelineModel
+    from tuner.models._pipeline_model import PipelineModel
 
 METADATA = "metadata.jsonl"
 

@@ -16,7 +16,7 @@ from torch import nn
 
 from tuner.errors import UserError
 from tuner.models import Conditioning, FlowModel
-from tuner.models._diffusers import PipelineModel
+from tuner.models._pipeline_model import PipelineModel
 
 ADAPTER = "swd"
 _BLOCKS = ("transformer_blocks", "single_transformer_blocks")

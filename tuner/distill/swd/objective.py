@@ -12,7 +12,7 @@ from tuner.distill.swd.draws import Draws
 from tuner.distill.swd.networks import Head, features, velocity_and_features
 from tuner.distill.swd.settings import Loss, SwdSettings
 from tuner.models import Conditioning, FlowModel
-from tuner.models._diffusers import PipelineModel
+from tuner.models._pipeline_model import PipelineModel
 from tuner.sampling import renoise
 
 DMD_TOP, MMD_TOP = 16 / 28, 10 / 28

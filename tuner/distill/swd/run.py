@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tuner.distill.swd.data import ImageFolder
     from tuner.distill.swd.trainer import Trainer
     from tuner.models import FlowModel
-    from tuner.models._diffusers import PipelineModel
+    from tuner.models._pipeline_model import PipelineModel
 
 GENERATED = "generated"
 LORA, PRESET = "pytorch_lora_weights.safetensors", "preset.yaml"

@@ -12,7 +12,7 @@ from tuner.distill.swd.draws import Draws
 from tuner.distill.swd.networks import Head, denoiser, trainable, with_lora
 from tuner.distill.swd.objective import Objective, StageBatch, predict
 from tuner.distill.swd.settings import RESAMPLE, SwdSettings
-from tuner.models._diffusers import PipelineModel
+from tuner.models._pipeline_model import PipelineModel
 from tuner.resample import resize
 from tuner.sampling import renoise
 
