@@ -32,24 +32,25 @@ def applied(model: FlowModel, options: ModelOptions | None) -> Iterator[None]:
         return
     source, weight = options.lora_and_weight()
     pipe: Any = getattr(model, "pipe", None)
-    if not hasattr(pipe, "transformer"):
+    network = getattr(pipe, model.blueprint.denoiser, None)
+    if network is None:
         raise UserError(f"Model {model.blueprint.name!r} takes no LoRA, and {source!r} was asked for.")
-    found = [_State(layer) for layer in _lora_layers(pipe.transformer)]
+    found = [_State(layer) for layer in _lora_layers(network)]
     try:
-        load_lora(pipe, source, _NAME)
+        load_lora(pipe, network, source, _NAME)
         active = {id(state.layer): state.active for state in found if not state.disabled}
-        for layer in _lora_layers(pipe.transformer):
+        for layer in _lora_layers(network):
             layer.enable_adapters(True)
             layer.set_adapter([*active.get(id(layer), ()), _NAME], inference_mode=True)
             layer.set_scale(_NAME, weight)  # a layer that this LoRA does not touch ignores it
         yield
     finally:
-        pipe.transformer.delete_adapters(_NAME)
+        network.delete_adapters(_NAME)
         if found:
             for state in found:
                 state.restore()
         else:
-            pipe.transformer.unload_lora()
+            network.unload_lora()
 
 
 class _State:
@@ -65,17 +66,18 @@ class _State:
         self.layer.enable_adapters(not self.disabled)
 
 
-def _lora_layers(transformer: Any) -> list[Any]:
+def _lora_layers(network: Any) -> list[Any]:
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    return [module for module in transformer.modules() if isinstance(module, BaseTunerLayer)]
+    return [module for module in network.modules() if isinstance(module, BaseTunerLayer)]
 
 
-def load_lora(pipe: Any, source: str, name: str) -> None:
-    """Loads a LoRA into a pipeline's transformer, in diffusers' or in PEFT's format.
+def load_lora(pipe: Any, network: Any, source: str, name: str) -> None:
+    """Loads a LoRA into a pipeline's denoiser, in diffusers' or in PEFT's format.
 
     Args:
         pipe: A diffusers pipeline.
+        network: Its denoiser.
         source: Hub id, folder or file.
         name: What the adapter is called.
 
@@ -91,7 +93,7 @@ def load_lora(pipe: Any, source: str, name: str) -> None:
     logging.set_verbosity_error()  # else it says of every LoRA that it has none for the text encoders
     try:
         if (folder := _peft_folder(source)) is not None:
-            _load_peft(pipe.transformer, folder, name)
+            _load_peft(network, folder, name)
         elif path.is_file():
             pipe.load_lora_weights(str(path.parent), weight_name=path.name, adapter_name=name)
         else:
@@ -123,13 +125,13 @@ def _peft_folder(source: str) -> Path | None:
     return Path(config).parent
 
 
-def _load_peft(transformer: Any, folder: Path, name: str) -> None:
-    """Loads what ``PeftModel.save_pretrained`` wrote, without wrapping the transformer as PEFT itself does."""
+def _load_peft(network: Any, folder: Path, name: str) -> None:
+    """Loads what ``PeftModel.save_pretrained`` wrote, without wrapping the network as PEFT itself does."""
     from peft import LoraConfig
     from safetensors.torch import load_file
 
     weights = load_file(folder / _PEFT_WEIGHTS)
-    transformer.load_lora_adapter(
+    network.load_lora_adapter(
         {key.removeprefix(_PEFT_PREFIX): value for key, value in weights.items()},
         prefix=None,
         adapter_name=name,

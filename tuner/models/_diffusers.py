@@ -129,7 +129,7 @@ class PipelineBlueprint(Blueprint):
 
     def reconfigured(self, source: str, read: ReadConfig) -> PipelineBlueprint:
         """Reads what a saved or loaded pipeline's configuration says; steps and guidance stay this model's."""
-        transformer, vae = read("transformer/config.json"), read("vae/config.json")
+        transformer, vae = read(f"{self.denoiser}/config.json"), read("vae/config.json")
         return replace(
             self,
             name=source,
@@ -143,10 +143,10 @@ class PipelineBlueprint(Blueprint):
 
     def wrap(self, pipe: Any) -> PipelineModel:
         """Wraps a loaded pipeline, which is not changed."""
-        if getattr(pipe.transformer, "is_cache_enabled", False):
+        if getattr(getattr(pipe, self.denoiser), "is_cache_enabled", False):
             raise UserError(
                 f"The {type(pipe).__name__} has a feature cache of its own, which does not outlive a change of "
-                "size; call disable_cache() on its transformer and name the cache in the schedule."
+                f"size; call disable_cache() on its {self.denoiser} and name the cache in the schedule."
             )
         return self.model_class(pipe, self)
 
@@ -225,7 +225,7 @@ class PipelineModel(FlowModel):
         import torch
 
         shape = (1, *self.blueprint.latent_shape(size))
-        return torch.randn(shape, generator=generator, dtype=self.pipe.transformer.dtype)
+        return torch.randn(shape, generator=generator, dtype=self.network(1.0).dtype)
 
     def velocity(self, x_BCHW: torch.Tensor, sigma: float, conditioning: Conditioning) -> torch.Tensor:
         """Calls the network once, or twice where there is a negative prompt; see `FlowModel.velocity`."""
@@ -252,12 +252,12 @@ class PipelineModel(FlowModel):
 
     def network(self, sigma: float) -> Any:
         """Returns the network that is called at a noise level."""
-        return self.pipe.transformer
+        return getattr(self.pipe, self.blueprint.denoiser)
 
     def cached(self, cache: FeatureCache, sigmas: Sequence[float]) -> contextlib.AbstractContextManager[None]:
         """Lays the cache over the pipeline's network and takes it away after the context; see `FlowModel`."""
         self.blueprint.check_cache(cache)
-        return caching(self.pipe.transformer, cache, sigmas, lambda: self.sigma)
+        return caching(self.network(1.0), cache, sigmas, lambda: self.sigma)
 
     def guided(self, towards_BCHW: torch.Tensor, away_BCHW: torch.Tensor) -> torch.Tensor:
         """Combines the velocities of the prompt and of the negative prompt (arXiv 2207.12598, Eq. 6)."""
