@@ -27,7 +27,9 @@ import torch
 from tuner import presets
 from tuner.flops import price
 from tuner.models import blueprint
-from tuner.models._diffusers import PipelineBlueprint, PipelineModel, compile_network
+from tuner.models._diffusers import PipelineBlueprint
+from tuner.models._loading import compile_network
+from tuner.models._pipeline_model import PipelineModel
 from tuner.sampling import sample
 from tuner.schedule import Schedule
 

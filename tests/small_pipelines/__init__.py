@@ -32,17 +32,10 @@ def small_pipeline(pipeline_class: str) -> ModuleType:
     return importlib.import_module(f"{__name__}.{name}")
 
 
-def generators(seeds: list[int]) -> list[object]:
-    """Makes the CPU generators that a stock pipeline draws its noise from."""
-    import torch
-
-    return [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
-
-
 def shortened(model: Blueprint, small: ModuleType) -> Blueprint:
     """Makes prompts as long as the small pipeline's module says, and videos nine frames long."""
     shorter = replace(model, text_tokens=getattr(small, "TEXT_TOKENS", model.text_tokens))
     return shorter if model.fps is None else shorter.with_frames(9)
 
 
-__all__ = ["families", "generators", "shortened", "small_pipeline"]
+__all__ = ["families", "shortened", "small_pipeline"]

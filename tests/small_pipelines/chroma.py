@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.small_pipelines import generators, parts
+from tests.small_pipelines import parts
 
 SIZES = [(32, 32), (48, 80)]
 TEXT_TOKENS = 8
@@ -32,14 +32,5 @@ def build(seed: int = 0) -> Any:
 def stock_latents(
     pipe: Any, blueprint: Any, prompts: list[str], seeds: list[int], steps: int, size: tuple[int, int]
 ) -> Any:
-    packed = pipe(
-        prompts,
-        height=size[0],
-        width=size[1],
-        num_inference_steps=steps,
-        guidance_scale=blueprint.guidance,
-        max_sequence_length=blueprint.text_tokens,
-        generator=generators(seeds),
-        output_type="latent",
-    ).images
+    packed = parts.latents(pipe, blueprint, prompts, seeds, steps, size, max_sequence_length=blueprint.text_tokens)
     return pipe._unpack_latents(packed, *size, pipe.vae_scale_factor)

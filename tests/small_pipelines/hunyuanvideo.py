@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.small_pipelines import generators, parts
+from tests.small_pipelines import parts
 
 SIZES = [(32, 32), (48, 80)]
 
@@ -33,16 +33,7 @@ def build(seed: int = 0) -> Any:
     vae = AutoencoderKLHunyuanVideo(
         latent_channels=4, block_out_channels=(8, 8, 8, 8), layers_per_block=1, norm_num_groups=4
     )
-    llama = LlamaModel(
-        LlamaConfig(
-            vocab_size=len(parts.WORDS),
-            hidden_size=32,
-            intermediate_size=32,
-            num_hidden_layers=3,
-            num_attention_heads=2,
-            pad_token_id=0,
-        )
-    )
+    llama = LlamaModel(LlamaConfig(**parts.decoder_values(32, layers=3), pad_token_id=0))
     pipe = HunyuanVideoPipeline(
         text_encoder=llama,
         tokenizer=parts.word_tokenizer(512),
@@ -58,13 +49,4 @@ def build(seed: int = 0) -> Any:
 def stock_latents(
     pipe: Any, blueprint: Any, prompts: list[str], seeds: list[int], steps: int, size: tuple[int, int]
 ) -> Any:
-    return pipe(
-        prompts,
-        height=size[0],
-        width=size[1],
-        num_frames=blueprint.frames,
-        num_inference_steps=steps,
-        guidance_scale=blueprint.guidance,
-        generator=generators(seeds),
-        output_type="latent",
-    ).frames
+    return parts.latents(pipe, blueprint, prompts, seeds, steps, size)

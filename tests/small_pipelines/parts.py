@@ -1,4 +1,4 @@
-"""Tokenizers, text encoders and an autoencoder that several small pipelines use."""
+"""Tokenizers, text encoders, an autoencoder and a way to run that several small pipelines use."""
 
 from __future__ import annotations
 
@@ -56,23 +56,38 @@ def clip_config(**changes: Any) -> Any:
     return CLIPTextConfig(**(values | changes))
 
 
-def vae(latent_channels: int = 4) -> Any:
-    """Makes an autoencoder that shrinks an image to half its sides."""
+def decoder_values(width: int, layers: int = 1) -> dict[str, Any]:
+    """Returns what configurations of language models agree on."""
+    return {
+        "vocab_size": len(WORDS),
+        "hidden_size": width,
+        "intermediate_size": 16,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "head_dim": width // 2,
+    }
+
+
+def vae_values() -> dict[str, Any]:
+    """Returns the configuration of an autoencoder that shrinks an image to half its sides, in four channels."""
+    return {
+        "down_block_types": ("DownEncoderBlock2D",) * 2,
+        "up_block_types": ("UpDecoderBlock2D",) * 2,
+        "block_out_channels": (8, 16),
+        "norm_num_groups": 4,
+        "layers_per_block": 1,
+        "latent_channels": 4,
+        "sample_size": 32,
+        "use_quant_conv": False,
+        "use_post_quant_conv": False,
+    }
+
+
+def vae() -> Any:
     from diffusers import AutoencoderKL
 
-    return AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        block_out_channels=(8, 16),
-        norm_num_groups=4,
-        layers_per_block=1,
-        latent_channels=latent_channels,
-        sample_size=32,
-        use_quant_conv=False,
-        use_post_quant_conv=False,
-        shift_factor=0.1,
-        scaling_factor=0.5,
-    )
+    return AutoencoderKL(**vae_values(), shift_factor=0.1, scaling_factor=0.5)
 
 
 def ready(pipe: Any) -> Any:
@@ -82,3 +97,41 @@ def ready(pipe: Any) -> Any:
             component.eval().requires_grad_(False)
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+def generators(seeds: list[int]) -> list[object]:
+    """Makes the CPU generators that a stock pipeline draws its noise from."""
+    import torch
+
+    return [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+
+
+def latents(
+    pipe: Any,
+    blueprint: Any,
+    prompts: list[str],
+    seeds: list[int],
+    steps: int,
+    size: tuple[int, int],
+    **more: Any,
+) -> Any:
+    """Runs a pipeline with the arguments that all of them take, and ``more``; returns its latents as they are."""
+    if blueprint.fps is not None:
+        more["num_frames"] = blueprint.frames
+    return pipe(
+        prompt=list(prompts),
+        height=size[0],
+        width=size[1],
+        num_inference_steps=steps,
+        guidance_scale=more.pop("guidance_scale", blueprint.guidance),
+        generator=generators(seeds),
+        output_type="latent",
+        **more,
+    )[0]
+
+
+def with_scheduler(pipe: Any, scheduler: Any) -> Any:
+    """Makes a pipeline of the same components with another scheduler, and leaves the given one as it is."""
+    other = type(pipe)(**(pipe.components | {"scheduler": scheduler}))
+    other.set_progress_bar_config(disable=True)
+    return other

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.small_pipelines import generators, parts
+from tests.small_pipelines import parts
 
 SIZES = [(32, 32), (48, 80)]
 TEXT_TOKENS = 8
@@ -36,20 +36,18 @@ def stock_latents(
     pipe: Any, blueprint: Any, prompts: list[str], seeds: list[int], steps: int, size: tuple[int, int]
 ) -> Any:
     """Runs the pipeline with Euler's rule in place of its multistep one."""
-    from diffusers import EulerDiscreteScheduler, PixArtSigmaPipeline
+    from diffusers import EulerDiscreteScheduler
 
-    scheduler = EulerDiscreteScheduler.from_config(pipe.scheduler.config)
-    euler = PixArtSigmaPipeline(**(pipe.components | {"scheduler": scheduler}))
-    euler.set_progress_bar_config(disable=True)
-    return euler(
+    euler = parts.with_scheduler(pipe, EulerDiscreteScheduler.from_config(pipe.scheduler.config))
+    negative = blueprint.negative_prompt
+    return parts.latents(
+        euler,
+        blueprint,
         prompts,
-        negative_prompt=blueprint.negative_prompt,
-        height=size[0],
-        width=size[1],
-        num_inference_steps=steps,
-        guidance_scale=blueprint.guidance,
+        seeds,
+        steps,
+        size,
+        negative_prompt=negative,
         max_sequence_length=blueprint.text_tokens,
         use_resolution_binning=False,
-        generator=generators(seeds),
-        output_type="latent",
-    ).images
+    )

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.small_pipelines import generators, parts
+from tests.small_pipelines import parts
 
 SIZES = [(32, 32), (48, 80)]
 
@@ -40,12 +40,7 @@ def build(seed: int = 0) -> Any:
     qwen = Qwen2_5_VLForConditionalGeneration(
         Qwen2_5_VLConfig(
             text_config={
-                "vocab_size": len(parts.WORDS),
-                "hidden_size": 16,
-                "intermediate_size": 16,
-                "num_hidden_layers": 1,
-                "num_attention_heads": 2,
-                "num_key_value_heads": 2,
+                **parts.decoder_values(16),
                 "rope_parameters": {"mrope_section": [1, 1, 2], "rope_type": "default", "rope_theta": 1e6},
             },
             vision_config={
@@ -71,14 +66,15 @@ def build(seed: int = 0) -> Any:
 def stock_latents(
     pipe: Any, blueprint: Any, prompts: list[str], seeds: list[int], steps: int, size: tuple[int, int]
 ) -> Any:
-    packed = pipe(
+    scale = {"guidance_scale": None, "true_cfg_scale": blueprint.guidance}  # the first is for distilled guidance
+    packed = parts.latents(
+        pipe,
+        blueprint,
         prompts,
+        seeds,
+        steps,
+        size,
         negative_prompt=[blueprint.negative_prompt] * len(prompts),
-        true_cfg_scale=blueprint.guidance,
-        height=size[0],
-        width=size[1],
-        num_inference_steps=steps,
-        generator=generators(seeds),
-        output_type="latent",
-    ).images
+        **scale,
+    )
     return pipe._unpack_latents(packed, *size, pipe.vae_scale_factor)[:, :, 0]

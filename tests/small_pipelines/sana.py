@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.small_pipelines import generators, parts
+from tests.small_pipelines import parts
 
 SIZES = [(32, 32), (64, 96)]  # the pipeline refuses what 32 does not divide
 TEXT_TOKENS = 8
@@ -42,17 +42,7 @@ def build(seed: int = 0) -> Any:
         upsample_block_type="interpolate",
         scaling_factor=0.41407,
     )
-    gemma = Gemma2Model(
-        Gemma2Config(
-            vocab_size=len(parts.WORDS),
-            hidden_size=8,
-            intermediate_size=16,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            num_key_value_heads=2,
-            head_dim=4,
-        )
-    )
+    gemma = Gemma2Model(Gemma2Config(**parts.decoder_values(8)))
     scheduler = DPMSolverMultistepScheduler(
         use_flow_sigmas=True, flow_shift=3.0, prediction_type="flow_prediction"
     )
@@ -63,20 +53,18 @@ def stock_latents(
     pipe: Any, blueprint: Any, prompts: list[str], seeds: list[int], steps: int, size: tuple[int, int]
 ) -> Any:
     """Runs the pipeline with Euler's rule in place of its multistep one."""
-    from diffusers import FlowMatchEulerDiscreteScheduler, SanaPipeline
+    from diffusers import FlowMatchEulerDiscreteScheduler
 
-    scheduler = FlowMatchEulerDiscreteScheduler(shift=pipe.scheduler.config.flow_shift)
-    euler = SanaPipeline(**(pipe.components | {"scheduler": scheduler}))
-    euler.set_progress_bar_config(disable=True)
-    return euler(
+    euler = parts.with_scheduler(pipe, FlowMatchEulerDiscreteScheduler(shift=pipe.scheduler.config.flow_shift))
+    negative = blueprint.negative_prompt
+    return parts.latents(
+        euler,
+        blueprint,
         prompts,
-        negative_prompt=blueprint.negative_prompt,
-        height=size[0],
-        width=size[1],
-        num_inference_steps=steps,
-        guidance_scale=blueprint.guidance,
+        seeds,
+        steps,
+        size,
+        negative_prompt=negative,
         max_sequence_length=blueprint.text_tokens,
         use_resolution_binning=False,
-        generator=generators(seeds),
-        output_type="latent",
-    ).images
+    )

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.small_pipelines import generators, parts
+from tests.small_pipelines import parts
 
 SIZES = [(32, 32), (48, 80)]
 TEXT_TOKENS = 8
@@ -54,13 +54,5 @@ def build(seed: int = 0) -> Any:
 def stock_latents(
     pipe: Any, blueprint: Any, prompts: list[str], seeds: list[int], steps: int, size: tuple[int, int]
 ) -> Any:
-    return pipe(
-        prompts,
-        negative_prompt=[blueprint.negative_prompt] * len(prompts) if blueprint.negative_prompt else None,
-        height=size[0],
-        width=size[1],
-        num_inference_steps=steps,
-        guidance_scale=blueprint.guidance,
-        generator=generators(seeds),
-        output_type="latent",
-    ).images
+    negative = [blueprint.negative_prompt] * len(prompts) if blueprint.negative_prompt else None
+    return parts.latents(pipe, blueprint, prompts, seeds, steps, size, negative_prompt=negative)

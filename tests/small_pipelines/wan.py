@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.small_pipelines import generators, parts
+from tests.small_pipelines import parts
 
 SIZES = [(32, 32), (48, 80)]
 
@@ -52,16 +52,15 @@ def build(seed: int = 0, boundary_ratio: float | None = None) -> Any:
 def stock_latents(
     pipe: Any, blueprint: Any, prompts: list[str], seeds: list[int], steps: int, size: tuple[int, int]
 ) -> Any:
-    return pipe(
+    scale_2 = blueprint.low_guidance
+    return parts.latents(
+        pipe,
+        blueprint,
         prompts,
+        seeds,
+        steps,
+        size,
         negative_prompt=[blueprint.negative_prompt] * len(prompts),
-        height=size[0],
-        width=size[1],
-        num_frames=blueprint.frames,
-        num_inference_steps=steps,
-        guidance_scale=blueprint.guidance,
-        guidance_scale_2=blueprint.low_guidance,
         max_sequence_length=blueprint.text_tokens,
-        generator=generators(seeds),
-        output_type="latent",
-    ).frames
+        guidance_scale_2=scale_2,
+    )

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.small_pipelines import generators, parts
+from tests.small_pipelines import parts
 
 SIZES = [(32, 32), (48, 80)]
 
@@ -24,17 +24,7 @@ def build(seed: int = 0) -> Any:
         axes_dims=(8, 4, 4),
         axes_lens=(256, 64, 64),
     )
-    qwen = Qwen3Model(
-        Qwen3Config(
-            vocab_size=len(parts.WORDS),
-            hidden_size=16,
-            intermediate_size=16,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            num_key_value_heads=2,
-            head_dim=8,
-        )
-    )
+    qwen = Qwen3Model(Qwen3Config(**parts.decoder_values(16, layers=2)))
     scheduler = FlowMatchEulerDiscreteScheduler(shift=6.0)
     return parts.ready(ZImagePipeline(scheduler, parts.vae(), qwen, parts.chat_tokenizer(), transformer))
 
@@ -42,12 +32,4 @@ def build(seed: int = 0) -> Any:
 def stock_latents(
     pipe: Any, blueprint: Any, prompts: list[str], seeds: list[int], steps: int, size: tuple[int, int]
 ) -> Any:
-    return pipe(
-        list(prompts),
-        height=size[0],
-        width=size[1],
-        num_inference_steps=steps,
-        guidance_scale=blueprint.guidance,
-        generator=generators(seeds),
-        output_type="latent",
-    ).images
+    return parts.latents(pipe, blueprint, prompts, seeds, steps, size)

@@ -1,4 +1,4 @@
-"""What all families of diffusers pipelines share: loading, configurations, noise, guidance, decoding.
+"""What all families of diffusers pipelines share without their weights: configurations, counting, loading.
 
 A family is one `PipelineBlueprint` and one `PipelineModel`. The network's call is written once, in
 ``PipelineBlueprint.forward``; sampling gives it the loaded transformer and counting one on meta tensors, so that
@@ -7,9 +7,8 @@ the price of a schedule is the cost of its run.
 
 from __future__ import annotations
 
-import contextlib
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -17,16 +16,18 @@ from tuner.errors import UserError
 from tuner.feature_cache import FeatureCache, PyramidAttentionBroadcast
 from tuner.models._caching import caching, named_call
 from tuner.models._flow_match import flow_match_sigmas, linear_mu
-from tuner.models._loading import load_pipeline
+from tuner.models._loading import compile_network, load_pipeline
 from tuner.models._options import ModelOptions
-from tuner.models.base import Blueprint, Conditioning, FlowModel, Item, ReadConfig, Size
+from tuner.models._pipeline_model import PipelineModel
+from tuner.models.base import Blueprint, Conditioning, FlowModel, ReadConfig, Size
 
 if TYPE_CHECKING:
     import torch
-    from PIL import Image
 
-_NEGATIVE = "negative_"
 _DEFAULT_OPTIONS = ModelOptions()
+
+PIPELINE_SAMPLE_SIZE = 128
+"""What most pipelines have as ``default_sample_size``: latent pixels along a side of the default image."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,11 +66,15 @@ class PipelineBlueprint(Blueprint):
             config: The transformer's configuration with all its defaults.
         """
 
-    @abstractmethod
     def described(
         self, transformer: Mapping[str, Any], vae: Mapping[str, Any], read: ReadConfig
     ) -> dict[str, Any]:
-        """Returns the fields that a saved configuration decides: sizes, ``guidance``, ``text_tokens``."""
+        """Returns the fields that a saved configuration decides: sizes, ``guidance``, ``text_tokens``.
+
+        As written here they are those of a pipeline that says `PIPELINE_SAMPLE_SIZE` and whose network sees
+        patches of 2 x 2 latent pixels, as FLUX's.
+        """
+        return square_sizes(vae_factor(vae), PIPELINE_SAMPLE_SIZE, 2)
 
     @property
     def channels(self) -> int:
@@ -165,157 +170,24 @@ class PipelineBlueprint(Blueprint):
         return model
 
 
-class PipelineModel(FlowModel):
-    """A loaded diffusers pipeline.
+def vae_factor(vae: Mapping[str, Any]) -> int:
+    """Returns the pixels per latent pixel of an ``AutoencoderKL``: every block but the last halves the sides."""
+    return int(2 ** (len(vae["block_out_channels"]) - 1))
+
+
+def square_sizes(factor: int, side: int, patch: int) -> dict[str, Any]:
+    """Returns the sizes for `PipelineBlueprint.described` of a model whose default image is square.
 
     Args:
-        pipe: The pipeline; not changed, but by ``free_text_encoders``.
-        blueprint: Its blueprint.
+        factor: Pixels per latent pixel.
+        side: Latent pixels along a side of the default image.
+        patch: Latent pixels along a side of what the network sees as one token.
     """
-
-    blueprint: PipelineBlueprint
-    batched_guidance: ClassVar[bool] = True
-    """Whether both guidance passes run as one batch, as the pipeline does it, or one after the other."""
-
-    def __init__(self, pipe: Any, blueprint: PipelineBlueprint):
-        self.pipe = pipe
-        self.blueprint = blueprint
-        self.sigma = 1.0
-        """Noise level of the velocity that is being computed."""
-
-    @abstractmethod
-    def encode_text(self, prompts: list[str], negative: bool) -> dict[str, torch.Tensor]:
-        """Encodes prompts with the pipeline's own encoders; ``tokens`` holds the text tokens (B, T, D).
-
-        Args:
-            prompts: B prompts.
-            negative: Whether they are negative prompts, where the pipeline treats those differently.
-        """
-
-    def encode(self, prompts: Sequence[str]) -> Conditioning:
-        """Encodes the prompts, and the negative prompt as often where guidance needs it; see `FlowModel`."""
-        import torch
-
-        with torch.no_grad():
-            text = self.encode_text(list(prompts), negative=False)
-            if self.blueprint.passes == 1:
-                return text
-            negative = self.encode_text([self.blueprint.negative_prompt] * len(prompts), negative=True)
-        return text | {_NEGATIVE + name: rows for name, rows in negative.items()}
-
-    def free_text_encoders(self) -> None:
-        """Takes the text encoders out of the pipeline; see `FlowModel.free_text_encoders`."""
-        import torch
-
-        for name, component in self.pipe.components.items():
-            if name.startswith("text_encoder") and component is not None:
-                self.pipe.register_modules(**{name: None})
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-
-    def noise(self, size: Size, seeds: Sequence[int]) -> torch.Tensor:
-        """Draws on the CPU, so that an image's noise is the same on every device; see `FlowModel.noise`."""
-        import torch
-
-        rows = [self.draw(size, torch.Generator("cpu").manual_seed(seed)) for seed in seeds]
-        return torch.cat(rows).to(self.pipe._execution_device, torch.float32)
-
-    def draw(self, size: Size, generator: torch.Generator) -> torch.Tensor:
-        """Draws the noise of one image, (1, C, h, w), in the shape and precision in which the pipeline does."""
-        import torch
-
-        shape = (1, *self.blueprint.latent_shape(size))
-        return torch.randn(shape, generator=generator, dtype=self.network(1.0).dtype)
-
-    def velocity(self, x_BCHW: torch.Tensor, sigma: float, conditioning: Conditioning) -> torch.Tensor:
-        """Calls the network once, or twice where there is a negative prompt; see `FlowModel.velocity`."""
-        import torch
-
-        self.sigma = sigma
-        text = {name: rows for name, rows in conditioning.items() if not name.startswith(_NEGATIVE)}
-        if self.blueprint.passes == 1:
-            return self._call("cond", x_BCHW, sigma, text)
-        negative = {name.removeprefix(_NEGATIVE): rows for name, rows in conditioning.items() if name not in text}
-        if self.batched_guidance:
-            both = {name: torch.cat([negative[name], text[name]]) for name in text}
-            away, towards = self._call("cond_uncond", torch.cat([x_BCHW, x_BCHW]), sigma, both).chunk(2)
-        else:
-            towards = self._call("cond", x_BCHW, sigma, text)
-            away = self._call("uncond", x_BCHW, sigma, negative)
-        return self.guided(towards, away)
-
-    def _call(self, cached_as: str, x_BCHW: torch.Tensor, sigma: float, text: Conditioning) -> torch.Tensor:
-        """Calls the network once; a feature cache keeps apart what is ``cached_as`` something else."""
-        network = self.network(sigma)
-        with named_call(network, cached_as):
-            return self.blueprint.forward(network, x_BCHW, sigma, text)
-
-    def network(self, sigma: float) -> Any:
-        """Returns the network that is called at a noise level."""
-        return getattr(self.pipe, self.blueprint.denoiser)
-
-    def cached(self, cache: FeatureCache, sigmas: Sequence[float]) -> contextlib.AbstractContextManager[None]:
-        """Lays the cache over the pipeline's network and takes it away after the context; see `FlowModel`."""
-        self.blueprint.check_cache(cache)
-        return caching(self.network(1.0), cache, sigmas, lambda: self.sigma)
-
-    def guided(self, towards_BCHW: torch.Tensor, away_BCHW: torch.Tensor) -> torch.Tensor:
-        """Combines the velocities of the prompt and of the negative prompt (arXiv 2207.12598, Eq. 6)."""
-        assert self.blueprint.guidance is not None  # there is no second pass without a guidance scale
-        return away_BCHW + self.blueprint.guidance * (towards_BCHW - away_BCHW)
-
-    def decode(self, x_BCHW: torch.Tensor) -> Sequence[Item]:
-        """Undoes the VAE's scaling and decodes, as the pipeline does; see `FlowModel.decode`."""
-        import torch
-
-        vae = self.pipe.vae
-        with torch.no_grad():
-            pixels = self.pixels(vae.decode(self.unscaled(x_BCHW).to(vae.dtype), return_dict=False)[0])
-        images: list[Image.Image] = self.pipe.image_processor.postprocess(pixels, output_type="pil")
-        return images
-
-    def unscaled(self, x_BCHW: torch.Tensor) -> torch.Tensor:
-        """Turns latents as the network sees them into latents as the VAE does."""
-        config = self.pipe.vae.config
-        scaling: float = config.scaling_factor
-        shift: float = config.get("shift_factor") or 0.0
-        return x_BCHW / scaling + shift
-
-    def pixels(self, decoded: torch.Tensor) -> torch.Tensor:
-        """Turns what the VAE returns into images (B, 3, H, W)."""
-        return decoded
+    return {"height": side * factor, "width": side * factor, "multiple": patch * factor, "vae_factor": factor}
 
 
-def compile_network(network: Any) -> None:
-    """Compiles a network in place, anew for every size that it is called at.
-
-    Where diffusers knows the blocks that a network repeats, they are compiled once for all of them.
-    """
-    if network._repeated_blocks:
-        network.compile_repeated_blocks(dynamic=False)
-    else:
-        network.compile(dynamic=False)
-
-
-def pack_2x2(x_BCHW: torch.Tensor) -> torch.Tensor:
-    """Packs patches of 2 x 2 latent pixels into tokens: (B, C, h, w) -> (B, h/2 * w/2, 4C), channel first."""
-    batch, channels, height, width = x_BCHW.shape
-    patches = x_BCHW.reshape(batch, channels, height // 2, 2, width // 2, 2).permute(0, 2, 4, 1, 3, 5)
-    return patches.reshape(batch, height // 2 * (width // 2), 4 * channels)
-
-
-def unpack_2x2(tokens_BTD: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """Undoes ``pack_2x2``: (B, h/2 * w/2, 4C) -> (B, C, h, w)."""
-    batch, _, packed = tokens_BTD.shape
-    patches = tokens_BTD.reshape(batch, height // 2, width // 2, packed // 4, 2, 2).permute(0, 3, 1, 4, 2, 5)
-    return patches.reshape(batch, packed // 4, height, width)
-
-
-def grid_ids(height: int, width: int, device: torch.device) -> torch.Tensor:
-    """Returns the position ids (0, row, column) of an image's tokens, whole numbers (height * width, 3)."""
+def empty_text(**shapes: tuple[int, ...]) -> dict[str, torch.Tensor]:
+    """Makes one row of conditioning for `PipelineBlueprint.meta_text`, of these shapes without the batch."""
     import torch
 
-    ids = torch.zeros(height, width, 3, device=device, dtype=torch.long)
-    ids[..., 1] = torch.arange(height, device=device)[:, None]
-    ids[..., 2] = torch.arange(width, device=device)
-    return ids.view(height * width, 3)
+    return {name: torch.empty(1, *shape) for name, shape in shapes.items()}

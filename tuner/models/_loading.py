@@ -114,3 +114,14 @@ def _add_lora(pipe: Any, network: Any, source: str, weight: float, fuse: bool) -
         pipe.unload_lora_weights()
     else:
         pipe.set_adapters([_ADAPTER], [weight])
+
+
+def compile_network(network: Any) -> None:
+    """Compiles a network in place, anew for every size that it is called at.
+
+    Where diffusers knows the blocks that a network repeats, they are compiled once for all of them.
+    """
+    if network._repeated_blocks:
+        network.compile_repeated_blocks(dynamic=False)
+    else:
+        network.compile(dynamic=False)

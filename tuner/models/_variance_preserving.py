@@ -1,17 +1,19 @@
 """Models that were trained to predict noise, read as flow models.
 
 A variance-preserving model knows z = (x0 + k e) / sqrt(1 + k^2), with k from 0 to K = k(last timestep). Divided by
-1 + k in the place of the root, that is the straight path of a flow, whose velocity says where x0 is:
+1 + k in the place of the root, that is a point of a flow's straight path, whose velocity says where x0 is:
 
-    x = (1 - sigma) x0 + sigma e,   sigma = k / (1 + k),   z = x / hypot(1 - sigma, sigma),   dx/dsigma = (x - x0) / sigma
+    x = (1 - sigma) x0 + sigma e,   sigma = k / (1 + k),   z = x / hypot(1 - sigma, sigma),
+    dx/dsigma = (x - x0) / sigma.
 
 An Euler step along it keeps x0 and e as the network sees them, and so is the step that diffusers'
 ``EulerDiscreteScheduler`` (DDIM without noise, arXiv 2010.02502, Eq. 12) makes between the same levels.
 
-The noisiest level that the network knows is K / (1 + K): 0.994 for PixArt, 0.936 for Stable Diffusion XL. The stock
-samplers begin there or, with ``leading`` spacing, below, and begin from noise alone (arXiv 2305.08891, section 3.3,
-says what this costs). So do the model's own levels here: their first is not 1. A schedule may also begin at 1, where
-a latent is noise alone: above its noisiest level the network is asked as if it were at it.
+The noisiest level that the network knows is K / (1 + K): 0.994 for PixArt, 0.936 for Stable Diffusion XL. The
+stock samplers begin there or, with ``leading`` spacing, below, and yet from noise alone, as if a latent of that
+level held no image (arXiv 2305.08891, section 3.3). So do the levels of `VariancePreserving.sigmas`, which are
+all below 1. Other schedules begin at 1, where a latent is noise alone: above its noisiest level the network is
+asked as if it were there.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-_DEFAULTS = {
+_DEFAULTS: dict[str, Any] = {
     "num_train_timesteps": 1000,
     "beta_start": 0.0001,
     "beta_end": 0.02,
@@ -46,6 +48,7 @@ _OTHER_LEVELS = (
     "use_karras_sigmas",
     "use_exponential_sigmas",
     "use_beta_sigmas",
+    "sigma_data",
 )
 
 
@@ -105,7 +108,8 @@ class VariancePreserving:
 
     def velocity(self, predicted: torch.Tensor, x: torch.Tensor, sigma: float) -> torch.Tensor:
         """Turns the network's prediction for the latent ``x`` into dx/dsigma."""
-        k, z, kind = self.level(sigma)[0], scaled(x, sigma), self._config["prediction_type"]
+        kind = self._config["prediction_type"]
+        k, z = self.level(sigma)[0], scaled(x, sigma)
         if kind == "epsilon":
             image = math.hypot(1, k) * z - k * predicted
         elif kind == "v_prediction":

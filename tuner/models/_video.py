@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from tuner.errors import UserError
-from tuner.models._diffusers import PipelineBlueprint, PipelineModel
+from tuner.models._diffusers import PipelineBlueprint
+from tuner.models._pipeline_model import PipelineModel
 from tuner.models.base import Size
 
 if TYPE_CHECKING:
@@ -52,11 +53,7 @@ class VideoBlueprint(PipelineBlueprint):
 class VideoModel(PipelineModel):
     """A loaded video pipeline."""
 
-    def draw(self, size: Size, generator: torch.Generator) -> torch.Tensor:
-        """Draws the noise of one video, (1, C, F, h, w), in single precision, as the pipelines do."""
-        import torch
-
-        return torch.randn((1, *self.blueprint.latent_shape(size)), generator=generator)
+    draws_float32 = True
 
     def decode(self, x_BCFHW: torch.Tensor) -> list[list[Image.Image]]:
         """Turns clean latents into B videos, each a list of frames; see `FlowModel.decode`."""

@@ -6,18 +6,18 @@ tokens are masked.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tuner.models._diffusers import PipelineBlueprint, PipelineModel, grid_ids, pack_2x2, unpack_2x2
-from tuner.models.base import Conditioning, ReadConfig
+from tuner.models._diffusers import empty_text
+from tuner.models._packed import PackedBlueprint, grid_ids
+from tuner.models._pipeline_model import PipelineModel
+from tuner.models.base import Conditioning
 
 if TYPE_CHECKING:
     import torch
 
 _PIPELINE_TEXT_TOKENS = 512  # ChromaPipeline's default max_sequence_length
-_PIPELINE_SAMPLE_SIZE = 128  # ChromaPipeline.default_sample_size, in latent pixels
 
 
 class ChromaModel(PipelineModel):
@@ -34,7 +34,7 @@ class ChromaModel(PipelineModel):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChromaBlueprint(PipelineBlueprint):
+class ChromaBlueprint(PackedBlueprint):
     """A model of the Chroma family, without its weights."""
 
     pipeline_class = "ChromaPipeline"
@@ -42,46 +42,22 @@ class ChromaBlueprint(PipelineBlueprint):
     model_class = ChromaModel
     true_guidance = True
 
-    @property
-    def channels(self) -> int:
-        """A token holds the channels of 2 x 2 latent pixels."""
-        return int(self.transformer["in_channels"]) // 4
-
-    def forward(self, transformer: Any, x_BCHW: torch.Tensor, sigma: float, text: Conditioning) -> torch.Tensor:
-        """Packs the latents and calls the transformer; see `PipelineBlueprint.forward`."""
+    def inputs(self, packed_BTD: torch.Tensor, grid: tuple[int, int], text: Conditioning) -> dict[str, Any]:
+        """See `PackedBlueprint.inputs`."""
         import torch
 
-        batch, _, height, width = x_BCHW.shape
-        device = x_BCHW.device
-        packed = pack_2x2(x_BCHW).to(transformer.dtype)
-        image_mask = torch.ones(packed.shape[:2], device=device, dtype=text["mask"].dtype)
-        velocity = transformer(
-            hidden_states=packed,
-            timestep=torch.full((batch,), sigma, device=device, dtype=packed.dtype),
-            encoder_hidden_states=text["tokens"],
-            txt_ids=torch.zeros(text["tokens"].shape[1], 3, device=device, dtype=packed.dtype),
-            img_ids=grid_ids(height // 2, width // 2, device).to(packed.dtype),
-            attention_mask=torch.cat([text["mask"], image_mask], dim=1),
-            return_dict=False,
-        )[0]
-        return unpack_2x2(velocity, height, width).float()
+        device, dtype = packed_BTD.device, packed_BTD.dtype
+        image_mask_BT = torch.ones(packed_BTD.shape[:2], device=device, dtype=text["mask"].dtype)
+        return {
+            "encoder_hidden_states": text["tokens"],
+            "txt_ids": torch.zeros(text["tokens"].shape[1], 3, device=device, dtype=dtype),
+            "img_ids": grid_ids(grid, device).to(dtype),
+            "attention_mask": torch.cat([text["mask"], image_mask_BT], dim=1),
+        }
 
     def meta_text(self, config: Any) -> Conditioning:
         """See `PipelineBlueprint.meta_text`."""
-        import torch
-
-        return {
-            "tokens": torch.empty(1, self.text_tokens, config.joint_attention_dim),
-            "mask": torch.empty(1, self.text_tokens),
-        }
-
-    def described(
-        self, transformer: Mapping[str, Any], vae: Mapping[str, Any], read: ReadConfig
-    ) -> dict[str, Any]:
-        """See `PipelineBlueprint.described`."""
-        factor = 2 ** (len(vae["block_out_channels"]) - 1)
-        side = _PIPELINE_SAMPLE_SIZE * factor
-        return {"height": side, "width": side, "multiple": 2 * factor, "vae_factor": factor}
+        return empty_text(tokens=(self.text_tokens, config.joint_attention_dim), mask=(self.text_tokens,))
 
 
 BLUEPRINT = ChromaBlueprint(

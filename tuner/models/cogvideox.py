@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tuner.errors import UserError
+from tuner.models._diffusers import empty_text, vae_factor
 from tuner.models._video import VideoBlueprint, VideoModel
 from tuner.models.base import Conditioning, ReadConfig, Size
 
@@ -108,9 +109,7 @@ class CogVideoXBlueprint(VideoBlueprint):
 
     def meta_text(self, config: Any) -> Conditioning:
         """See `PipelineBlueprint.meta_text`."""
-        import torch
-
-        return {"tokens": torch.empty(1, self.text_tokens, config.text_embed_dim)}
+        return empty_text(tokens=(self.text_tokens, config.text_embed_dim))
 
     def described(
         self, transformer: Mapping[str, Any], vae: Mapping[str, Any], read: ReadConfig
@@ -118,7 +117,7 @@ class CogVideoXBlueprint(VideoBlueprint):
         """See `PipelineBlueprint.described`."""
         if transformer.get("patch_size_t") is not None:
             raise UserError("CogVideoX 1.5, whose patches span frames, is not supported; use CogVideoX-5b.")
-        factor = 2 ** (len(vae["block_out_channels"]) - 1)
+        factor = vae_factor(vae)
         return {
             "height": transformer.get("sample_height", 60) * factor,
             "width": transformer.get("sample_width", 90) * factor,

@@ -1,7 +1,6 @@
 """FLUX.1: diffusers' ``FluxPipeline`` as a `FlowModel`.
 
-Latents are spatial outside and packed into 2x2 patches inside: (B, C, h, w) <-> (B, h/2 * w/2, 4C). Guidance is
-distilled: its scale is an input of the network.
+Guidance is distilled: its scale is an input of the network.
 """
 
 from __future__ import annotations
@@ -10,7 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tuner.models._diffusers import PipelineBlueprint, PipelineModel, grid_ids, pack_2x2, unpack_2x2
+from tuner.models._diffusers import PIPELINE_SAMPLE_SIZE, empty_text, square_sizes, vae_factor
+from tuner.models._packed import PackedBlueprint, grid_ids
+from tuner.models._pipeline_model import PipelineModel
 from tuner.models.base import Conditioning, ReadConfig
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 _PIPELINE_TEXT_TOKENS = 512  # FluxPipeline's default max_sequence_length
 _PIPELINE_GUIDANCE = 3.5  # FluxPipeline's default guidance_scale
-_PIPELINE_SAMPLE_SIZE = 128  # FluxPipeline.default_sample_size, in latent pixels
 
 
 class FluxModel(PipelineModel):
@@ -45,7 +45,7 @@ class FluxModel(PipelineModel):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FluxBlueprint(PipelineBlueprint):
+class FluxBlueprint(PackedBlueprint):
     """A model of the FLUX.1 family, without its weights.
 
     The shift is exp(mu), with mu linear in the number of image tokens (`linear_mu`). FLUX.1-schnell has
@@ -56,53 +56,35 @@ class FluxBlueprint(PipelineBlueprint):
     transformer_class = "FluxTransformer2DModel"
     model_class = FluxModel
 
-    @property
-    def channels(self) -> int:
-        """A token holds the channels of 2 x 2 latent pixels."""
-        return int(self.transformer["in_channels"]) // 4
-
-    def forward(self, transformer: Any, x_BCHW: torch.Tensor, sigma: float, text: Conditioning) -> torch.Tensor:
-        """Packs the latents and calls the transformer; see `PipelineBlueprint.forward`."""
+    def inputs(self, packed_BTD: torch.Tensor, grid: tuple[int, int], text: Conditioning) -> dict[str, Any]:
+        """See `PackedBlueprint.inputs`."""
         import torch
 
-        batch, _, height, width = x_BCHW.shape
-        device = x_BCHW.device
-        packed = pack_2x2(x_BCHW).to(transformer.dtype)
+        device, dtype = packed_BTD.device, packed_BTD.dtype
         guidance = None
         if self.guidance is not None:
-            guidance = torch.full((batch,), self.guidance, device=device, dtype=torch.float32)
-        velocity = transformer(
-            hidden_states=packed,
-            timestep=torch.full((batch,), sigma, device=device, dtype=packed.dtype),
-            guidance=guidance,
-            pooled_projections=text["pooled"],
-            encoder_hidden_states=text["tokens"],
-            txt_ids=torch.zeros(text["tokens"].shape[1], 3, device=device, dtype=packed.dtype),
-            img_ids=grid_ids(height // 2, width // 2, device).to(packed.dtype),
-            return_dict=False,
-        )[0]
-        return unpack_2x2(velocity, height, width).float()
+            guidance = torch.full((len(packed_BTD),), self.guidance, device=device, dtype=torch.float32)
+        return {
+            "guidance": guidance,
+            "pooled_projections": text["pooled"],
+            "encoder_hidden_states": text["tokens"],
+            "txt_ids": torch.zeros(text["tokens"].shape[1], 3, device=device, dtype=dtype),
+            "img_ids": grid_ids(grid, device).to(dtype),
+        }
 
     def meta_text(self, config: Any) -> Conditioning:
         """See `PipelineBlueprint.meta_text`."""
-        import torch
-
-        return {
-            "tokens": torch.empty(1, self.text_tokens, config.joint_attention_dim),
-            "pooled": torch.empty(1, config.pooled_projection_dim),
-        }
+        return empty_text(
+            tokens=(self.text_tokens, config.joint_attention_dim), pooled=(config.pooled_projection_dim,)
+        )
 
     def described(
         self, transformer: Mapping[str, Any], vae: Mapping[str, Any], read: ReadConfig
     ) -> dict[str, Any]:
         """See `PipelineBlueprint.described`."""
-        factor = 2 ** (len(vae["block_out_channels"]) - 1)
         longest_prompt = read("tokenizer_2/tokenizer_config.json").get("model_max_length", _PIPELINE_TEXT_TOKENS)
         return {
-            "height": _PIPELINE_SAMPLE_SIZE * factor,
-            "width": _PIPELINE_SAMPLE_SIZE * factor,
-            "multiple": 2 * factor,
-            "vae_factor": factor,
+            **square_sizes(vae_factor(vae), PIPELINE_SAMPLE_SIZE, 2),
             "guidance": (self.guidance or _PIPELINE_GUIDANCE) if transformer.get("guidance_embeds") else None,
             "text_tokens": min(_PIPELINE_TEXT_TOKENS, longest_prompt),
         }

@@ -7,18 +7,18 @@ distilled.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tuner.models._diffusers import PipelineBlueprint, PipelineModel, grid_ids, pack_2x2, unpack_2x2
-from tuner.models.base import Conditioning, ReadConfig, Size
+from tuner.models._diffusers import empty_text
+from tuner.models._packed import PackedBlueprint, grid_ids, pack_2x2, unpack_2x2
+from tuner.models._pipeline_model import PipelineModel
+from tuner.models.base import Conditioning, Size
 
 if TYPE_CHECKING:
     import torch
 
 _PIPELINE_TEXT_TOKENS = 512  # Flux2Pipeline's default max_sequence_length
-_PIPELINE_SAMPLE_SIZE = 128  # Flux2Pipeline.default_sample_size, in latent pixels
 _LONG = 4300  # tokens
 
 
@@ -47,17 +47,12 @@ class Flux2Model(PipelineModel):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Flux2Blueprint(PipelineBlueprint):
+class Flux2Blueprint(PackedBlueprint):
     """A model of the FLUX.2 family, without its weights."""
 
     pipeline_class = "Flux2Pipeline"
     transformer_class = "Flux2Transformer2DModel"
     model_class = Flux2Model
-
-    @property
-    def channels(self) -> int:
-        """A token holds the channels of 2 x 2 latent pixels."""
-        return int(self.transformer["in_channels"]) // 4
 
     def mu(self, steps: int, size: Size) -> float:
         """Returns the pipeline's ``compute_empirical_mu``: linear in tokens, and below 4300 in steps, too."""
@@ -68,40 +63,23 @@ class Flux2Blueprint(PipelineBlueprint):
         few_steps = 8.73809524e-05 * tokens + 1.89833333
         return many_steps + (many_steps - few_steps) / 190 * (steps - 200)
 
-    def forward(self, transformer: Any, x_BCHW: torch.Tensor, sigma: float, text: Conditioning) -> torch.Tensor:
-        """Packs the latents and calls the transformer; see `PipelineBlueprint.forward`."""
+    def inputs(self, packed_BTD: torch.Tensor, grid: tuple[int, int], text: Conditioning) -> dict[str, Any]:
+        """See `PackedBlueprint.inputs`."""
         import torch
 
-        batch, _, height, width = x_BCHW.shape
-        device = x_BCHW.device
-        packed = pack_2x2(x_BCHW).to(transformer.dtype)
-        image_ids = grid_ids(height // 2, width // 2, device)
+        device = packed_BTD.device
         text_ids = torch.zeros(text["tokens"].shape[1], 4, device=device, dtype=torch.long)
         text_ids[:, 3] = torch.arange(len(text_ids), device=device)
-        velocity = transformer(
-            hidden_states=packed,
-            timestep=torch.full((batch,), sigma, device=device, dtype=packed.dtype),
-            guidance=torch.full((batch,), self.guidance or 0.0, device=device, dtype=torch.float32),
-            encoder_hidden_states=text["tokens"],
-            txt_ids=text_ids,
-            img_ids=torch.nn.functional.pad(image_ids, (0, 1)),
-            return_dict=False,
-        )[0]
-        return unpack_2x2(velocity, height, width).float()
+        return {
+            "guidance": torch.full((len(packed_BTD),), self.guidance or 0.0, device=device, dtype=torch.float32),
+            "encoder_hidden_states": text["tokens"],
+            "txt_ids": text_ids,
+            "img_ids": torch.nn.functional.pad(grid_ids(grid, device), (0, 1)),
+        }
 
     def meta_text(self, config: Any) -> Conditioning:
         """See `PipelineBlueprint.meta_text`."""
-        import torch
-
-        return {"tokens": torch.empty(1, self.text_tokens, config.joint_attention_dim)}
-
-    def described(
-        self, transformer: Mapping[str, Any], vae: Mapping[str, Any], read: ReadConfig
-    ) -> dict[str, Any]:
-        """See `PipelineBlueprint.described`."""
-        factor = 2 ** (len(vae["block_out_channels"]) - 1)
-        side = _PIPELINE_SAMPLE_SIZE * factor
-        return {"height": side, "width": side, "multiple": 2 * factor, "vae_factor": factor}
+        return empty_text(tokens=(self.text_tokens, config.joint_attention_dim))
 
 
 BLUEPRINT = Flux2Blueprint(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tuner.models._diffusers import empty_text
 from tuner.models._video import VideoBlueprint, VideoModel
 from tuner.models.base import Conditioning, ReadConfig
 
@@ -55,13 +56,11 @@ class HunyuanVideoBlueprint(VideoBlueprint):
 
     def meta_text(self, config: Any) -> Conditioning:
         """See `PipelineBlueprint.meta_text`."""
-        import torch
-
-        return {
-            "tokens": torch.empty(1, self.text_tokens, config.text_embed_dim),
-            "pooled": torch.empty(1, config.pooled_projection_dim),
-            "mask": torch.empty(1, self.text_tokens),
-        }
+        return empty_text(
+            tokens=(self.text_tokens, config.text_embed_dim),
+            pooled=(config.pooled_projection_dim,),
+            mask=(self.text_tokens,),
+        )
 
     def described(
         self, transformer: Mapping[str, Any], vae: Mapping[str, Any], read: ReadConfig

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tuner.models._diffusers import PipelineModel
+from tuner.models._diffusers import empty_text, square_sizes, vae_factor
+from tuner.models._pipeline_model import PipelineModel
 from tuner.models._variance_preserving import VariancePreservingBlueprint
 from tuner.models.base import Conditioning, ReadConfig
 
@@ -45,9 +46,7 @@ class PixArtSigmaBlueprint(VariancePreservingBlueprint):
     model_class = PixArtSigmaModel
     true_guidance = True
 
-    def predict(
-        self, network: Any, z_BCHW: torch.Tensor, timestep: float, text: Conditioning
-    ) -> torch.Tensor:
+    def predict(self, network: Any, z_BCHW: torch.Tensor, timestep: float, text: Conditioning) -> torch.Tensor:
         """Calls the transformer, whose other output channels are a variance; see the base class."""
         import torch
 
@@ -64,21 +63,13 @@ class PixArtSigmaBlueprint(VariancePreservingBlueprint):
 
     def meta_text(self, config: Any) -> Conditioning:
         """See `PipelineBlueprint.meta_text`."""
-        import torch
-
-        return {
-            "tokens": torch.empty(1, self.text_tokens, config.caption_channels),
-            "mask": torch.empty(1, self.text_tokens),
-        }
+        return empty_text(tokens=(self.text_tokens, config.caption_channels), mask=(self.text_tokens,))
 
     def described(
         self, transformer: Mapping[str, Any], vae: Mapping[str, Any], read: ReadConfig
     ) -> dict[str, Any]:
         """See `PipelineBlueprint.described`."""
-        factor = 2 ** (len(vae["block_out_channels"]) - 1)
-        side = transformer.get("sample_size", 128) * factor
-        multiple = transformer.get("patch_size", 2) * factor
-        return {"height": side, "width": side, "multiple": multiple, "vae_factor": factor}
+        return square_sizes(vae_factor(vae), transformer.get("sample_size", 128), transformer.get("patch_size", 2))
 
 
 BLUEPRINT = PixArtSigmaBlueprint(

@@ -10,14 +10,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tuner.models._diffusers import PipelineBlueprint, PipelineModel, pack_2x2, unpack_2x2
+from tuner.models._diffusers import PIPELINE_SAMPLE_SIZE, empty_text, square_sizes
+from tuner.models._packed import PackedBlueprint, pack_2x2, unpack_2x2
+from tuner.models._pipeline_model import PipelineModel, unnormalized
 from tuner.models.base import Conditioning, ReadConfig
 
 if TYPE_CHECKING:
     import torch
 
 _PIPELINE_TEXT_TOKENS = 512  # QwenImagePipeline's default max_sequence_length
-_PIPELINE_SAMPLE_SIZE = 128  # QwenImagePipeline.default_sample_size, in latent pixels
 
 
 class QwenImageModel(PipelineModel):
@@ -40,11 +41,7 @@ class QwenImageModel(PipelineModel):
 
     def unscaled(self, x_BCHW: torch.Tensor) -> torch.Tensor:
         """Undoes the normalisation per channel and adds the one frame of the video VAE."""
-        import torch
-
-        config = self.pipe.vae.config
-        mean, std = (torch.tensor(values).to(x_BCHW) for values in (config.latents_mean, config.latents_std))
-        return (x_BCHW * std[:, None, None] + mean[:, None, None])[:, :, None]
+        return unnormalized(x_BCHW, self.pipe.vae.config)[:, :, None]
 
     def pixels(self, decoded: torch.Tensor) -> torch.Tensor:
         """Takes the one frame."""
@@ -52,7 +49,7 @@ class QwenImageModel(PipelineModel):
 
 
 @dataclass(frozen=True, kw_only=True)
-class QwenImageBlueprint(PipelineBlueprint):
+class QwenImageBlueprint(PackedBlueprint):
     """A model of the Qwen-Image family, without its weights."""
 
     pipeline_class = "QwenImagePipeline"
@@ -60,40 +57,23 @@ class QwenImageBlueprint(PipelineBlueprint):
     model_class = QwenImageModel
     true_guidance = True
 
-    @property
-    def channels(self) -> int:
-        """A token holds the channels of 2 x 2 latent pixels."""
-        return int(self.transformer["in_channels"]) // 4
-
-    def forward(self, transformer: Any, x_BCHW: torch.Tensor, sigma: float, text: Conditioning) -> torch.Tensor:
-        """Packs the latents and calls the transformer; see `PipelineBlueprint.forward`."""
-        import torch
-
-        batch, _, height, width = x_BCHW.shape
-        packed = pack_2x2(x_BCHW).to(transformer.dtype)
-        velocity = transformer(
-            hidden_states=packed,
-            timestep=torch.full((batch,), sigma, device=x_BCHW.device, dtype=packed.dtype),
-            encoder_hidden_states=text["tokens"],
-            encoder_hidden_states_mask=text.get("mask"),
-            img_shapes=[[(1, height // 2, width // 2)]] * batch,
-            return_dict=False,
-        )[0]
-        return unpack_2x2(velocity, height, width).float()
+    def inputs(self, packed_BTD: torch.Tensor, grid: tuple[int, int], text: Conditioning) -> dict[str, Any]:
+        """See `PackedBlueprint.inputs`."""
+        return {
+            "encoder_hidden_states": text["tokens"],
+            "encoder_hidden_states_mask": text.get("mask"),
+            "img_shapes": [[(1, *grid)]] * len(packed_BTD),
+        }
 
     def meta_text(self, config: Any) -> Conditioning:
         """See `PipelineBlueprint.meta_text`."""
-        import torch
-
-        return {"tokens": torch.empty(1, self.text_tokens, config.joint_attention_dim)}
+        return empty_text(tokens=(self.text_tokens, config.joint_attention_dim))
 
     def described(
         self, transformer: Mapping[str, Any], vae: Mapping[str, Any], read: ReadConfig
     ) -> dict[str, Any]:
         """See `PipelineBlueprint.described`."""
-        factor = 2 ** len(vae["temperal_downsample"])
-        side = _PIPELINE_SAMPLE_SIZE * factor
-        return {"height": side, "width": side, "multiple": 2 * factor, "vae_factor": factor}
+        return square_sizes(2 ** len(vae["temperal_downsample"]), PIPELINE_SAMPLE_SIZE, 2)
 
 
 BLUEPRINT = QwenImageBlueprint(

@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tuner.models._diffusers import PipelineBlueprint, PipelineModel
+from tuner.models._diffusers import PipelineBlueprint, empty_text, square_sizes
 from tuner.models._flow_match import flow_match_sigmas, own_lowest
+from tuner.models._pipeline_model import PipelineModel
 from tuner.models.base import Conditioning, ReadConfig, Size
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ _PIPELINE_TEXT_TOKENS = 300  # SanaPipeline's default max_sequence_length
 class SanaModel(PipelineModel):
     """A loaded Sana pipeline."""
 
+    draws_float32 = True
+
     def encode_text(self, prompts: list[str], negative: bool) -> dict[str, torch.Tensor]:
         """Encodes with Gemma 2, prompts behind the pipeline's default instruction, negative prompts bare."""
         default = inspect.signature(type(self.pipe).__call__).parameters["complex_human_instruction"].default
@@ -35,12 +38,6 @@ class SanaModel(PipelineModel):
             complex_human_instruction=None if negative else default,
         )
         return {"tokens": tokens_BTD, "mask": mask_BT}
-
-    def draw(self, size: Size, generator: torch.Generator) -> torch.Tensor:
-        """Draws in float32, whatever the weights' precision; see `PipelineModel.draw`."""
-        import torch
-
-        return torch.randn((1, *self.blueprint.latent_shape(size)), generator=generator)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,21 +69,14 @@ class SanaBlueprint(PipelineBlueprint):
 
     def meta_text(self, config: Any) -> Conditioning:
         """See `PipelineBlueprint.meta_text`."""
-        import torch
-
-        return {
-            "tokens": torch.empty(1, self.text_tokens, config.caption_channels),
-            "mask": torch.empty(1, self.text_tokens),
-        }
+        return empty_text(tokens=(self.text_tokens, config.caption_channels), mask=(self.text_tokens,))
 
     def described(
         self, transformer: Mapping[str, Any], vae: Mapping[str, Any], read: ReadConfig
     ) -> dict[str, Any]:
         """See `PipelineBlueprint.described`."""
         factor = 2 ** (len(vae["encoder_block_out_channels"]) - 1)
-        side = transformer.get("sample_size", 32) * factor
-        multiple = transformer.get("patch_size", 1) * factor
-        return {"height": side, "width": side, "multiple": multiple, "vae_factor": factor}
+        return square_sizes(factor, transformer.get("sample_size", 32), transformer.get("patch_size", 1))
 
 
 BLUEPRINT = SanaBlueprint(

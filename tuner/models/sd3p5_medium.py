@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tuner.models._diffusers import PipelineBlueprint, PipelineModel
+from tuner.models._diffusers import PipelineBlueprint, empty_text, square_sizes, vae_factor
 from tuner.models._flow_match import flow_match_sigmas, linear_mu, own_lowest
+from tuner.models._pipeline_model import PipelineModel
 from tuner.models.base import Conditioning, ReadConfig, Size
 
 if TYPE_CHECKING:
@@ -64,25 +65,18 @@ class StableDiffusion3Blueprint(PipelineBlueprint):
 
     def meta_text(self, config: Any) -> Conditioning:
         """See `PipelineBlueprint.meta_text`."""
-        import torch
-
-        return {
-            "tokens": torch.empty(1, self.text_tokens, config.joint_attention_dim),
-            "pooled": torch.empty(1, config.pooled_projection_dim),
-        }
+        return empty_text(
+            tokens=(self.text_tokens, config.joint_attention_dim), pooled=(config.pooled_projection_dim,)
+        )
 
     def described(
         self, transformer: Mapping[str, Any], vae: Mapping[str, Any], read: ReadConfig
     ) -> dict[str, Any]:
         """See `PipelineBlueprint.described`."""
-        factor = 2 ** (len(vae["block_out_channels"]) - 1)
-        side = transformer.get("sample_size", 128) * factor
         clip_tokens = read("tokenizer/tokenizer_config.json").get("model_max_length", _CLIP_TOKENS)
+        side, patch = transformer.get("sample_size", 128), transformer.get("patch_size", 2)
         return {
-            "height": side,
-            "width": side,
-            "multiple": transformer.get("patch_size", 2) * factor,
-            "vae_factor": factor,
+            **square_sizes(vae_factor(vae), side, patch),
             "text_tokens": clip_tokens + _T5_TOKENS,
         }
 

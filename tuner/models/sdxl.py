@@ -1,9 +1,9 @@
 """Stable Diffusion XL: diffusers' ``StableDiffusionXLPipeline`` as a `FlowModel`.
 
-The network, a UNet, predicts noise; `_variance_preserving` says how that becomes a velocity. The stock scheduler is
-``EulerDiscreteScheduler`` with ``leading`` spacing, which the baseline equals. The network is told which size an
-image has (arXiv 2307.01952, section 2.2): at every stage that stage's own, uncropped, as the pipeline would if it
-were called at that size. Guidance is true, both passes in one batch.
+The network is a UNet that predicts noise; `_variance_preserving` says how that becomes a velocity. The stock
+scheduler is ``EulerDiscreteScheduler`` with ``leading`` spacing, and the baseline equals it. The network is told
+the size of the image (arXiv 2307.01952, section 2.2): at every stage that stage's own, uncropped, as the pipeline
+would if it were called at that size. Guidance is true, both passes in one batch.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tuner.errors import UserError
-from tuner.models._diffusers import PipelineModel
+from tuner.models._diffusers import empty_text, square_sizes, vae_factor
+from tuner.models._pipeline_model import PipelineModel
 from tuner.models._variance_preserving import VariancePreservingBlueprint
 from tuner.models.base import Conditioning, Item, ReadConfig
 
 if TYPE_CHECKING:
     import torch
-    from PIL import Image
 
 _TEXT_TOKENS = 77  # what both CLIP tokenizers pad to
 
@@ -45,17 +45,6 @@ class SdxlModel(PipelineModel):
         with self._upcast():
             return super().decode(x_BCHW)
 
-    def encode_images(self, images: Sequence[Image.Image]) -> torch.Tensor:
-        """Encodes to the mean of the VAE's latent distribution and scales; see `FlowModel.encode_images`."""
-        import torch
-
-        vae = self.pipe.vae
-        pixels_BCHW = torch.cat([self.pipe.image_processor.preprocess(image) for image in images])
-        with torch.no_grad(), self._upcast():
-            latents = vae.encode(pixels_BCHW.to(vae.device, vae.dtype)).latent_dist.mode()
-        encoded: torch.Tensor = latents.float() * vae.config.scaling_factor
-        return encoded
-
     @contextlib.contextmanager
     def _upcast(self) -> Iterator[None]:
         """Runs the VAE in float32 where float16 would overflow, as the pipeline does."""
@@ -71,11 +60,6 @@ class SdxlModel(PipelineModel):
         finally:
             vae.to(torch.float16)
 
-    def unscaled(self, x_BCHW: torch.Tensor) -> torch.Tensor:
-        """Turns latents as the network sees them into latents as the VAE does; see `PipelineModel.unscaled`."""
-        unscaled: torch.Tensor = x_BCHW / self.pipe.vae.config.scaling_factor
-        return unscaled
-
 
 @dataclass(frozen=True, kw_only=True)
 class SdxlBlueprint(VariancePreservingBlueprint):
@@ -87,9 +71,7 @@ class SdxlBlueprint(VariancePreservingBlueprint):
     model_class = SdxlModel
     true_guidance = True
 
-    def predict(
-        self, network: Any, z_BCHW: torch.Tensor, timestep: float, text: Conditioning
-    ) -> torch.Tensor:
+    def predict(self, network: Any, z_BCHW: torch.Tensor, timestep: float, text: Conditioning) -> torch.Tensor:
         """Calls the UNet, with the size of the latents as that of the image; see the base class."""
         import torch
 
@@ -107,23 +89,18 @@ class SdxlBlueprint(VariancePreservingBlueprint):
 
     def meta_text(self, config: Any) -> Conditioning:
         """See `PipelineBlueprint.meta_text`."""
-        import torch
-
         pooled = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
-        return {
-            "tokens": torch.empty(1, self.text_tokens, config.cross_attention_dim),
-            "pooled": torch.empty(1, pooled),
-        }
+        return empty_text(tokens=(self.text_tokens, config.cross_attention_dim), pooled=(pooled,))
 
     def described(
         self, transformer: Mapping[str, Any], vae: Mapping[str, Any], read: ReadConfig
     ) -> dict[str, Any]:
         """See `PipelineBlueprint.described`."""
         if transformer.get("time_cond_proj_dim") is not None:
-            raise UserError("A UNet that takes the guidance scale as an input is not supported; use the base model.")
-        factor = 2 ** (len(vae["block_out_channels"]) - 1)
-        side = transformer.get("sample_size", 128) * factor
-        return {"height": side, "width": side, "multiple": factor, "vae_factor": factor}
+            raise UserError(
+                "A UNet that takes the guidance scale as an input is not supported; use the base model."
+            )
+        return square_sizes(vae_factor(vae), transformer.get("sample_size", 128), 1)
 
 
 BLUEPRINT = SdxlBlueprint(

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from tuner.errors import UserError
 from tuner.feature_cache import FeatureCache
+from tuner.models._diffusers import empty_text
 from tuner.models._flow_match import flow_match_sigmas, own_lowest
+from tuner.models._pipeline_model import unnormalized
 from tuner.models._video import VideoBlueprint, VideoModel
 from tuner.models.base import Conditioning, ReadConfig, Size
 
@@ -50,11 +52,7 @@ class WanModel(VideoModel):
 
     def unscaled(self, x_BCFHW: torch.Tensor) -> torch.Tensor:
         """Undoes the normalisation of every channel; see `PipelineModel.unscaled`."""
-        config = self.pipe.vae.config
-        mean, std = (
-            x_BCFHW.new_tensor(values).view(1, -1, 1, 1, 1) for values in (config.latents_mean, config.latents_std)
-        )
-        return x_BCFHW * std + mean
+        return unnormalized(x_BCFHW, self.pipe.vae.config)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,9 +104,7 @@ class WanBlueprint(VideoBlueprint):
 
     def meta_text(self, config: Any) -> Conditioning:
         """See `PipelineBlueprint.meta_text`."""
-        import torch
-
-        return {"tokens": torch.empty(1, self.text_tokens, config.text_dim)}
+        return empty_text(tokens=(self.text_tokens, config.text_dim))
 
     def described(
         self, transformer: Mapping[str, Any], vae: Mapping[str, Any], read: ReadConfig

@@ -7,22 +7,24 @@ velocity is ``v + g (v - v_negative)``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tuner.models._diffusers import PipelineBlueprint, PipelineModel
-from tuner.models.base import Conditioning, ReadConfig, Size
+from tuner.models._diffusers import PipelineBlueprint, empty_text
+from tuner.models._pipeline_model import PipelineModel
+from tuner.models.base import Conditioning
 
 if TYPE_CHECKING:
     import torch
 
 _PIPELINE_TEXT_TOKENS = 512  # ZImagePipeline's default max_sequence_length
-_PIPELINE_SAMPLE_SIZE = 128  # ZImagePipeline's default height and width, in latent pixels
 
 
 class ZImageModel(PipelineModel):
     """A loaded Z-Image pipeline."""
+
+    draws_float32 = True
 
     def encode_text(self, prompts: list[str], negative: bool) -> dict[str, torch.Tensor]:
         """Encodes with Qwen3; ``lengths`` stays on the CPU. See `PipelineModel.encode_text`."""
@@ -44,12 +46,6 @@ class ZImageModel(PipelineModel):
             if name.endswith("tokens"):
                 text[name] = torch.nn.functional.pad(rows, (0, 0, 0, longest - rows.shape[1]))
         return text
-
-    def draw(self, size: Size, generator: torch.Generator) -> torch.Tensor:
-        """Draws in float32, whatever the weights' precision; see `PipelineModel.draw`."""
-        import torch
-
-        return torch.randn((1, *self.blueprint.latent_shape(size)), generator=generator)
 
     def guided(self, towards_BCHW: torch.Tensor, away_BCHW: torch.Tensor) -> torch.Tensor:
         """Counts the guidance scale from 0; see `PipelineModel.guided`."""
@@ -84,17 +80,7 @@ class ZImageBlueprint(PipelineBlueprint):
 
     def meta_text(self, config: Any) -> Conditioning:
         """See `PipelineBlueprint.meta_text`."""
-        import torch
-
-        return {"tokens": torch.empty(1, self.text_tokens, config.cap_feat_dim)}
-
-    def described(
-        self, transformer: Mapping[str, Any], vae: Mapping[str, Any], read: ReadConfig
-    ) -> dict[str, Any]:
-        """See `PipelineBlueprint.described`."""
-        factor = 2 ** (len(vae["block_out_channels"]) - 1)
-        side = _PIPELINE_SAMPLE_SIZE * factor
-        return {"height": side, "width": side, "multiple": 2 * factor, "vae_factor": factor}
+        return empty_text(tokens=(self.text_tokens, config.cap_feat_dim))
 
 
 BLUEPRINT = ZImageBlueprint(

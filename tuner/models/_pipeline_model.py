@@ -1,0 +1,156 @@
+"""What all loaded diffusers pipelines share: text, noise, both passes of guidance, decoding."""
+
+from __future__ import annotations
+
+import contextlib
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from tuner.feature_cache import FeatureCache
+from tuner.models._caching import caching, named_call
+from tuner.models.base import Conditioning, FlowModel, Item, Size
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+
+    from tuner.models._diffusers import PipelineBlueprint
+
+_NEGATIVE = "negative_"
+
+
+class PipelineModel(FlowModel):
+    """A loaded diffusers pipeline.
+
+    Args:
+        pipe: The pipeline; not changed, but by ``free_text_encoders``.
+        blueprint: Its blueprint.
+    """
+
+    blueprint: PipelineBlueprint
+    batched_guidance: ClassVar[bool] = True
+    """Whether both guidance passes run as one batch, as the pipeline does it, or one after the other."""
+    draws_float32: ClassVar[bool] = False
+    """Whether the pipeline draws noise in single precision, whatever the precision of the weights."""
+
+    def __init__(self, pipe: Any, blueprint: PipelineBlueprint):
+        self.pipe = pipe
+        self.blueprint = blueprint
+        self.sigma = 1.0
+        """Noise level of the velocity that is being computed."""
+
+    @abstractmethod
+    def encode_text(self, prompts: list[str], negative: bool) -> dict[str, torch.Tensor]:
+        """Encodes prompts with the pipeline's own encoders; ``tokens`` holds the text tokens (B, T, D).
+
+        Args:
+            prompts: B prompts.
+            negative: Whether they are negative prompts, where the pipeline treats those differently.
+        """
+
+    def encode(self, prompts: Sequence[str]) -> Conditioning:
+        """Encodes the prompts, and the negative prompt as often where guidance needs it; see `FlowModel`."""
+        import torch
+
+        with torch.no_grad():
+            text = self.encode_text(list(prompts), negative=False)
+            if self.blueprint.passes == 1:
+                return text
+            negative = self.encode_text([self.blueprint.negative_prompt] * len(prompts), negative=True)
+        return text | {_NEGATIVE + name: rows for name, rows in negative.items()}
+
+    def free_text_encoders(self) -> None:
+        """Takes the text encoders out of the pipeline; see `FlowModel.free_text_encoders`."""
+        import torch
+
+        for name, component in self.pipe.components.items():
+            if name.startswith("text_encoder") and component is not None:
+                self.pipe.register_modules(**{name: None})
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def noise(self, size: Size, seeds: Sequence[int]) -> torch.Tensor:
+        """Draws on the CPU, so that an image's noise is the same on every device; see `FlowModel.noise`."""
+        import torch
+
+        rows = [self.draw(size, torch.Generator("cpu").manual_seed(seed)) for seed in seeds]
+        return torch.cat(rows).to(self.pipe._execution_device, torch.float32)
+
+    def draw(self, size: Size, generator: torch.Generator) -> torch.Tensor:
+        """Draws the noise of one image, (1, C, h, w), in the shape and precision in which the pipeline does."""
+        import torch
+
+        shape = (1, *self.blueprint.latent_shape(size))
+        dtype = torch.float32 if self.draws_float32 else self.network(1.0).dtype
+        return torch.randn(shape, generator=generator, dtype=dtype)
+
+    def velocity(self, x_BCHW: torch.Tensor, sigma: float, conditioning: Conditioning) -> torch.Tensor:
+        """Calls the network once, or twice where there is a negative prompt; see `FlowModel.velocity`."""
+        import torch
+
+        self.sigma = sigma
+        text = {name: rows for name, rows in conditioning.items() if not name.startswith(_NEGATIVE)}
+        if self.blueprint.passes == 1:
+            return self._call("cond", x_BCHW, sigma, text)
+        negative = {name.removeprefix(_NEGATIVE): rows for name, rows in conditioning.items() if name not in text}
+        if self.batched_guidance:
+            both = {name: torch.cat([negative[name], text[name]]) for name in text}
+            away, towards = self._call("cond_uncond", torch.cat([x_BCHW, x_BCHW]), sigma, both).chunk(2)
+        else:
+            towards = self._call("cond", x_BCHW, sigma, text)
+            away = self._call("uncond", x_BCHW, sigma, negative)
+        return self.guided(towards, away)
+
+    def _call(self, cached_as: str, x_BCHW: torch.Tensor, sigma: float, text: Conditioning) -> torch.Tensor:
+        """Calls the network once; a feature cache keeps apart what is ``cached_as`` something else."""
+        network = self.network(sigma)
+        with named_call(network, cached_as):
+            return self.blueprint.forward(network, x_BCHW, sigma, text)
+
+    def network(self, sigma: float) -> Any:
+        """Returns the network that is called at a noise level."""
+        return getattr(self.pipe, self.blueprint.denoiser)
+
+    def cached(self, cache: FeatureCache, sigmas: Sequence[float]) -> contextlib.AbstractContextManager[None]:
+        """Lays the cache over the pipeline's network and takes it away after the context; see `FlowModel`."""
+        self.blueprint.check_cache(cache)
+        return caching(self.network(1.0), cache, sigmas, lambda: self.sigma)
+
+    def guided(self, towards_BCHW: torch.Tensor, away_BCHW: torch.Tensor) -> torch.Tensor:
+        """Combines the velocities of the prompt and of the negative prompt (arXiv 2207.12598, Eq. 6)."""
+        assert self.blueprint.guidance is not None  # there is no second pass without a guidance scale
+        return away_BCHW + self.blueprint.guidance * (towards_BCHW - away_BCHW)
+
+    def decode(self, x_BCHW: torch.Tensor) -> Sequence[Item]:
+        """Undoes the VAE's scaling and decodes, as the pipeline does; see `FlowModel.decode`."""
+        import torch
+
+        vae = self.pipe.vae
+        with torch.no_grad():
+            pixels = self.pixels(vae.decode(self.unscaled(x_BCHW).to(vae.dtype), return_dict=False)[0])
+        images: list[Image.Image] = self.pipe.image_processor.postprocess(pixels, output_type="pil")
+        return images
+
+    def unscaled(self, x_BCHW: torch.Tensor) -> torch.Tensor:
+        """Turns latents as the network sees them into latents as the VAE does."""
+        config = self.pipe.vae.config
+        scaling: float = config.scaling_factor
+        shift: float = config.get("shift_factor") or 0.0
+        return x_BCHW / scaling + shift
+
+    def pixels(self, decoded: torch.Tensor) -> torch.Tensor:
+        """Turns what the VAE returns into images (B, 3, H, W)."""
+        return decoded
+
+
+def unnormalized(x: torch.Tensor, config: Mapping[str, Any]) -> torch.Tensor:
+    """Undoes the normalisation of every channel that a VAE's configuration has mean and deviation of.
+
+    Args:
+        x: Latents (B, C, ...).
+        config: The VAE's, with ``latents_mean`` and ``latents_std``.
+    """
+    channelwise = -1, *[1] * (x.ndim - 2)
+    mean, std = (x.new_tensor(config[name]).view(channelwise) for name in ("latents_mean", "latents_std"))
+    return x * std + mean
