@@ -115,19 +115,21 @@ def latents(
     size: tuple[int, int],
     **more: Any,
 ) -> Any:
-    """Runs a pipeline with the arguments that all of them take, and ``more``; returns its latents as they are."""
-    if blueprint.fps is not None:
-        more["num_frames"] = blueprint.frames
-    return pipe(
-        prompt=list(prompts),
-        height=size[0],
-        width=size[1],
-        num_inference_steps=steps,
-        guidance_scale=more.pop("guidance_scale", blueprint.guidance),
-        generator=generators(seeds),
-        output_type="latent",
-        **more,
-    )[0]
+    """Runs a pipeline with the arguments that most of them take, and ``more``; returns its latents as they are.
+
+    What is None is left to the pipeline's default.
+    """
+    arguments = {
+        "prompt": list(prompts),
+        "height": size[0],
+        "width": size[1],
+        "num_frames": None if blueprint.fps is None else blueprint.frames,
+        "num_inference_steps": steps,
+        "guidance_scale": blueprint.guidance,
+        "generator": generators(seeds),
+        "output_type": "latent",
+    } | more
+    return pipe(**{name: value for name, value in arguments.items() if value is not None})[0]
 
 
 def with_scheduler(pipe: Any, scheduler: Any) -> Any:

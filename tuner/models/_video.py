@@ -56,11 +56,15 @@ class VideoModel(PipelineModel):
     draws_float32 = True
 
     def decode(self, x_BCFHW: torch.Tensor) -> list[list[Image.Image]]:
-        """Turns clean latents into B videos, each a list of frames; see `FlowModel.decode`."""
+        """Turns clean latents into B videos, each a list of frames, one after the other; see `FlowModel.decode`.
+
+        A video takes much memory to decode, and the decoder of HunyuanVideo 1.5 takes no batches.
+        """
         import torch
 
         vae = self.pipe.vae
         with torch.no_grad():
-            pixels = vae.decode(self.unscaled(x_BCFHW).to(vae.dtype), return_dict=False)[0]
+            rows = self.unscaled(x_BCFHW).to(vae.dtype).chunk(len(x_BCFHW))
+            pixels = torch.cat([vae.decode(row, return_dict=False)[0] for row in rows])
         videos: list[list[Image.Image]] = self.pipe.video_processor.postprocess_video(pixels, output_type="pil")
         return videos
