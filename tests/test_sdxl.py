@@ -105,21 +105,45 @@ def test_a_half_precision_vae_decodes_in_single_precision(pipe: Any) -> None:
     assert np.abs(np.asarray(image, dtype=int) - np.asarray(expected, dtype=int)).max() <= 2
 
 
-def test_a_lora_goes_to_the_unet_and_off_again(pipe: Any, tmp_path: Path) -> None:
-    from peft import LoraConfig, get_peft_model
+def test_a_lora_goes_to_the_unet_and_the_text_encoders_and_off_again(pipe: Any, tmp_path: Path) -> None:
+    from peft import LoraConfig
+    from peft.utils import get_peft_model_state_dict
 
     other = small_pipeline("StableDiffusionXLPipeline").build(seed=1)
-    config = LoraConfig(r=2, target_modules=["to_q", "to_v"], init_lora_weights=False)
-    get_peft_model(other.unet, config).save_pretrained(tmp_path)
+    trained = (other.unet, other.text_encoder, other.text_encoder_2)
+    for part, targets in zip(trained, (["to_q", "to_v"], ["q_proj"], ["q_proj"]), strict=True):
+        part.add_adapter(LoraConfig(r=2, target_modules=targets, init_lora_weights=False))
+    StableDiffusionXLPipeline.save_lora_weights(tmp_path, *map(get_peft_model_state_dict, trained))
     model = wrap(pipe)
+    x = model.noise(SIZE, [3])
 
-    def drawn() -> torch.Tensor:
-        return sample(model, model.blueprint.plain(2, SIZE), model.encode(PROMPTS), [3], SIZE)
+    def seen() -> tuple[torch.Tensor, torch.Tensor]:
+        text = model.encode(PROMPTS)
+        return text["tokens"], model.velocity(x, 0.5, text)
 
-    before = drawn()
+    networks = (pipe.unet, pipe.text_encoder, pipe.text_encoder_2)
+    modules = [[id(module) for module in network.modules()] for network in networks]
+    before = seen()
     with applied(model, ModelOptions(lora=str(tmp_path))):
-        assert not torch.allclose(drawn(), before)
-    assert torch.equal(drawn(), before)
+        assert not any(map(torch.equal, seen(), before))
+    with applied(model, ModelOptions(lora=f"{tmp_path}:0")):
+        assert all(map(torch.allclose, seen(), before))
+    assert all(map(torch.equal, seen(), before))
+    assert [[id(module) for module in network.modules()] for network in networks] == modules
+    assert not any(hasattr(network, "peft_config") for network in networks)
+
+
+def test_a_lora_in_pefts_format_goes_to_the_unet_as_peft_does_it(pipe: Any, tmp_path: Path) -> None:
+    from peft import LoraConfig, PeftModel, get_peft_model
+
+    other = small_pipeline("StableDiffusionXLPipeline").build()
+    config = LoraConfig(r=2, lora_alpha=6, target_modules=["to_q", "to_v"], init_lora_weights=False)
+    get_peft_model(other.unet, config).save_pretrained(tmp_path)
+    model, known = wrap(pipe), small_pipeline("StableDiffusionXLPipeline").build()
+    x, text = model.noise(SIZE, [3]), model.encode(PROMPTS)
+    known.unet = PeftModel.from_pretrained(known.unet, tmp_path).base_model.model
+    with applied(model, ModelOptions(lora=str(tmp_path))):
+        torch.testing.assert_close(model.velocity(x, 0.5, text), wrap(known).velocity(x, 0.5, text))
 
 
 def test_it_loads_from_a_folder_and_by_its_class(pipe: Any, tmp_path: Path) -> None:

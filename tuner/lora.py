@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,22 +35,39 @@ def applied(model: FlowModel, options: ModelOptions | None) -> Iterator[None]:
     network = getattr(pipe, model.blueprint.denoiser, None)
     if network is None:
         raise UserError(f"Model {model.blueprint.name!r} takes no LoRA, and {source!r} was asked for.")
-    found = [_State(layer) for layer in _lora_layers(network)]
+    networks = [network, *_text_encoders(pipe)]
+    found = [[_State(layer) for layer in _lora_layers(one)] for one in networks]
     try:
         load_lora(pipe, network, source, _NAME)
-        active = {id(state.layer): state.active for state in found if not state.disabled}
-        for layer in _lora_layers(network):
+        active = {id(state.layer): state.active for states in found for state in states if not state.disabled}
+        for layer in (layer for one in networks for layer in _lora_layers(one)):
             layer.enable_adapters(True)
             layer.set_adapter([*active.get(id(layer), ()), _NAME], inference_mode=True)
             layer.set_scale(_NAME, weight)  # a layer that this LoRA does not touch ignores it
         yield
     finally:
-        network.delete_adapters(_NAME)
-        if found:
-            for state in found:
-                state.restore()
-        else:
-            network.unload_lora()
+        for one, states in zip(networks, found, strict=True):
+            _take_off(one, states)
+
+
+def _text_encoders(pipe: Any) -> list[Any]:
+    """Lists the text encoders, to which some LoRAs add, too."""
+    components = pipe.components.items()
+    return [one for name, one in components if name.startswith("text_encoder") and one is not None]
+
+
+def _take_off(network: Any, found: Sequence[_State]) -> None:
+    """Leaves a network with the LoRAs that were found in it, as active as they were."""
+    from diffusers.utils.peft_utils import delete_adapter_layers, recurse_remove_peft_layers
+
+    delete_adapter_layers(network, _NAME)
+    if found:
+        for state in found:
+            state.restore()
+    elif hasattr(network, "unload_lora"):
+        network.unload_lora()
+    elif _lora_layers(network):
+        recurse_remove_peft_layers(network)
 
 
 class _State:
