@@ -31,6 +31,7 @@ def test_flux_per_call(side: int, tflops: float) -> None:
         ("chroma", 512, 74.57),
         ("pixart-sigma", 300, 6.63),
         ("sana", 300, 2.97),
+        ("sdxl", 77, 6.76),
     ],
 )
 def test_one_pass_of_every_image_family_at_1024(name: str, text_tokens: int, tflops: float) -> None:
@@ -84,6 +85,13 @@ def test_counting_is_cached_by_configuration_not_by_name(flux_pipe: Any) -> None
 def test_sizes_that_the_model_cannot_make_are_refused() -> None:
     with pytest.raises(UserError, match="multiples of 16; try 992x1024"):
         price(FLUX.baseline(), FLUX, (1000, 1024))
+
+
+def test_a_flow_starts_from_noise_alone_at_sigma_one_only() -> None:
+    with pytest.raises(
+        UserError, match=r"flux starts from noise alone, so the first sigma must be 1, but it is 0\.9"
+    ):
+        price(Schedule(stages=(Stage(sigmas=(0.9, 0)),)), FLUX)
 
 
 def test_a_stage_is_rounded_to_the_size_multiple() -> None:

@@ -21,7 +21,9 @@ def test_every_family_states_its_defaults(name: str) -> None:
     assert known.check_size(known.size) == known.size
     baseline = known.baseline()
     assert baseline.steps == known.steps
-    assert baseline.stages[0].sigmas[0] == 1
+    start = baseline.stages[0].sigmas[0]
+    assert known.start(start) == pytest.approx(start, abs=0.01)
+    assert 0.9 < start <= 1
 
 
 def test_flux_shifts_by_image_size() -> None:
@@ -42,7 +44,7 @@ def read_as(model: Blueprint) -> Callable[[str], Mapping[str, Any]]:
     """Stands in for the configuration files of a published model."""
     parts: dict[str, Mapping[str, Any]] = {
         "model_index.json": {"_class_name": model.pipeline_class, **model.index},
-        "transformer/config.json": {
+        f"{model.denoiser}/config.json": {
             key: list(value) if isinstance(value, tuple) else value for key, value in model.transformer.items()
         },
         "scheduler/scheduler_config.json": model.scheduler,

@@ -117,6 +117,11 @@ def test_a_size_the_model_cannot_make_is_refused(flux_pipe: Any) -> None:
         sample(model, STAGED, {}, [1], (33, 31))
 
 
+def test_a_level_that_the_model_cannot_start_at_is_refused(flux_pipe: Any) -> None:
+    with pytest.raises(UserError, match="first sigma must be 1"):
+        sample(wrap(flux_pipe), Schedule(stages=(Stage(sigmas=(0.9, 0)),)), {}, [1], (32, 32))
+
+
 @pytest.mark.parametrize("seed", [0, 5])
 def test_a_step_per_scale_equals_diffusers_scale_wise_scheduler(flux_pipe: Any, seed: int) -> None:
     """SwD (arXiv 2503.16397): predict the clean image, enlarge it, add noise; same noise, same latents."""

@@ -98,7 +98,6 @@ def test_broken_stages_name_the_rule(stage: dict[str, Any], rule: str) -> None:
     ("schedule", "rule"),
     [
         ({"stages": []}, "at least one stage"),
-        ({"stages": [{"sigmas": [0.9, 0]}]}, "first sigma must be 1"),
         ({"stages": [{"sigmas": [1, 0], "scale": 0.5}]}, "last stage must have scale 1"),
         ({"stages": [{"sigmas": [1, 0.5]}]}, "must end at 0"),
         (

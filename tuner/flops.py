@@ -76,9 +76,11 @@ def price(schedule: Schedule, blueprint: Blueprint, size: Size | None = None) ->
         size: Output (height, width) in pixels; the model's default if None.
 
     Raises:
-        UserError: If the model cannot produce this size, or its network cannot be cached as the schedule says.
+        UserError: If the model cannot produce this size or start at this level, or if its network cannot be
+            cached as the schedule says.
     """
     size = blueprint.check_size(size or blueprint.size)
+    blueprint.start(schedule.stages[0].sigmas[0])
     stages = []
     for stage in schedule.stages:
         height, width = blueprint.stage_size(size, stage.scale)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,24 +32,42 @@ def applied(model: FlowModel, options: ModelOptions | None) -> Iterator[None]:
         return
     source, weight = options.lora_and_weight()
     pipe: Any = getattr(model, "pipe", None)
-    if not hasattr(pipe, "transformer"):
+    network = getattr(pipe, model.blueprint.denoiser, None)
+    if network is None:
         raise UserError(f"Model {model.blueprint.name!r} takes no LoRA, and {source!r} was asked for.")
-    found = [_State(layer) for layer in _lora_layers(pipe.transformer)]
+    networks = [network, *_text_encoders(pipe)]
+    found = [[_State(layer) for layer in _lora_layers(one)] for one in networks]
     try:
-        load_lora(pipe, source, _NAME)
-        active = {id(state.layer): state.active for state in found if not state.disabled}
-        for layer in _lora_layers(pipe.transformer):
+        load_lora(pipe, network, source, _NAME)
+        active = {id(state.layer): state.active for states in found for state in states if not state.disabled}
+        for layer in (layer for one in networks for layer in _lora_layers(one)):
             layer.enable_adapters(True)
             layer.set_adapter([*active.get(id(layer), ()), _NAME], inference_mode=True)
             layer.set_scale(_NAME, weight)  # a layer that this LoRA does not touch ignores it
         yield
     finally:
-        pipe.transformer.delete_adapters(_NAME)
-        if found:
-            for state in found:
-                state.restore()
-        else:
-            pipe.transformer.unload_lora()
+        for one, states in zip(networks, found, strict=True):
+            _take_off(one, states)
+
+
+def _text_encoders(pipe: Any) -> list[Any]:
+    """Lists the text encoders, to which some LoRAs add, too."""
+    components = pipe.components.items()
+    return [one for name, one in components if name.startswith("text_encoder") and one is not None]
+
+
+def _take_off(network: Any, found: Sequence[_State]) -> None:
+    """Leaves a network with the LoRAs that were found in it, as active as they were."""
+    from diffusers.utils.peft_utils import delete_adapter_layers, recurse_remove_peft_layers
+
+    delete_adapter_layers(network, _NAME)
+    if found:
+        for state in found:
+            state.restore()
+    elif hasattr(network, "unload_lora"):
+        network.unload_lora()
+    elif _lora_layers(network):
+        recurse_remove_peft_layers(network)
 
 
 class _State:
@@ -65,17 +83,18 @@ class _State:
         self.layer.enable_adapters(not self.disabled)
 
 
-def _lora_layers(transformer: Any) -> list[Any]:
+def _lora_layers(network: Any) -> list[Any]:
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    return [module for module in transformer.modules() if isinstance(module, BaseTunerLayer)]
+    return [module for module in network.modules() if isinstance(module, BaseTunerLayer)]
 
 
-def load_lora(pipe: Any, source: str, name: str) -> None:
-    """Loads a LoRA into a pipeline's transformer, in diffusers' or in PEFT's format.
+def load_lora(pipe: Any, network: Any, source: str, name: str) -> None:
+    """Loads a LoRA into a pipeline's denoiser, in diffusers' or in PEFT's format.
 
     Args:
         pipe: A diffusers pipeline.
+        network: Its denoiser.
         source: Hub id, folder or file.
         name: What the adapter is called.
 
@@ -91,7 +110,7 @@ def load_lora(pipe: Any, source: str, name: str) -> None:
     logging.set_verbosity_error()  # else it says of every LoRA that it has none for the text encoders
     try:
         if (folder := _peft_folder(source)) is not None:
-            _load_peft(pipe.transformer, folder, name)
+            _load_peft(network, folder, name)
         elif path.is_file():
             pipe.load_lora_weights(str(path.parent), weight_name=path.name, adapter_name=name)
         else:
@@ -123,13 +142,13 @@ def _peft_folder(source: str) -> Path | None:
     return Path(config).parent
 
 
-def _load_peft(transformer: Any, folder: Path, name: str) -> None:
-    """Loads what ``PeftModel.save_pretrained`` wrote, without wrapping the transformer as PEFT itself does."""
+def _load_peft(network: Any, folder: Path, name: str) -> None:
+    """Loads what ``PeftModel.save_pretrained`` wrote, without wrapping the network as PEFT itself does."""
     from peft import LoraConfig
     from safetensors.torch import load_file
 
     weights = load_file(folder / _PEFT_WEIGHTS)
-    transformer.load_lora_adapter(
+    network.load_lora_adapter(
         {key.removeprefix(_PEFT_PREFIX): value for key, value in weights.items()},
         prefix=None,
         adapter_name=name,

@@ -127,14 +127,14 @@ def stage_start(
     seeds: Sequence[int],
     size: Size,
 ) -> torch.Tensor:
-    """Makes the latent that a stage starts from: pure noise, or the stage before, resized and renoised.
+    """Makes the latent that a stage starts from: noise alone, or the stage before, resized and renoised.
 
     Takes what ``run_stage`` takes, and returns latents (B, C, h, w) at the stage's size and first sigma.
     """
     stage = schedule.stages[index]
     noise = model.noise(model.blueprint.stage_size(size, stage.scale), stage_seeds(seeds, index))
     if x_before is None:
-        return noise
+        return model.blueprint.start(stage.sigmas[0]) * noise
     before = schedule.stages[index - 1]
     level, picture = before.sigmas[-1], model.picture(x_before)
     if stage.resample == "dct":

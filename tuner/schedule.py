@@ -142,8 +142,9 @@ class Schedule(BaseModel):
     """The whole plan: stages that run one after another, and the solver that runs them.
 
     Attributes:
-        stages: At least one stage; the first starts at sigma 1, the last has scale 1 and ends at sigma 0. No
-            stage starts below the noise level that the one before it ended at.
+        stages: At least one stage; the first starts from noise alone, the last has scale 1 and ends at sigma 0.
+            No stage starts below the noise level that the one before it ended at. The first sigma is 1, but for
+            models whose own samplers start lower (`Blueprint.start`).
         solver: The ODE step rule of every stage.
         cache: How network calls repeat parts of earlier calls of their stage, if at all.
     """
@@ -172,11 +173,6 @@ class Schedule(BaseModel):
     def _check_stages(cls, stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
         if not stages:
             raise ValueError("a schedule needs at least one stage.")
-        if stages[0].sigmas[0] != 1:
-            raise ValueError(
-                f"the first stage starts from pure noise, so its first sigma must be 1, but it is "
-                f"{stages[0].sigmas[0]}."
-            )
         if stages[-1].scale != 1:
             raise ValueError(f"the last stage must have scale 1, but it has {stages[-1].scale}.")
         if stages[-1].sigmas[-1] != 0:

@@ -46,7 +46,7 @@ def test_a_cached_run_costs_its_price_and_leaves_the_pipe_as_it_was(model: Any, 
     cache = {"kind": name.partition(",")[0]} | CACHES[name]
     cached = Schedule.model_validate({"stages": STAGES, "cache": cache})
     plain = Schedule.model_validate({"stages": STAGES})
-    conditioning, network = model.encode([PROMPT]), model.pipe.transformer
+    conditioning, network = model.encode([PROMPT]), model.network(1.0)
     known = replace(model.blueprint, text_tokens=conditioning["tokens"].shape[1])
     found = {module: dict(vars(module)) for module in network.modules()}
     expected = sample(model, plain, conditioning, [1], (32, 32))

@@ -75,14 +75,15 @@ def test_it_decodes_to_images_of_the_output_size(family: Family) -> None:
 
 def test_wrapping_does_not_change_the_pipe(family: Family) -> None:
     pipe, size = family.small.build(), family.small.SIZES[0]
-    before = {name: value.clone() for name, value in pipe.transformer.state_dict().items()}
+    network = getattr(pipe, family.model.blueprint.denoiser)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
     attributes, scheduler, config = dict(vars(pipe)), dict(vars(pipe.scheduler)), dict(pipe.scheduler.config)
     model = shortened(wrap(pipe).blueprint, family.small).wrap(pipe)
     model.decode(sample(model, STAGED, model.encode(PROMPTS[:1]), SEEDS[:1], size))
     assert dict(vars(pipe)) == attributes
     assert dict(vars(pipe.scheduler)) == scheduler
     assert dict(pipe.scheduler.config) == config
-    assert all(torch.equal(before[name], value) for name, value in pipe.transformer.state_dict().items())
+    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
 
 
 def test_noise_rows_depend_on_their_seed_alone(family: Family) -> None:
@@ -104,7 +105,7 @@ def test_the_price_is_what_counting_the_run_gives(family: Family) -> None:
         latents = kwargs.get("hidden_states", args[0] if args else None)
         passes.append(len(latents))
 
-    hook = family.pipe.transformer.register_forward_pre_hook(count, with_kwargs=True)
+    hook = getattr(family.pipe, known.denoiser).register_forward_pre_hook(count, with_kwargs=True)
     conditioning = model.encode([longest] * len(SEEDS))
     try:
         with FlopCounterMode(display=False) as counter:

@@ -15,7 +15,7 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console
 
-_PIPE_WIDTH = 160
+_PIPE_WIDTH = 180
 
 
 class SizeType(click.ParamType[tuple[int, int]]):

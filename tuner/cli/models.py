@@ -41,7 +41,7 @@ def _row(known: Blueprint, cost: bool) -> dict[str, Any]:
         "size": f"{known.height}x{known.width}" + ("" if known.fps is None else f"x{known.frames}"),
         "multiple": known.multiple,
         "steps": known.steps,
-        "sigmas": f"1, {sigmas[1]:.3f} to {sigmas[-2]:.3f}, 0",
+        "sigmas": f"{sigmas[0]:.3g}, {sigmas[1]:.3f} to {sigmas[-2]:.3f}, 0",
         "guidance": known.guidance,
         "passes": known.passes,
         "text": known.text_tokens,

@@ -64,8 +64,9 @@ def command(
     if model and model != loaded.model and size is None:
         size = known.size
     height, width = known.check_size(size or (loaded.height, loaded.width))
-    flow = known.load(device, options=options)
     schedule = loaded.schedule
+    known.start(schedule.stages[0].sigmas[0])
+    flow = known.load(device, options=options)
     calls = sum(network_calls(schedule.solver, stage.sigmas, stage.reuse) for stage in schedule.stages)
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("sampling", total=calls)

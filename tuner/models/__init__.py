@@ -109,11 +109,12 @@ def _from_configs(source: str, read: ReadConfig) -> Blueprint:
             f"Pipeline class {pipeline_class!r} of {source!r} belongs to no known model family. "
             f"Known: {', '.join(classes)}."
         )
-    transformer, scheduler = read("transformer/config.json"), read("scheduler/scheduler_config.json")
+    denoiser = read(f"{family[0].denoiser}/config.json")
+    scheduler = read("scheduler/scheduler_config.json")
     nearest = max(
         family,
         key=lambda model: _likeness(
-            [model.transformer, model.scheduler, model.index], [transformer, scheduler, index]
+            [model.transformer, model.scheduler, model.index], [denoiser, scheduler, index]
         ),
     )
     return nearest.reconfigured(source, read)

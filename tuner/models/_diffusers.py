@@ -145,7 +145,7 @@ class PipelineBlueprint(Blueprint):
 
     def reconfigured(self, source: str, read: ReadConfig) -> PipelineBlueprint:
         """Reads what a saved or loaded pipeline's configuration says; steps and guidance stay this model's."""
-        transformer, vae = read("transformer/config.json"), read("vae/config.json")
+        transformer, vae = read(f"{self.denoiser}/config.json"), read("vae/config.json")
         return replace(
             self,
             name=source,
@@ -159,10 +159,10 @@ class PipelineBlueprint(Blueprint):
 
     def wrap(self, pipe: Any) -> PipelineModel:
         """Wraps a loaded pipeline, which is not changed."""
-        if getattr(pipe.transformer, "is_cache_enabled", False):
+        if getattr(getattr(pipe, self.denoiser), "is_cache_enabled", False):
             raise UserError(
                 f"The {type(pipe).__name__} has a feature cache of its own, which does not outlive a change of "
-                "size; call disable_cache() on its transformer and name the cache in the schedule."
+                f"size; call disable_cache() on its {self.denoiser} and name the cache in the schedule."
             )
         return self.model_class(pipe, self)
 

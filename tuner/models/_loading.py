@@ -49,10 +49,11 @@ def load_pipeline(blueprint: PipelineBlueprint, device: str, dtype: str, options
     except NotImplementedError as error:  # diffusers' word for an unknown device map
         raise UserError(f"Device map {options.device_map!r} does not work here: {one_line(error)}") from error
     pipe.set_progress_bar_config(disable=True)
-    _check_same_model(blueprint, "transformer", blueprint.transformer, pipe.transformer.config)
+    network = getattr(pipe, blueprint.denoiser)
+    _check_same_model(blueprint, blueprint.denoiser, blueprint.transformer, network.config)
     _check_same_model(blueprint, "scheduler", blueprint.scheduler, pipe.scheduler.config)
     if options.lora is not None:
-        _add_lora(pipe, *options.lora_and_weight(), fuse=options.quantize is None)
+        _add_lora(pipe, network, *options.lora_and_weight(), fuse=options.quantize is None)
     if options.offload == "model":
         pipe.enable_model_cpu_offload(device=device)
     elif options.offload == "sequential":
@@ -105,9 +106,9 @@ def as_on_file(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _add_lora(pipe: Any, source: str, weight: float, fuse: bool) -> None:
+def _add_lora(pipe: Any, network: Any, source: str, weight: float, fuse: bool) -> None:
     """Adds a LoRA: fused into the weights it costs nothing; quantised weights keep it beside them."""
-    load_lora(pipe, source, _ADAPTER)
+    load_lora(pipe, network, source, _ADAPTER)
     if fuse:
         pipe.fuse_lora(lora_scale=weight, adapter_names=[_ADAPTER])
         pipe.unload_lora_weights()

@@ -82,7 +82,7 @@ class PipelineModel(FlowModel):
         import torch
 
         shape = (1, *self.blueprint.latent_shape(size))
-        dtype = torch.float32 if self.draws_float32 else self.pipe.transformer.dtype
+        dtype = torch.float32 if self.draws_float32 else self.network(1.0).dtype
         return torch.randn(shape, generator=generator, dtype=dtype)
 
     def velocity(self, x_BCHW: torch.Tensor, sigma: float, conditioning: Conditioning) -> torch.Tensor:
@@ -109,12 +109,12 @@ class PipelineModel(FlowModel):
 
     def network(self, sigma: float) -> Any:
         """Returns the network that is called at a noise level."""
-        return self.pipe.transformer
+        return getattr(self.pipe, self.blueprint.denoiser)
 
     def cached(self, cache: FeatureCache, sigmas: Sequence[float]) -> contextlib.AbstractContextManager[None]:
         """Lays the cache over the pipeline's network and takes it away after the context; see `FlowModel`."""
         self.blueprint.check_cache(cache)
-        return caching(self.pipe.transformer, cache, sigmas, lambda: self.sigma)
+        return caching(self.network(1.0), cache, sigmas, lambda: self.sigma)
 
     def guided(self, towards_BCHW: torch.Tensor, away_BCHW: torch.Tensor) -> torch.Tensor:
         """Combines the velocities of the prompt and of the negative prompt (arXiv 2207.12598, Eq. 6)."""

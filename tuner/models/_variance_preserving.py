@@ -1,37 +1,55 @@
 """Models that were trained to predict noise, read as flow models.
 
-A variance-preserving model knows x0 + k e, with k from 0 to K = k(last timestep), as its input times
-1 / sqrt(1 + k^2). Its samplers start from K e: pure noise, although x0 + K e is what the model was trained on. The
-path from there to x0 that is straight in sigma is
+A variance-preserving model knows z = (x0 + k e) / sqrt(1 + k^2), with k from 0 to K = k(last timestep). Divided by
+1 + k in the place of the root, that is a point of a flow's straight path, whose velocity says where x0 is:
 
-    x(sigma) = A(sigma) x0 + sigma e,   A(sigma) = 1 - sigma (1 - 1 / K),   k = sigma / A(sigma),
+    x = (1 - sigma) x0 + sigma e,   sigma = k / (1 + k),   z = x / hypot(1 - sigma, sigma),
+    dx/dsigma = (x - x0) / sigma.
 
-which is x0 at sigma 0 and, being A times x0 + k e, the drawn noise itself at sigma 1. Its velocity is
-``dx/dsigma = e - (1 - 1 / K) x0``, and since A and sigma are linear in sigma, an Euler step along it is the step
-that diffusers' ``EulerDiscreteScheduler`` (DDIM without noise, arXiv 2010.02502) makes between the same levels.
-For PixArt K is 157: A differs from the flow path's 1 - sigma by at most 0.0064.
+An Euler step along it keeps x0 and e as the network sees them, and so is the step that diffusers'
+``EulerDiscreteScheduler`` (DDIM without noise, arXiv 2010.02502, Eq. 12) makes between the same levels.
+
+The noisiest level that the network knows is K / (1 + K): 0.994 for PixArt, 0.936 for Stable Diffusion XL. The
+stock samplers begin there or, with ``leading`` spacing, below, and yet from noise alone, as if a latent of that
+level held no image (arXiv 2305.08891, section 3.3). So do the levels of `VariancePreserving.sigmas`, which are
+all below 1. Other schedules begin at 1, where a latent is noise alone: above its noisiest level the network is
+asked as if it were there.
 """
 
 from __future__ import annotations
 
 import functools
+import math
+from abc import abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tuner.errors import UserError
+from tuner.models._diffusers import PipelineBlueprint
+from tuner.models.base import Conditioning, Size
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
 
-_DEFAULTS = {
+_DEFAULTS: dict[str, Any] = {
     "num_train_timesteps": 1000,
     "beta_start": 0.0001,
     "beta_end": 0.02,
     "beta_schedule": "linear",
     "timestep_spacing": "linspace",
+    "steps_offset": 0,
     "prediction_type": "epsilon",
 }
+_OTHER_LEVELS = (
+    "trained_betas",
+    "rescale_betas_zero_snr",
+    "use_karras_sigmas",
+    "use_exponential_sigmas",
+    "use_beta_sigmas",
+    "sigma_data",
+)
 
 
 class VariancePreserving:
@@ -48,7 +66,7 @@ class VariancePreserving:
         self._config = _DEFAULTS | {key: config[key] for key in _DEFAULTS if key in config}
         for option, known in (
             ("beta_schedule", ("linear", "scaled_linear")),
-            ("timestep_spacing", ("linspace", "trailing")),
+            ("timestep_spacing", ("linspace", "leading", "trailing")),
             ("prediction_type", ("epsilon", "v_prediction", "sample")),
         ):
             if self._config[option] not in known:
@@ -56,43 +74,89 @@ class VariancePreserving:
                     f"Scheduler option {option}={self._config[option]!r} is not supported; set it to one of "
                     f"{', '.join(known)} in the configuration."
                 )
+        for option in _OTHER_LEVELS:
+            if config.get(option):
+                raise UserError(f"Scheduler option {option!r} is not supported; unset it in the configuration.")
         self._ladder = _ladder(*(self._config[name] for name in list(_DEFAULTS)[:4]))
-        self._loss = 1 - 1 / float(self._ladder[-1])
 
     def sigmas(self, steps: int) -> tuple[float, ...]:
         """Returns the ``steps + 1`` levels of ``EulerDiscreteScheduler`` in terms of sigma."""
         import numpy as np
 
-        last = len(self._ladder) - 1
-        if self._config["timestep_spacing"] == "linspace":
-            timesteps = np.linspace(last, 0, steps)
+        count, spacing = len(self._ladder), self._config["timestep_spacing"]
+        if steps == 1:  # the scheduler would put it at the first timestep, unless the spacing is trailing
+            timesteps = np.array([count - 1.0])
+        elif spacing == "linspace":
+            timesteps = np.linspace(count - 1, 0, steps)
+        elif spacing == "leading":
+            timesteps = np.arange(steps)[::-1] * (count // steps) + self._config["steps_offset"]
         else:
-            timesteps = np.arange(last + 1, 0, -(last + 1) / steps).round() - 1
-        levels = np.interp(timesteps, np.arange(last + 1), self._ladder)
-        return (1.0, *(float(k / (1 + k * self._loss)) for k in levels[1:]), 0.0)
+            timesteps = np.arange(count, 0, -count / steps).round() - 1
+        levels = np.interp(timesteps, np.arange(count), self._ladder)
+        return (*(float(k / (1 + k)) for k in levels), 0.0)
 
-    def level(self, sigma: float) -> tuple[float, float, float]:
-        """Returns A, k and the timestep of a sigma."""
+    def start(self, sigma: float) -> float:
+        """Returns the standard deviation of the noise that a schedule starts from; see `Blueprint.start`."""
+        return math.hypot(1 - sigma, sigma) if self._config["timestep_spacing"] == "leading" else sigma
+
+    def level(self, sigma: float) -> tuple[float, float]:
+        """Returns k and the timestep at which the network is asked at a sigma."""
         import numpy as np
 
-        clean = 1 - sigma * self._loss
-        level = sigma / clean
-        return clean, level, float(np.interp(level, self._ladder, np.arange(len(self._ladder))))
+        k = float(self._ladder[-1]) if sigma >= self._top() else sigma / (1 - sigma)
+        return k, float(np.interp(k, self._ladder, np.arange(len(self._ladder))))
 
     def velocity(self, predicted: torch.Tensor, x: torch.Tensor, sigma: float) -> torch.Tensor:
         """Turns the network's prediction for the latent ``x`` into dx/dsigma."""
-        clean, level, _ = self.level(sigma)
-        exploding = x / clean
-        if self._config["prediction_type"] == "epsilon":
-            noise = predicted
-            image = exploding - level * noise
+        kind = self._config["prediction_type"]
+        k, z = self.level(sigma)[0], scaled(x, sigma)
+        if kind == "epsilon":
+            image = math.hypot(1, k) * z - k * predicted
+        elif kind == "v_prediction":
+            image = (z - k * predicted) / math.hypot(1, k)
         else:
-            if self._config["prediction_type"] == "sample":
-                image = predicted
-            else:
-                image = exploding / (level**2 + 1) - predicted * level / (level**2 + 1) ** 0.5
-            noise = (exploding - image) / level
-        return noise - self._loss * image
+            image = predicted
+        return (x - image) / sigma
+
+    def _top(self) -> float:
+        """The noisiest level that the network knows."""
+        return float(self._ladder[-1] / (1 + self._ladder[-1]))
+
+
+def scaled(x: torch.Tensor, sigma: float) -> torch.Tensor:
+    """Returns z, the latent as the network takes it: of unit variance where images are."""
+    return x / math.hypot(1 - sigma, sigma)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VariancePreservingBlueprint(PipelineBlueprint):
+    """A model that was trained to predict noise, without its weights."""
+
+    @abstractmethod
+    def predict(self, network: Any, z_BCHW: torch.Tensor, timestep: float, text: Conditioning) -> torch.Tensor:
+        """Calls the network once and returns what it predicts, (B, C, h, w).
+
+        Args:
+            network: The loaded network, or one on the meta device.
+            z_BCHW: Latents of unit variance, in the network's precision.
+            timestep: Training timestep, a fraction between two where the level lies between theirs.
+            text: What ``PipelineModel.encode_text`` returned, or ``meta_text``.
+        """
+
+    def sigmas(self, steps: int, size: Size) -> tuple[float, ...]:
+        """Returns the levels of ``EulerDiscreteScheduler``; see `VariancePreserving.sigmas`."""
+        return VariancePreserving(self.scheduler).sigmas(steps)
+
+    def start(self, sigma: float) -> float:
+        """Returns the standard deviation of the noise that a schedule starts from; see `Blueprint.start`."""
+        return VariancePreserving(self.scheduler).start(sigma)
+
+    def forward(self, network: Any, x_BCHW: torch.Tensor, sigma: float, text: Conditioning) -> torch.Tensor:
+        """Scales the latents to unit variance and calls the network; see `PipelineBlueprint.forward`."""
+        levels = VariancePreserving(self.scheduler)
+        z_BCHW = scaled(x_BCHW, sigma).to(network.dtype)
+        predicted_BCHW = self.predict(network, z_BCHW, levels.level(sigma)[1], text)
+        return levels.velocity(predicted_BCHW.float(), x_BCHW, sigma)
 
 
 @functools.lru_cache(maxsize=16)

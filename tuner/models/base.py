@@ -70,6 +70,8 @@ class Blueprint(ABC):
     """
 
     pipeline_class: ClassVar[str]
+    denoiser: ClassVar[str] = "transformer"
+    """What the pipeline calls its denoiser."""
 
     name: str
     source: str
@@ -91,6 +93,21 @@ class Blueprint(ABC):
     @abstractmethod
     def sigmas(self, steps: int, size: Size) -> tuple[float, ...]:
         """Returns the ``steps + 1`` noise levels of the stock pipeline for an output size."""
+
+    def start(self, sigma: float) -> float:
+        """Returns the standard deviation of the noise that a schedule starts from, if it starts at this level.
+
+        A flow is noise alone at sigma 1, and only there.
+
+        Raises:
+            UserError: If the model cannot start there.
+        """
+        if sigma != 1:
+            raise UserError(
+                f"{self.name} starts from noise alone, so the first sigma must be 1, but it is {sigma:g}; begin "
+                "the first stage with 1."
+            )
+        return 1.0
 
     @abstractmethod
     def meta_forward(self, size: Size, cache: FeatureCache | None = None) -> None:

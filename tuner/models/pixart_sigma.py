@@ -1,6 +1,6 @@
 """PixArt-Sigma: diffusers' ``PixArtSigmaPipeline`` as a `FlowModel`.
 
-The network predicts noise; `VariancePreserving` says how that becomes a velocity. The stock scheduler is
+The network predicts noise; `_variance_preserving` says how that becomes a velocity. The stock scheduler is
 DPM-Solver++, a multistep rule. The baseline here is Euler's rule, as ``EulerDiscreteScheduler`` of the same
 configuration runs it. Sizes are taken as they are asked for, without the pipeline's ``use_resolution_binning``.
 Guidance is true, both passes in one batch.
@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tuner.models._diffusers import PipelineBlueprint, empty_text, square_sizes, vae_factor
+from tuner.models._diffusers import empty_text, square_sizes, vae_factor
 from tuner.models._pipeline_model import PipelineModel
-from tuner.models._variance_preserving import VariancePreserving
-from tuner.models.base import Conditioning, ReadConfig, Size
+from tuner.models._variance_preserving import VariancePreservingBlueprint
+from tuner.models.base import Conditioning, ReadConfig
 
 if TYPE_CHECKING:
     import torch
@@ -38,7 +38,7 @@ class PixArtSigmaModel(PipelineModel):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PixArtSigmaBlueprint(PipelineBlueprint):
+class PixArtSigmaBlueprint(VariancePreservingBlueprint):
     """A model of the PixArt-Sigma family, without its weights."""
 
     pipeline_class = "PixArtSigmaPipeline"
@@ -46,26 +46,20 @@ class PixArtSigmaBlueprint(PipelineBlueprint):
     model_class = PixArtSigmaModel
     true_guidance = True
 
-    def sigmas(self, steps: int, size: Size) -> tuple[float, ...]:
-        """Returns the levels of ``EulerDiscreteScheduler``; see `VariancePreserving.sigmas`."""
-        return VariancePreserving(self.scheduler).sigmas(steps)
-
-    def forward(self, transformer: Any, x_BCHW: torch.Tensor, sigma: float, text: Conditioning) -> torch.Tensor:
-        """Scales the latents to unit variance and calls the transformer; see `PipelineBlueprint.forward`."""
+    def predict(self, network: Any, z_BCHW: torch.Tensor, timestep: float, text: Conditioning) -> torch.Tensor:
+        """Calls the transformer, whose other output channels are a variance; see the base class."""
         import torch
 
-        levels = VariancePreserving(self.scheduler)
-        clean, level, timestep = levels.level(sigma)
-        batch, channels = x_BCHW.shape[:2]
-        predicted = transformer(
-            (x_BCHW / (clean * (level**2 + 1) ** 0.5)).to(transformer.dtype),
+        batch, channels = z_BCHW.shape[:2]
+        predicted_BCHW: torch.Tensor = network(
+            z_BCHW,
             encoder_hidden_states=text["tokens"],
             encoder_attention_mask=text["mask"],
-            timestep=torch.full((batch,), timestep, device=x_BCHW.device, dtype=torch.float32),
+            timestep=torch.full((batch,), timestep, device=z_BCHW.device, dtype=torch.float32),
             added_cond_kwargs={"resolution": None, "aspect_ratio": None},
             return_dict=False,
         )[0]
-        return levels.velocity(predicted[:, :channels].float(), x_BCHW, sigma)
+        return predicted_BCHW[:, :channels]
 
     def meta_text(self, config: Any) -> Conditioning:
         """See `PipelineBlueprint.meta_text`."""

@@ -70,6 +70,10 @@ class SwdSettings(BaseModel):
                 f"{len(self.scales)} scales need {len(self.scales)} sigmas and a 0 at the end, but got "
                 f"{list(self.sigmas)}."
             )
+        if self.sigmas[0] != 1:
+            raise ValueError(
+                f"the student starts from noise alone, so the first sigma must be 1, but it is {self.sigmas[0]:g}."
+            )
         _ = self.schedule
         return self
 
