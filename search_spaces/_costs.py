@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from search_spaces.base import ROUNDING, Budget
-from tuner.flops import tflops_per_call
+from tuner.flops import tflops_of_calls, tflops_per_call
 from tuner.solvers import network_calls
 
 if TYPE_CHECKING:
+    from tuner.feature_cache import FeatureCache
     from tuner.models import Blueprint, Size
 
 _SMALLEST_SCALE = 0.25
+_ANY_LEVEL = 0.5
 
 
 @dataclass(frozen=True)
@@ -28,11 +30,14 @@ class Costs:
         per_call: What one network call costs, by scale; scales increase and end at 1.
         limit: What all calls of a schedule may cost together.
         most_steps: Steps of the model's baseline; no stage runs more.
+        shortened: What so many calls at a scale cost with a feature cache; None where a shortened call costs as
+            much as a full one, as it does in network calls and in measured seconds.
     """
 
     per_call: dict[float, float]
     limit: float
     most_steps: int
+    shortened: Callable[[float, int, FeatureCache], float] | None = None
 
     @classmethod
     def of(cls, blueprint: Blueprint, size: Size, budget: Budget) -> Costs:
@@ -45,7 +50,12 @@ class Costs:
         if budget.nfe is not None:
             return cls(dict.fromkeys(scales, float(passes)), float(budget.nfe), blueprint.steps)
         tflops = {scale: tflops_per_call(blueprint, blueprint.stage_size(size, scale)) for scale in scales}
-        return cls(tflops, budget.tflops, blueprint.steps)
+
+        @functools.lru_cache(maxsize=4096)
+        def shortened(scale: float, calls: int, cache: FeatureCache) -> float:
+            return tflops_of_calls(blueprint, blueprint.stage_size(size, scale), [_ANY_LEVEL] * calls, cache)
+
+        return cls(tflops, budget.tflops, blueprint.steps, shortened)
 
     @property
     def scales(self) -> tuple[float, ...]:
@@ -62,6 +72,12 @@ class Costs:
         """How many steps of Euler's rule at full size are affordable, at most the baseline's."""
         return min(self.most_steps, int(self.limit * (1 + ROUNDING) / self.per_call[1.0]))
 
+    def of_calls(self, scale: float, calls: int, cache: FeatureCache | None) -> float:
+        """Returns what so many network calls of a stage cost; with a cache, one whose price needs no levels."""
+        if cache is None or self.shortened is None:
+            return calls * self.per_call[scale]
+        return self.shortened(scale, calls, cache)
+
     def allow(self, cost: float) -> bool:
         """Whether a cost is within the limit."""
         return cost <= self.limit * (1 + ROUNDING)
@@ -69,27 +85,38 @@ class Costs:
 
 @dataclass(frozen=True)
 class Rung:
-    """Solver steps, and the network calls that they make."""
+    """Solver steps, the network calls that they make, and what those cost."""
 
     steps: int
     calls: int
+    cost: float
 
 
-@functools.lru_cache(maxsize=256)
-def ladder(solver: str, early: bool, every: int, most_steps: int) -> tuple[Rung, ...]:
-    """Lists what a stage may run, by increasing calls; of equal calls, the most steps.
+def ladder(
+    costs: Costs, scale: float, solver: str, early: bool, every: int, cache: FeatureCache | None
+) -> list[Rung]:
+    """Lists what a stage may run, by increasing cost; of equal calls, the most steps.
 
     Args:
+        costs: What network calls cost, and the largest number of steps.
+        scale: The stage's scale.
         solver: The ODE step rule.
         early: Whether the stage ends above sigma 0.
         every: See `reused_steps`.
-        most_steps: The largest number of steps.
+        cache: What shortens some of the calls.
     """
+    rungs = _rungs(solver, early, every, costs.most_steps)
+    return [Rung(steps, calls, costs.of_calls(scale, calls, cache)) for steps, calls in rungs]
+
+
+@functools.lru_cache(maxsize=256)
+def _rungs(solver: str, early: bool, every: int, most_steps: int) -> tuple[tuple[int, int], ...]:
+    """Lists steps and calls by increasing calls; of equal calls, the most steps."""
     most: dict[int, int] = {}
     for steps in range(1, most_steps + 1):
         levels = [1 - k / (steps + early) for k in range(steps + 1)]
         most[network_calls(solver, levels, reused_steps(steps, every))] = steps
-    return tuple(Rung(steps, calls) for calls, steps in sorted(most.items()))
+    return tuple((steps, calls) for calls, steps in sorted(most.items()))
 
 
 def reused_steps(steps: int, every: int) -> tuple[int, ...]:
@@ -107,34 +134,31 @@ def reused_steps(steps: int, every: int) -> tuple[int, ...]:
     return tuple(k for k in range(quarter, steps - quarter) if (k - quarter) % every != every - 1)
 
 
-def buy(
-    ladders: Sequence[Sequence[Rung]], prices: Sequence[float], shares: Sequence[float], spend: float, costs: Costs
-) -> list[int]:
+def buy(ladders: Sequence[Sequence[Rung]], shares: Sequence[float], spend: float, costs: Costs) -> list[Rung]:
     """Turns shares of the budget into steps.
 
     Args:
         ladders: What each stage may run.
-        prices: What a network call of each stage costs.
         shares: For each stage but the first, the part that it spends of what it and all before it spend.
         spend: The part of the limit to spend.
         costs: The limit; one call of every stage is within it.
 
     Returns:
-        The steps of each stage: those whose cost is nearest to what the stage has to spend; then, while the
-        limit is exceeded, the stage that spends most gives up a call.
+        What each stage runs: that whose cost is nearest to what the stage has to spend; then, while the limit
+        is exceeded, the stage that spends most gives up a call.
     """
     left = spend * costs.limit
     chosen = []
-    for rungs, price, share in zip(reversed(ladders), reversed(prices), [*reversed(shares), 1.0], strict=True):
-        misses = [abs(rung.calls * price - share * left) for rung in rungs]
+    for rungs, share in zip(reversed(ladders), [*reversed(shares), 1.0], strict=True):
+        misses = [abs(rung.cost - share * left) for rung in rungs]
         chosen.append(misses.index(min(misses)))
         left -= share * left
     chosen.reverse()
     while True:
-        spent = [rungs[i].calls * price for rungs, i, price in zip(ladders, chosen, prices, strict=True)]
-        if costs.allow(sum(spent)):
-            return [rungs[i].steps for rungs, i in zip(ladders, chosen, strict=True)]
-        reducible = [cost if i > 0 else 0.0 for cost, i in zip(spent, chosen, strict=True)]
+        bought = [rungs[i] for rungs, i in zip(ladders, chosen, strict=True)]
+        if costs.allow(sum(rung.cost for rung in bought)):
+            return bought
+        reducible = [rung.cost if i > 0 else 0.0 for rung, i in zip(bought, chosen, strict=True)]
         chosen[reducible.index(max(reducible))] -= 1
 
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 import numpy as np
 import optuna
 
-from search_spaces._costs import Costs, Rung, buy, ladder, reused_steps
+from search_spaces._caches import kinds_for, params_of_cache, suggest_cache
+from search_spaces._costs import Costs, buy, ladder, reused_steps
 from search_spaces.base import Budget
 from tuner.schedule import RESAMPLE_MODES, Resample, Schedule, Solver, Stage
 from tuner.sigmas import partial_sigmas, shift_sigma, start_and_shift
@@ -19,6 +20,7 @@ from tuner.solvers import SOLVERS, network_calls
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial
 
+    from tuner.feature_cache import FeatureCache
     from tuner.models import Blueprint, Size
 
 START = (0.1, 0.98)
@@ -42,6 +44,10 @@ class StagedSpace(ABC):
     ``stageK.end``      (option) that level, as a part of the next stage's start; only if early
     ``solver``          (option) the ODE step rule of every stage
     ``reuse``           (option) amid each stage, one step in this many calls the network
+    ``cache``           (option) kind of the feature cache, or none; only with euler
+    ``cache.interval``  (option) of the calls that the cache may shorten, one in this many is full
+    ``cache.warmup``    (option) leading calls of a stage that are full; taylorseer
+    ``cache.order``     (option) order of the series; taylorseer
     =================== ===============================================================================
 
     Shares are counted from the end because the last stage is the dear one: its part is one parameter.
@@ -52,10 +58,13 @@ class StagedSpace(ABC):
     """
 
     options: ClassVar[frozenset[str]] = frozenset()
-    """Those of ``early``, ``solver`` and ``reuse`` that the space searches; the others are off."""
+    """Those of ``early``, ``solver``, ``reuse`` and ``cache`` that the space searches; the others are off."""
 
     def __init__(self, blueprint: Blueprint, size: Size, budget: Budget):
         self._costs = Costs.of(blueprint, size, budget)
+        self._cache_kinds: tuple[str, ...] = ()
+        if "cache" in self.options and self._costs.shortened:
+            self._cache_kinds = kinds_for(blueprint, blueprint.stage_size(size, self._costs.scales[0]))
 
     @abstractmethod
     def _suggest_scales(self, trial: BaseTrial) -> list[float]:
@@ -75,7 +84,7 @@ class StagedSpace(ABC):
 
     def suggest(self, trial: BaseTrial) -> Schedule:
         """Asks for scales and compute, which give the steps, and then for the noise levels."""
-        solver, every = self._suggest_rules(trial)
+        solver, every, cache = self._suggest_rules(trial)
         scales = self._suggest_scales(trial)
         while not self._costs.allow(self._least_cost(scales, solver)):
             scales = self._without_a_stage(scales)
@@ -86,11 +95,14 @@ class StagedSpace(ABC):
             and trial.suggest_categorical(f"stage{k}.early", (False, True))
             for k in numbers
         ]
-        prices = [self._costs.per_call[scale] for scale in scales]
-        spend = trial.suggest_float("spend", min(1.0, prices[-1] / self._costs.limit), 1.0)
+        spend = trial.suggest_float("spend", min(1.0, self._costs.per_call[1.0] / self._costs.limit), 1.0)
         shares = [trial.suggest_float(f"stage{k}.share", 0.0, 1.0) for k in numbers[1:]]
-        ladders = [ladder(solver, ends_early, every, self._costs.most_steps) for ends_early in early]
-        steps = buy(ladders, prices, shares, spend, self._costs)
+        ladders = [
+            ladder(self._costs, scale, solver, ends_early, every, cache)
+            for scale, ends_early in zip(scales, early, strict=True)
+        ]
+        bought = buy(ladders, shares, spend, self._costs)
+        steps = [rung.steps for rung in bought]
         starts = [1.0, *(trial.suggest_float(f"stage{k}.start", *START) for k in numbers[1:])]
         stages = []
         for k in numbers:
@@ -107,16 +119,19 @@ class StagedSpace(ABC):
                     reuse=reused_steps(steps[k - 1], every),
                 )
             )
-        return Schedule(stages=tuple(stages), solver=solver)
+        full = sum(rung.calls * self._costs.per_call[scale] for rung, scale in zip(bought, scales, strict=True))
+        shortens = sum(rung.cost for rung in bought) < full  # a cache that shortens no call is none
+        return Schedule(stages=tuple(stages), solver=solver, cache=cache if shortens else None)
 
     def params_of(self, schedule: Schedule) -> dict[str, Any]:
         """Reads the parameters off the stages, and makes sure that they give the schedule back."""
+        params = params_of_cache(schedule.cache, self._cache_kinds) if schedule.solver == "euler" else {}
         scales = [stage.scale for stage in schedule.stages]
         known = ", ".join(map(str, self._costs.scales))
         for k, scale in enumerate(scales, start=1):
             if scale not in self._costs.scales:
                 raise ValueError(f"scale {scale} of stage {k} is not one of {known}.")
-        params = self._params_of_compute(schedule) | self._params_of_scales(scales)
+        params |= self._params_of_compute(schedule) | self._params_of_scales(scales)
         for k, stage in enumerate(schedule.stages, start=1):
             params |= self._params_of_stage(schedule, k, stage)
         if "solver" in self.options:
@@ -132,22 +147,24 @@ class StagedSpace(ABC):
             f"{self._costs.most_steps} steps, or one that keeps the size names a resample mode."
         )
 
-    def _suggest_rules(self, trial: BaseTrial) -> tuple[Solver, int]:
+    def _suggest_rules(self, trial: BaseTrial) -> tuple[Solver, int, FeatureCache | None]:
+        """Asks for what holds for every stage: solver, reuse and cache."""
         solver = trial.suggest_categorical("solver", tuple(SOLVERS)) if "solver" in self.options else "euler"
         every = trial.suggest_int("reuse", 1, _MOST_EVERY) if "reuse" in self.options else 1
-        return cast(Solver, solver), every
+        cache = suggest_cache(trial, self._cache_kinds) if solver == "euler" else None
+        return cast(Solver, solver), every, cache
 
     def _least_cost(self, scales: Sequence[float], solver: str) -> float:
         """What one step of every stage costs; of all but the last one, if it ends early."""
-        least: tuple[Rung, ...] = ladder(solver, "early" in self.options, 1, 1)
-        return (
-            sum(least[0].calls * self._costs.per_call[scale] for scale in scales[:-1]) + self._costs.per_call[1.0]
-        )
+        early = "early" in self.options
+        smaller = (ladder(self._costs, scale, solver, early, 1, None)[0].cost for scale in scales[:-1])
+        return sum(smaller) + self._costs.per_call[1.0]
 
     def _params_of_compute(self, schedule: Schedule) -> dict[str, Any]:
         params, spent = {}, 0.0
         for k, stage in enumerate(schedule.stages, start=1):
-            cost = network_calls(schedule.solver, stage.sigmas, stage.reuse) * self._costs.per_call[stage.scale]
+            calls = network_calls(schedule.solver, stage.sigmas, stage.reuse)
+            cost = self._costs.of_calls(stage.scale, calls, schedule.cache)
             spent += cost
             if k > 1:
                 params[f"stage{k}.share"] = cost / spent
@@ -194,7 +211,7 @@ def within(bounds: tuple[float, float], value: float, what: str) -> float:
 
 def alike(a: Schedule, b: Schedule) -> bool:
     """Whether two schedules are equal but for the rounding of their sigmas."""
-    return a.solver == b.solver and all(
+    return (a.solver, a.cache) == (b.solver, b.cache) and all(
         x is not None
         and y is not None
         and len(x.sigmas) == len(y.sigmas)

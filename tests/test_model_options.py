@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from tests.studies.toy import toy_settings
 from tuner import presets
 from tuner.errors import UserError
 from tuner.generation import generate
-from tuner.models import Blueprint, ModelOptions, blueprint, wrap
+from tuner.models import Blueprint, ModelOptions, _loading, blueprint, wrap
 from tuner.presets import Preset
 from tuner.sampling import sample
 
@@ -158,6 +159,15 @@ def test_a_preset_keeps_the_guidance_that_it_was_found_with(sd3: Any, preset: Pr
     plain = generate(sd3, "a red fox", again.schedule, 0, *SIZE).images[0]
     assert by_preset.tobytes() == by_hand.tobytes()
     assert by_preset.tobytes() != plain.tobytes()
+
+
+@pytest.mark.parametrize("quantize", ["nf4", "int8"])
+def test_the_vae_is_not_quantised(monkeypatch: pytest.MonkeyPatch, quantize: str) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name == "bitsandbytes" or found(name))
+    config = _loading._quantization(quantize, "bfloat16")
+    assert config._resolve_quant_config(module_name="vae") is None
+    assert {"transformer", "text_encoder", "text_encoder_2"} <= set(config.components_to_quantize)
 
 
 def test_text_encoders_are_freed_after_encoding() -> None:

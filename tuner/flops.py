@@ -86,9 +86,7 @@ def price(schedule: Schedule, blueprint: Blueprint, size: Size | None = None) ->
         height, width = blueprint.stage_size(size, stage.scale)
         called = call_sigmas(schedule.solver, stage.sigmas, stage.reuse)
         calls = len(called)
-        tflops = calls * tflops_per_call(blueprint, (height, width))
-        if schedule.cache:
-            tflops -= _saved(blueprint, (height, width), schedule.cache, called)
+        tflops = tflops_of_calls(blueprint, (height, width), called, schedule.cache)
         stages.append(
             StagePrice(
                 scale=stage.scale,
@@ -106,6 +104,21 @@ def price(schedule: Schedule, blueprint: Blueprint, size: Size | None = None) ->
         stages=tuple(stages),
         exact=not isinstance(schedule.cache, FirstBlockCache),
     )
+
+
+def tflops_of_calls(
+    blueprint: Blueprint, size: Size, sigmas: Sequence[float], cache: FeatureCache | None
+) -> float:
+    """Counts the TFLOPs of all network calls of a stage for one image, all guidance passes included.
+
+    Args:
+        blueprint: The model.
+        size: The stage's height and width in pixels.
+        sigmas: Noise level of every call.
+        cache: What shortens some of them.
+    """
+    tflops = len(sigmas) * tflops_per_call(blueprint, size)
+    return tflops - _saved(blueprint, size, cache, sigmas) if cache else tflops
 
 
 def tflops_per_call(blueprint: Blueprint, size: Size) -> float:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
 import studies
@@ -35,6 +36,24 @@ def test_every_model_is_listed_with_its_defaults(run: Run) -> None:
 def test_the_cost_of_a_model_is_that_of_its_baseline(run: Run) -> None:
     (tiny,) = json.loads(run("models", "tiny", "--cost", "--json").out)
     assert tiny["TFLOPs per image"] == pytest.approx(tiny["steps"] * tiny["passes"] * tiny["TFLOPs per pass"])
+
+
+def test_the_weights_of_a_model_are_those_of_its_pipeline(run: Run, flux_pipe: Any, tmp_path: Path) -> None:
+    flux_pipe.save_pretrained(tmp_path / "pipe")
+    (counted,) = json.loads(run("models", str(tmp_path / "pipe"), "--memory", "--json").out)
+    sizes = {name: values.numel() for name, values in flux_pipe.transformer.named_parameters()}
+    assert counted["parameters"] == sum(sizes.values())
+    matrices = [module.weight for module in flux_pipe.transformer.modules() if isinstance(module, torch.nn.Linear)]
+    rest = 2 * (counted["parameters"] - sum(matrix.numel() for matrix in matrices))
+    assert counted["bf16 GB"] == pytest.approx(2e-9 * counted["parameters"])
+    assert counted["int8 GB"] == pytest.approx(1e-9 * (rest + sum(m.numel() + 4 * len(m) for m in matrices)))
+    four_bit = sum(m.numel() / 2 + 4 * -(-m.numel() // 64) for m in matrices)
+    assert counted["nf4 GB"] == pytest.approx(1e-9 * (rest + four_bit))
+
+
+def test_two_networks_weigh_twice(run: Run) -> None:
+    one, two = json.loads(run("models", "wan2.1-14b", "wan2.2", "--memory", "--json").out)
+    assert two["parameters"] == 2 * one["parameters"] == 2 * 14_288_491_584
 
 
 def test_the_documented_table_is_what_the_command_prints(run: Run) -> None:

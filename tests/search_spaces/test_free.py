@@ -28,7 +28,7 @@ def space(steps: float) -> Free:
     return Free(small_blueprint(), SIZE, Budget(steps * STEP))
 
 
-OFF = {"solver": "euler", "reuse": 1} | {f"stage{k}.early": False for k in range(1, 5)}
+OFF = {"solver": "euler", "reuse": 1, "cache": "none"} | {f"stage{k}.early": False for k in range(1, 5)}
 
 
 def suggest(steps: float, **params: Any) -> Schedule:

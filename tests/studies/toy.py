@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from objectives.base import Direction
 from studies import SearchSettings
 from studies.evaluation import ChunkResult, Evaluator, Failure, Task
+from tuner.errors import UserError
+from tuner.feature_cache import FeatureCache
 from tuner.models import Blueprint, Conditioning, FlowModel, Size, blueprint
 
 if TYPE_CHECKING:
@@ -28,8 +30,11 @@ class ToyBlueprint(Blueprint):
     def sigmas(self, steps: int, size: Size) -> tuple[float, ...]:
         return (*(1 - k / steps for k in range(steps)), 0.0)
 
-    def meta_forward(self, size: Size) -> None:
+    def meta_forward(self, size: Size, cache: FeatureCache | None = None) -> None:
         import torch
+
+        if cache:
+            raise UserError(f"Cache {cache.kind!r} does not work with {self.name}; leave it out.")
 
         pixels = torch.empty(1, size[0] // _FACTOR, size[1] // _FACTOR, _CHANNELS, device="meta")
         weights = torch.empty(_FEATURES, _CHANNELS, device="meta")

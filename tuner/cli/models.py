@@ -16,18 +16,21 @@ _EXAMPLES = """\b
 Examples:
   tuner models
   tuner models flux sd3.5-large --cost
+  tuner models flux wan2.2 --memory
 """
 
 
 @click.command(help="Lists models by short name, with the defaults that make up their baselines.\n\n" + _EXAMPLES)
 @click.argument("names", nargs=-1)
 @click.option("--cost", is_flag=True, help="Count TFLOPs instead of naming the source; a second or so per model.")
+@click.option("--memory", is_flag=True, help="Count the denoiser's weights instead, in three precisions.")
 @json_option
-def command(names: tuple[str, ...], cost: bool, as_json: bool) -> None:
+def command(names: tuple[str, ...], cost: bool, memory: bool, as_json: bool) -> None:
     """Prints one row per model."""
     from tuner.models import available, blueprint
 
-    rows = [_row(blueprint(name), cost) for name in names or available()]
+    known = [blueprint(name) for name in names or available()]
+    rows = [_memory_row(model) if memory else _row(model, cost) for model in known]
     if as_json:
         print_json(rows)
     else:
@@ -53,6 +56,19 @@ def _row(known: Blueprint, cost: bool) -> dict[str, Any]:
     return row | {
         "TFLOPs per pass": tflops_per_pass(known, known.size),
         "TFLOPs per image": price(known.baseline(), known).tflops,
+    }
+
+
+def _memory_row(known: Blueprint) -> dict[str, Any]:
+    from tuner.memory import weights
+
+    counted = weights(known)
+    return {
+        "model": known.name,
+        "parameters": counted.parameters,
+        "bf16 GB": counted.bf16_bytes / 1e9,
+        "int8 GB": counted.int8_bytes / 1e9,
+        "nf4 GB": counted.nf4_bytes / 1e9,
     }
 
 

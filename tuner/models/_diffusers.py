@@ -117,13 +117,12 @@ class PipelineBlueprint(Blueprint):
 
     def meta_forward(self, size: Size, cache: FeatureCache | None = None) -> None:
         """Builds the transformer from its configuration on the meta device and calls it; see `Blueprint`."""
-        import diffusers
         import torch
 
         if cache:
             self.check_cache(cache)
         with torch.device("meta"), torch.no_grad():
-            transformer = getattr(diffusers, self.transformer_class).from_config(dict(self.transformer))
+            transformer = self._meta_network()
             latents, text = torch.empty(1, *self.latent_shape(size)), self.meta_text(transformer.config)
             if cache is None:
                 self.meta_passes(transformer, latents, text)
@@ -142,6 +141,18 @@ class PipelineBlueprint(Blueprint):
         """
         with named_call(transformer, "cond"):
             self.forward(transformer, x_BCHW, 1.0, text)
+
+    def meta_networks(self) -> list[Any]:
+        """Builds the one network of most families; see `Blueprint.meta_networks`."""
+        import torch
+
+        with torch.device("meta"):
+            return [self._meta_network()]
+
+    def _meta_network(self) -> Any:
+        import diffusers
+
+        return getattr(diffusers, self.transformer_class).from_config(dict(self.transformer))
 
     def reconfigured(self, source: str, read: ReadConfig) -> PipelineBlueprint:
         """Reads what a saved or loaded pipeline's configuration says; steps and guidance stay this model's."""

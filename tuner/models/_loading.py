@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from tuner.models._diffusers import PipelineBlueprint
 
 _ADAPTER = "tuner"
+_QUANTIZED = ["transformer", "transformer_2", "unet", "text_encoder", "text_encoder_2", "text_encoder_3"]
+"""Components that may be quantised, where a pipeline has them; diffusers' own default is all, the VAE too."""
 
 
 def load_pipeline(blueprint: PipelineBlueprint, device: str, dtype: str, options: ModelOptions) -> Any:
@@ -81,10 +83,10 @@ def _quantization(quantize: str, dtype: str) -> Any:
     from diffusers.quantizers import PipelineQuantizationConfig
 
     if quantize == "int8":
-        return PipelineQuantizationConfig("bitsandbytes_8bit", {"load_in_8bit": True})
+        return PipelineQuantizationConfig("bitsandbytes_8bit", {"load_in_8bit": True}, _QUANTIZED)
     compute = getattr(torch, dtype)
     four_bit = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": compute}
-    return PipelineQuantizationConfig("bitsandbytes_4bit", four_bit)
+    return PipelineQuantizationConfig("bitsandbytes_4bit", four_bit, _QUANTIZED)
 
 
 def _check_same_model(

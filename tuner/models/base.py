@@ -121,6 +121,14 @@ class Blueprint(ABC):
             UserError: If the network cannot be cached in this way.
         """
 
+    def meta_networks(self) -> list[Any]:
+        """Builds the denoiser's networks on the meta device, for counting their weights.
+
+        Raises:
+            UserError: If this family does not say how.
+        """
+        raise UserError(f"The weights of {self.name} cannot be counted; name other models.")
+
     @abstractmethod
     def reconfigured(self, source: str, read: ReadConfig) -> Blueprint:
         """Returns the blueprint of another model of this family, as its saved configuration describes it."""

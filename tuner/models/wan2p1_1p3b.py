@@ -75,6 +75,10 @@ class WanBlueprint(VideoBlueprint):
         """Noise level below which the second network is called; 0 where there is one network."""
         return float(self.index.get("boundary_ratio") or 0)
 
+    def meta_networks(self) -> list[Any]:
+        """Builds one network, or two of the same configuration; see `Blueprint.meta_networks`."""
+        return super().meta_networks() * (2 if self.boundary else 1)
+
     def check_cache(self, cache: FeatureCache) -> None:
         """Refuses caches for two networks, each of which would see a part of a stage; see `PipelineBlueprint`."""
         if self.boundary:

@@ -1,0 +1,50 @@
+"""The worked example of a new family, run as it stands on a pipeline that is of its kind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.small_pipelines import shortened, small_pipeline
+from tuner.flops import price
+from tuner.models import wrap
+from tuner.sampling import sample
+from tuner.schedule import Schedule, Stage
+
+PAGE = Path(__file__).parents[1] / "CONTRIBUTING.md"
+SCHEDULE = Schedule(stages=(Stage(scale=0.5, steps=2, shift=3), Stage(steps=2, strength=0.5, shift=3)))
+
+
+@pytest.fixture(scope="module")
+def example() -> dict[str, Any]:
+    """The names that the example defines, without its last line, which has an ellipsis for a reader to fill in."""
+    code = PAGE.read_text().split("### A new family in one file")[1].split("```python")[1].split("```")[0]
+    names: dict[str, Any] = {"__name__": __name__}
+    exec(code.partition("BLUEPRINT = ")[0].replace("MyTransformer", "SanaTransformer"), names)
+    return names
+
+
+def test_the_example_draws_what_the_shipped_family_draws(example: dict[str, Any]) -> None:
+    small = small_pipeline("SanaPipeline")
+    pipe = small.build()
+    shipped = shortened(wrap(pipe).blueprint, small).wrap(pipe)
+    model = example["MyBlueprint"](**vars(shipped.blueprint)).wrap(pipe)
+    size = small.SIZES[1]
+    pipe.encode_prompt = _with_length(pipe.encode_prompt, small.TEXT_TOKENS)
+    text = model.encode(["a red fox", "fox"])
+    expected = sample(shipped, SCHEDULE, text, [1, 2], size)
+    assert torch.equal(sample(model, SCHEDULE, text, [1, 2], size), expected)
+    assert price(SCHEDULE, model.blueprint, size) == price(SCHEDULE, shipped.blueprint, size)
+
+
+def test_the_example_reads_a_saved_configuration(example: dict[str, Any]) -> None:
+    blueprint = example["MyBlueprint"]
+    sizes = blueprint.described(None, {"sample_size": 64, "patch_size": 2}, {"block_out_channels": [1] * 4}, None)
+    assert sizes == {"height": 512, "width": 512, "multiple": 16, "vae_factor": 8}
+
+
+def _with_length(encode_prompt: Any, length: int) -> Any:
+    return lambda *args, **kwargs: encode_prompt(*args, **kwargs, max_sequence_length=length)
