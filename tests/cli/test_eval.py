@@ -6,10 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
+from objectives.psnr import CEILING
 from studies.evaluate import Verification
 from studies.evaluate.verification import Check, Verdict
+from studies.prompts import load_prompts
 from tests.cli.conftest import Outcome
+from tuner import generate
+from tuner.models import blueprint
 from tuner.presets import Score
 
 Run = Callable[..., Outcome]
@@ -40,6 +45,31 @@ def test_the_embedded_model_is_evaluated_and_reproduces_itself_bit_for_bit(run: 
     assert shown.err == "2/2 units of work\n"  # nothing was run again
     for text in ("clip, tiny: 4 prompts of tiny (held out)", "image_reward", "plain:2", "at most"):
         assert text in shown.out
+
+
+def test_a_preset_with_a_lora_of_its_own_is_evaluated_beside_others(run: Run, tmp_path: Path) -> None:
+    arguments = ("--model", "tiny", "--limit", "2", "--workers", "0", "--objectives", "image_reward,psnr")
+    mixed = run(
+        "eval", "swd-tiny-4", "plain:4", "--baseline", "plain:4", *arguments, "-o", str(tmp_path / "mixed")
+    )
+    assert mixed.code == 0
+    result = json.loads((tmp_path / "mixed" / "result.json").read_text())
+    rows = {row["name"]: row for row in result["rows"]}
+    assert list(rows) == ["plain:4", "plain:3", "swd-tiny-4"]
+    assert rows["swd-tiny-4"]["plain"]["name"] == "plain:3"
+    assert [rows[name]["model_options"] is None for name in rows] == [True, True, False]
+    assert rows["plain:4"]["means"]["psnr"] == CEILING
+    assert rows["swd-tiny-4"]["means"]["psnr"] < CEILING
+
+    drawn = tmp_path / "mixed" / "images" / rows["swd-tiny-4"]["key"] / "001.png"
+    prompt = load_prompts(None, blueprint("tiny")).held_out[1]
+    pipe = blueprint("tiny").load("cpu").pipe  # type: ignore[attr-defined]
+    same = generate(pipe, prompt, "swd-tiny-4", seed=1).images[0]
+    assert Image.open(drawn).tobytes() == same.tobytes()
+
+    other = run("eval", "plain:3", "--baseline", "plain:4", *arguments, "-o", str(tmp_path / "plain"), "--json")
+    again = {row["name"]: row for row in json.loads(other.out)["rows"]}
+    assert again["plain:3"]["means"] == rows["plain:3"]["means"]  # the LoRA was taken off
 
 
 @pytest.mark.parametrize(
