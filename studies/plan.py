@@ -177,6 +177,7 @@ def make_plan(settings: SearchSettings) -> Plan:
         UserError: If any setting is wrong.
     """
     import search_spaces
+    from objectives import check_fit
 
     least = {"trials": 0, "seed": 0, "search_prompts": 2, "held_out_prompts": 2}
     check_counts(settings, least | dict.fromkeys(("lag", "rungs", "chunk", "patience"), 1))
@@ -197,6 +198,7 @@ def make_plan(settings: SearchSettings) -> Plan:
         search=in_random_order(prompts.search)[: settings.search_prompts],
         held_out=prompts.held_out[: settings.held_out_prompts],
     )
+    check_fit(specs, (*prompts.search, *prompts.held_out), videos=model.frames > 1)
     baseline = model.baseline(size)
 
     def measured() -> LatencyTable:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from objectives import describe
+import objectives
 from studies.drawing import Contender, OwnOptions, drawing_price
 from studies.evaluate.contenders import contender, load_named, plain, with_plain_rivals
 from studies.evaluate.settings import EvalSettings
@@ -133,7 +133,7 @@ class EvalPlan:
         """The objectives that compare with the baseline's images, where those are not of the model's own one."""
         if self.baseline.key == self.blueprint.baseline(self.size).content_hash:
             return []
-        return [spec for spec in self.objectives if describe(spec).reads == "the baseline's images"]
+        return [spec for spec in self.objectives if objectives.describe(spec).reads == "the baseline's images"]
 
 
 def make_eval_plan(settings: EvalSettings) -> EvalPlan:
@@ -152,6 +152,7 @@ def make_eval_plan(settings: EvalSettings) -> EvalPlan:
     specs = objective_specs(settings.objectives, model)
     directions = directions_of(specs)
     prompt_set, prompts = _prompts(settings, model)
+    objectives.check_fit(specs, prompts, videos=model.frames > 1)
     found = {text: contender(text, loaded, model, settings.options, size) for text in named}
     baseline = found[settings.baseline] if settings.baseline else plain(model.steps, model, size)
     asked = [found[text] for text in settings.presets]

@@ -79,6 +79,10 @@ def test_a_preset_with_a_lora_of_its_own_is_evaluated_beside_others(run: Run, tm
         (("plain:4",), "Say what to evaluate"),
         (("--model", "tiny"), "Say what to evaluate"),
         (("plain:4", "--model", "tinny"), "Did you mean 'tiny'?"),
+        (
+            ("plain:4", "--model", "tiny", "--prompts", "fox.txt", "--objectives", "attributes"),
+            "cannot judge a prompt",
+        ),
         (("--verify", "x.yaml", "plain:4", "--seeds", "2"), "leave PRESET, --seeds out"),
         (("--verify", "x.yaml"), "Preset file 'x.yaml' does not exist"),
         (("--verify", "bottleneck-flux-3x"), "nothing to verify"),
@@ -88,6 +92,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
     run: Run, arguments: tuple[str, ...], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "fox.txt").write_text("a red fox\na blue hen\na pale cat\na dark oak")
     outcome = run("eval", *arguments)
     assert (outcome.code, outcome.out) == (2, "")
     assert message in outcome.err
