@@ -123,7 +123,9 @@ class Plan:
     @cached_property
     def made_by(self) -> dict[str, str]:
         """What makes the scores of each objective, by its ``name:weights``; see `studies.identity.made_by`."""
-        return {spec: made_by(spec, versions()) for spec in self.objectives}
+        return {
+            spec: made_by(spec, versions() | options_identity(self.settings.options)) for spec in self.objectives
+        }
 
     @cached_property
     def weights(self) -> str:

@@ -107,7 +107,8 @@ class EvalPlan:
     @cached_property
     def made_by(self) -> dict[str, str]:
         """What makes the scores of each objective, by its ``name:weights``; see `studies.identity.made_by`."""
-        found = {spec: made_by(spec, versions()) for spec in self.objectives}
+        conditions = versions() | options_identity(self.settings.options)
+        found = {spec: made_by(spec, conditions) for spec in self.objectives}
         return found | {spec: f"{found[spec]} against {self.baseline.key}" for spec in self._fidelity_to_another()}
 
     @cached_property
