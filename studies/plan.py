@@ -252,13 +252,16 @@ def check_name(name: str) -> str:
 
 
 def fingerprint(model: Blueprint) -> str:
-    """Returns sixteen hex digits that change when a model's configuration or its local weights change."""
+    """Returns sixteen hex digits that change with a model's configuration and with its weights.
+
+    Weights on a hub go by their name, local ones by what is in their folder, wherever it lies.
+    """
     digest = hashlib.sha256()
     described = [model.source, dict(model.transformer), dict(model.scheduler), model.text_tokens, model.guidance]
     if model.passes > 1:
         described.append(model.negative_prompt)
     folder = Path(model.source)
-    digest.update(json.dumps(described[not folder.is_dir() :], sort_keys=True, default=str).encode())
+    digest.update(json.dumps(described[folder.is_dir() :], sort_keys=True, default=str).encode())
     if folder.is_dir():
         digest.update(hash_files(folder).encode())
     return digest.hexdigest()[:16]
