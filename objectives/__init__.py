@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
@@ -43,6 +44,7 @@ __all__ = [
     "Objective",
     "VideoObjective",
     "available",
+    "check_fit",
     "describe",
     "direction",
     "load",
@@ -158,6 +160,28 @@ def describe(spec: str) -> Description:
         reads="the baseline's images" if needs_references(found) else reads,
         summary=(found.__doc__ or "").strip().partition("\n")[0].replace("``", ""),
     )
+
+
+def check_fit(specs: Sequence[str], prompts: Sequence[str], videos: bool) -> None:
+    """Refuses what objectives would only find out once there are images; loads no weights.
+
+    An objective whose class has ``check_prompts(prompts)`` may refuse prompts that it cannot judge.
+
+    Args:
+        specs: What to score by.
+        prompts: All that will be scored.
+        videos: Whether the model makes videos of more than a frame.
+
+    Raises:
+        UserError: If an objective cannot judge a prompt, or scores videos where the model draws images.
+    """
+    for spec in specs:
+        if not videos and describe(spec).reads == "videos":
+            raise UserError(f"Objective {spec!r} scores videos, but the model draws images; choose another one.")
+        name, _ = parse(spec)
+        check_prompts = None if ":" in name else getattr(_class(name), "check_prompts", None)
+        if check_prompts is not None:
+            check_prompts(prompts)
 
 
 def _function(name: str, direction: str | None) -> AnyObjective:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from objectives._hub import no_wait_without_network
-from objectives.base import CutPromptWarning
+from objectives.base import CutPromptWarning, check_pairs
 from tuner.errors import UserError, one_line, unknown_name
 
 if TYPE_CHECKING:
@@ -59,7 +59,12 @@ class ClipEmbedder:
         return int(self._model.visual.output_dim)
 
     def cosines(self, images: Sequence[Image], prompts: Sequence[str], scale: float) -> list[float]:
-        """Returns ``scale`` times the cosine of image ``i`` and prompt ``i``."""
+        """Returns ``scale`` times the cosine of image ``i`` and prompt ``i``.
+
+        Raises:
+            UserError: If the two lists differ in length.
+        """
+        check_pairs(images, prompts)
         if not images:
             return []
         scores: list[float] = (scale * (self.images(images) * self.prompts(prompts)).sum(dim=-1)).tolist()

@@ -34,6 +34,21 @@ class Attributes:
     def __init__(self, weights: str | None = None, device: str = "cpu") -> None:
         check_no_weights(self.name, weights)
 
+    @staticmethod
+    def check_prompts(prompts: Sequence[str]) -> None:
+        """Refuses prompts that are not captions of tiny; see ``objectives.check_fit``.
+
+        Raises:
+            UserError: If there is one.
+        """
+        from tuner.tiny.descriptions import parse_caption
+
+        for prompt in prompts:
+            try:
+                parse_caption(prompt)
+            except UserError as error:
+                raise UserError(f"Objective 'attributes' cannot judge a prompt. {error}") from None
+
     def score(self, images: Sequence[Image], prompts: Sequence[str]) -> list[float]:
         """Scores image ``i`` against caption ``i``; see ``objectives.base.Objective.score``.
 

@@ -7,6 +7,8 @@ anything, and one method scores. Which method decides what it is given:
 - ``compare(images, references)``: a `FidelityObjective`, each image against the baseline's for the same noise.
 - ``score_videos(videos)``: a `VideoObjective`, each video as a whole.
 
+A class may have a static ``check_prompts(prompts)``, too, which refuses prompts before anything is drawn.
+
 `objectives.score` calls whichever there is, and is the one place that knows how a video is scored by an
 objective that reads single images.
 """

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from objectives._open_clip import DEFAULT_WEIGHTS, load_clip
-from objectives.base import About, Direction, check_pairs, split_dtype
+from objectives.base import About, Direction, split_dtype
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -44,5 +44,4 @@ class Clip:
 
     def score(self, images: Sequence[Image], prompts: Sequence[str]) -> list[float]:
         """Scores image ``i`` against prompt ``i``; see ``objectives.base.Objective.score``."""
-        check_pairs(images, prompts)
         return self._clip.cosines(images, prompts, 100)

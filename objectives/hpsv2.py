@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from objectives import _hub, _weights
 from objectives._open_clip import PRECISIONS, ClipEmbedder
-from objectives.base import About, Direction, check_pairs, split_dtype
+from objectives.base import About, Direction, split_dtype
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -59,7 +59,6 @@ class Hpsv2:
 
     def score(self, images: Sequence[Image], prompts: Sequence[str]) -> list[float]:
         """Scores image ``i`` against prompt ``i``; see ``objectives.base.Objective.score``."""
-        check_pairs(images, prompts)
         return self._clip.cosines(images, prompts, 100)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from objectives._hub import no_wait_without_network
 from objectives._open_clip import ClipEmbedder
-from objectives.base import About, Direction, check_pairs, split_dtype
+from objectives.base import About, Direction, split_dtype
 from tuner.errors import UserError, one_line
 
 if TYPE_CHECKING:
@@ -53,7 +53,6 @@ class Pickscore:
 
     def score(self, images: Sequence[Image], prompts: Sequence[str]) -> list[float]:
         """Scores image ``i`` against prompt ``i``; see ``objectives.base.Objective.score``."""
-        check_pairs(images, prompts)
         return self._clip.cosines(images, prompts, self._scale)
 
 

@@ -48,4 +48,4 @@ class LimitedCache:
 def prefix_key(task: Task, stages: int) -> Hashable:
     """What the latents after the first stages of a task depend on: equal keys, equal bits."""
     schedule = task.schedule
-    return schedule.stages[:stages], schedule.solver, schedule.cache, task.prompts, task.seeds, task.size
+    return schedule.stages[:stages], schedule.solver, schedule.cache, task.prompts, task.seeds, task.size, task.own

@@ -24,6 +24,7 @@ from tuner import presets
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from studies.drawing import Contender
     from studies.evaluate.plan import EvalPlan
     from studies.settings import SearchSettings
     from tuner.schedule import Schedule
@@ -188,11 +189,16 @@ def _succeeded(outcome: dict[str, list[float]] | Failure | None) -> dict[str, li
     raise RuntimeError(f"an evaluation that the outcome needs has failed: {outcome and outcome.reason}")
 
 
-def start_workers(plan: Plan | EvalPlan) -> Executor:
-    """Starts what the settings ask for."""
+def start_workers(plan: Plan | EvalPlan, baseline: Contender | None = None) -> Executor:
+    """Starts what the settings ask for.
+
+    Args:
+        plan: The search, or the evaluation of presets.
+        baseline: What objectives of fidelity compare with; None for the model's own baseline.
+    """
     settings = plan.settings
     device = device_of(settings.gpus_per_worker)
-    load = functools.partial(Evaluator.load, settings.model, plan.objectives, device, settings.options)
+    load = functools.partial(Evaluator.load, settings.model, plan.objectives, device, settings.options, baseline)
     if settings.workers == 0:
         return LocalExecutor(load)
     from studies.ray_executor import RayExecutor

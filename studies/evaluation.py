@@ -13,6 +13,7 @@ from objectives import needs_references, score
 from studies.baseline_images import BaselineImages
 from studies.caches import LIMIT, LimitedCache, prefix_key
 from studies.degenerate import count, decode_and_check, describe
+from studies.drawing import Contender, Dressed, OwnOptions, drawing_key
 from studies.notes import noted
 from tuner.invariance import batch_invariant, decode_each
 from tuner.models import Conditioning, FlowModel, Item, ModelOptions, Size
@@ -37,6 +38,7 @@ class Task:
         seeds: Noise seed of each prompt.
         size: Output (height, width) in pixels.
         keep_images: Whether the images come back with the scores.
+        own: Model options that the schedule was made for; None for those that the model was loaded with.
     """
 
     schedule: Schedule
@@ -44,11 +46,17 @@ class Task:
     seeds: tuple[int, ...]
     size: Size
     keep_images: bool = False
+    own: OwnOptions | None = None
+
+    @property
+    def drawing(self) -> str:
+        """Names what draws the images; see `drawing_key`."""
+        return drawing_key(self.schedule, self.own)
 
     @property
     def key(self) -> tuple[str, tuple[str, ...], tuple[int, ...], Size]:
         """Equal for two tasks exactly when they give the same scores."""
-        return self.schedule.content_hash, self.prompts, self.seeds, self.size
+        return self.drawing, self.prompts, self.seeds, self.size
 
 
 @dataclass(frozen=True)
@@ -92,11 +100,20 @@ class Evaluator:
         objectives: What scores the images; their names differ.
         cache_bytes: Memory for text encodings and for the latents between stages, which schedules that begin
             with the same stages share.
+        baseline: What objectives of fidelity compare with; None for the model's own baseline.
     """
 
-    def __init__(self, model: FlowModel, objectives: Sequence[AnyObjective], cache_bytes: int = LIMIT):
+    def __init__(
+        self,
+        model: FlowModel,
+        objectives: Sequence[AnyObjective],
+        cache_bytes: int = LIMIT,
+        baseline: Contender | None = None,
+    ):
         self._model = model
+        self._dressed = Dressed(model)
         self._objectives = list(objectives)
+        self._baseline = baseline
         self._cache = LimitedCache(cache_bytes)
         self._baseline_images = BaselineImages(self._draw_baseline)
 
@@ -107,6 +124,7 @@ class Evaluator:
         objectives: Sequence[str],
         device: str | None = None,
         options: ModelOptions = _DEFAULT_OPTIONS,
+        baseline: Contender | None = None,
     ) -> Evaluator:
         """Loads the weights of a model and of objectives.
 
@@ -114,8 +132,8 @@ class Evaluator:
             model: Short name, folder or hub id.
             objectives: ``name:weights`` of each.
             device: Torch device; None for the first GPU that this process may use, else the CPU.
-
             options: Guidance, LoRA, precision and placement of the model.
+            baseline: What objectives of fidelity compare with; None for the model's own baseline.
 
         Raises:
             UserError: If any weights cannot be loaded.
@@ -127,16 +145,17 @@ class Evaluator:
 
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         flow = options.applied(blueprint(model)).load(device, options=options)
-        return cls(flow, [load(spec, device) for spec in objectives])
+        return cls(flow, [load(spec, device) for spec in objectives], baseline=baseline)
 
     def evaluate(self, task: Task) -> ChunkResult | Failure:
         """Runs a task. Equal tasks give equal scores, on a CPU bit by bit."""
+        model = self._dressed.model(task.own)
         start = time.perf_counter()
         with batch_invariant():
-            latents, kept_stages = self._sample(task)
+            latents, kept_stages = self._sample(model, task)
             finite = latents.isfinite().flatten(1).all(dim=1).tolist()  # waits for a GPU: the clock is right
             sampled = time.perf_counter()
-            images, faults = decode_and_check(self._model, latents, finite)
+            images, faults = decode_and_check(model, latents, finite)
         decoded = time.perf_counter()
         if degenerate := count(faults):
             first = next(prompt for prompt, fault in zip(task.prompts, faults, strict=True) if fault)
@@ -165,16 +184,23 @@ class Evaluator:
         """The baseline's items, if any objective compares with them."""
         if not any(needs_references(objective) for objective in self._objectives):
             return None
-        if task.schedule.content_hash == self._model.blueprint.baseline(task.size).content_hash:
+        if task.drawing == self._baseline_of(task).drawing:
             self._baseline_images.keep(task, items)
         return self._baseline_images.of(task)
 
-    def _draw_baseline(self, task: Task) -> Sequence[Item]:
-        baseline = self._model.blueprint.baseline(task.size)
-        with batch_invariant():
-            return decode_each(self._model, self._sample(replace(task, schedule=baseline))[0])
+    def _baseline_of(self, task: Task) -> Task:
+        """The task that draws the baseline for the same prompts and noise."""
+        if self._baseline is not None:
+            return replace(task, schedule=self._baseline.schedule, own=self._baseline.own)
+        return replace(task, schedule=self._model.blueprint.baseline(task.size), own=None)
 
-    def _sample(self, task: Task) -> tuple[torch.Tensor, int]:
+    def _draw_baseline(self, task: Task) -> Sequence[Item]:
+        baseline = self._baseline_of(task)
+        model = self._dressed.model(baseline.own)
+        with batch_invariant():
+            return decode_each(model, self._sample(model, baseline)[0])
+
+    def _sample(self, model: FlowModel, task: Task) -> tuple[torch.Tensor, int]:
         """Runs the stages after the longest beginning that is kept; returns the latents and its length."""
         count = len(task.schedule.stages)
         first, x = 0, None
@@ -182,17 +208,17 @@ class Evaluator:
             if (x := self._cache.get(prefix_key(task, stages))) is not None:
                 first = stages
                 break
-        conditioning = self._encode(task.prompts)
+        conditioning = self._encode(model, task)
         for index in range(first, count):
-            x = run_stage(self._model, task.schedule, index, x, conditioning, task.seeds, task.size)
+            x = run_stage(model, task.schedule, index, x, conditioning, task.seeds, task.size)
             if index + 1 < count:
                 self._cache.keep(prefix_key(task, index + 1), x)
         assert x is not None  # a schedule has at least one stage
         return x, first
 
-    def _encode(self, prompts: tuple[str, ...]) -> Conditioning:
-        kept: Conditioning | None = self._cache.get(prompts)
-        return kept if kept is not None else self._cache.keep(prompts, self._model.encode(prompts))
+    def _encode(self, model: FlowModel, task: Task) -> Conditioning:
+        kept: Conditioning | None = self._cache.get((task.prompts, task.own))
+        return kept if kept is not None else self._cache.keep((task.prompts, task.own), model.encode(task.prompts))
 
 
 def _png(item: Item) -> bytes:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from studies.folder import Folder
     from studies.plan import Plan
     from studies.scores import ScoreBook, ScoreLog
+    from tuner.flops import Price
 
 
 class Evaluations:
@@ -26,6 +27,7 @@ class Evaluations:
         scores: Where scores are kept.
         earlier: Scores of other studies.
         start_workers: Makes the executor; called when the first task has to run.
+        price: What an image of a task costs; by default its schedule's price on the plan's model.
     """
 
     def __init__(
@@ -35,12 +37,14 @@ class Evaluations:
         scores: ScoreLog,
         earlier: ScoreBook,
         start_workers: Callable[[], Executor],
+        price: Callable[[Task], Price] | None = None,
     ):
         self._plan = plan
         self._folder = folder
         self._scores = scores
         self._earlier = earlier
         self._start_workers = start_workers
+        self._price = price or (lambda task: plan.price(task.schedule))
         self._executor: Executor | None = None
         self._running: set[Any] = set()
         self._notes = Notes()
@@ -92,7 +96,7 @@ class Evaluations:
             if known is None:
                 self._send(task)
             else:
-                tflops = self._plan.price(task.schedule).tflops * len(task.prompts)
+                tflops = self._price(task).tflops * len(task.prompts)
                 self._scores.put(task, known, 0.0, self.elapsed_s, {"scores": tflops})
 
     def draw_again(self, tasks: Sequence[Task]) -> None:
@@ -115,8 +119,8 @@ class Evaluations:
             self._notes.show(outcome.notes)
             if outcome.images:
                 first = self._plan.image_number(task)
-                self._folder.write_images(task.schedule.content_hash, first, outcome.images)
-        stages = [stage.tflops for stage in self._plan.price(task.schedule).stages]
+                self._folder.write_images(task.drawing, first, outcome.images)
+        stages = [stage.tflops for stage in self._price(task).stages]
         kept = 0 if isinstance(outcome, Failure) else outcome.kept_stages
         reused = {"prefixes": sum(stages[:kept]) * len(task.prompts)} if kept else {}
         self._scores.put(task, outcome, sum(stages[kept:]) * len(task.prompts), self.elapsed_s, reused)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import objectives
 
@@ -27,14 +29,18 @@ def hash_files(path: Path) -> str:
     return digest.hexdigest()
 
 
-def made_by(spec: str, versions: dict[str, str]) -> str:
+def made_by(spec: str, conditions: Mapping[str, Any]) -> str:
     """Names what makes the scores of an objective: sixteen hex digits.
 
     They change with its name, with its weights where these are local (those on a hub go by their name), and with
-    the versions of the packages that decide the numbers.
+    all else that decides the numbers.
+
+    Args:
+        spec: The objective, as ``name:weights``.
+        conditions: Versions of the packages, and the options that the model is loaded with.
     """
     _, weights = objectives.parse(spec)
     embedded = Path(objectives.__file__).parent / "tiny" / "weights"
     path = embedded if weights == "tiny" else Path(weights or "").expanduser()
     files = hash_files(path) if weights and path.exists() else None
-    return hashlib.sha256(json.dumps([spec, files, versions], sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps([spec, files, conditions], sort_keys=True).encode()).hexdigest()[:16]

@@ -123,7 +123,9 @@ class Plan:
     @cached_property
     def made_by(self) -> dict[str, str]:
         """What makes the scores of each objective, by its ``name:weights``; see `studies.identity.made_by`."""
-        return {spec: made_by(spec, versions()) for spec in self.objectives}
+        return {
+            spec: made_by(spec, versions() | options_identity(self.settings.options)) for spec in self.objectives
+        }
 
     @cached_property
     def weights(self) -> str:
@@ -177,6 +179,7 @@ def make_plan(settings: SearchSettings) -> Plan:
         UserError: If any setting is wrong.
     """
     import search_spaces
+    from objectives import check_fit
 
     least = {"trials": 0, "seed": 0, "search_prompts": 2, "held_out_prompts": 2}
     check_counts(settings, least | dict.fromkeys(("lag", "rungs", "chunk", "patience"), 1))
@@ -197,6 +200,7 @@ def make_plan(settings: SearchSettings) -> Plan:
         search=in_random_order(prompts.search)[: settings.search_prompts],
         held_out=prompts.held_out[: settings.held_out_prompts],
     )
+    check_fit(specs, (*prompts.search, *prompts.held_out), videos=model.frames > 1)
     baseline = model.baseline(size)
 
     def measured() -> LatencyTable:
@@ -248,13 +252,16 @@ def check_name(name: str) -> str:
 
 
 def fingerprint(model: Blueprint) -> str:
-    """Returns sixteen hex digits that change when a model's configuration or its local weights change."""
+    """Returns sixteen hex digits that change with a model's configuration and with its weights.
+
+    Weights on a hub go by their name, local ones by what is in their folder, wherever it lies.
+    """
     digest = hashlib.sha256()
     described = [model.source, dict(model.transformer), dict(model.scheduler), model.text_tokens, model.guidance]
     if model.passes > 1:
         described.append(model.negative_prompt)
     folder = Path(model.source)
-    digest.update(json.dumps(described[not folder.is_dir() :], sort_keys=True, default=str).encode())
+    digest.update(json.dumps(described[folder.is_dir() :], sort_keys=True, default=str).encode())
     if folder.is_dir():
         digest.update(hash_files(folder).encode())
     return digest.hexdigest()[:16]

@@ -87,26 +87,13 @@ def _from_csv(path: Path, text: str) -> Iterator[str]:
 
 def _from_jsonl(path: Path, text: str) -> Iterator[str]:
     for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            value = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(
-                f"Prompts file {str(path)!r} is not JSON in line {number} ({error.msg}); write one object per "
-                f"line, such as {_EXAMPLE}."
-            ) from error
-        yield _prompt(path, f"line {number}", value)
+        if line.strip():
+            value = _parsed(path, line, number, f"one object per line, such as {_EXAMPLE}")
+            yield _prompt(path, f"line {number}", value)
 
 
 def _from_json(path: Path, text: str) -> Iterator[str]:
-    try:
-        data = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(
-            f"Prompts file {str(path)!r} is not JSON in line {error.lineno} ({error.msg}); write a list, such as "
-            f"[{_EXAMPLE}]."
-        ) from error
+    data = _parsed(path, text, 1, f"a list, such as [{_EXAMPLE}]")
     lists = _lists(data)
     if not lists:
         raise UserError(
@@ -116,6 +103,17 @@ def _from_json(path: Path, text: str) -> Iterator[str]:
     for place, items in lists.items():
         for index, item in enumerate(items):
             yield _prompt(path, f"{place}[{index}]", item)
+
+
+def _parsed(path: Path, text: str, first: int, remedy: str) -> Any:
+    """Parses JSON that begins in line number ``first`` of a file."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(
+            f"Prompts file {str(path)!r} is not JSON in line {first + error.lineno - 1} ({error.msg}); write "
+            f"{remedy}."
+        ) from error
 
 
 def _lists(data: Any) -> Mapping[str, Sequence[Any]]:

@@ -16,7 +16,7 @@ _Key: TypeAlias = tuple[str, str, int, int, str, int]
 class ScoreBook:
     """Scores in memory, each with a key of its own.
 
-    A score is keyed by model fingerprint, schedule content hash, size, prompt, noise seed and objective.
+    A score is keyed by model fingerprint, what draws (see `drawing_key`), size, prompt, noise seed and objective.
 
     Args:
         weights: Fingerprint of the model.
@@ -54,9 +54,8 @@ class ScoreBook:
                 known[weights, schedule, height, width, prompt, seed] = score
 
     def _keys(self, task: Task) -> list[_Key]:
-        schedule = task.schedule.content_hash
         return [
-            (self._weights, schedule, *task.size, prompt, seed)
+            (self._weights, task.drawing, *task.size, prompt, seed)
             for prompt, seed in zip(task.prompts, task.seeds, strict=True)
         ]
 
@@ -108,7 +107,7 @@ class ScoreLog(ScoreBook):
         """
         line: dict[str, Any] = {
             "weights": self._weights,
-            "schedule": task.schedule.content_hash,
+            "schedule": task.drawing,
             "size": task.size,
             "prompts": task.prompts,
             "seeds": task.seeds,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import objectives
+from studies.drawing import Contender, OwnOptions, drawing_price
+from studies.evaluate.contenders import contender, load_named, plain, with_plain_rivals
 from studies.evaluate.settings import EvalSettings
 from studies.evaluation import Task
 from studies.identity import made_by
@@ -25,9 +27,8 @@ from studies.plan import (
     versions,
 )
 from studies.prompts import load_prompts
-from tuner import presets
 from tuner.errors import UserError
-from tuner.flops import Price, price
+from tuner.flops import Price
 from tuner.models import Blueprint, Size, blueprint
 from tuner.schedule import Schedule
 
@@ -38,17 +39,8 @@ if TYPE_CHECKING:
 LEAST = {"chunk": 1, "workers": 0, "gpus_per_worker": 0}
 """The least of the numbers that say how things run."""
 
-_PLAIN = "plain:"
 _SEED_STRIDE = 10_000  # between two noise seeds of one prompt, so between prompts there is room for as many
 _MOST_SEEDS = 100
-
-
-@dataclass(frozen=True)
-class Contender:
-    """A schedule that is evaluated, and what it is called."""
-
-    name: str
-    schedule: Schedule
 
 
 @dataclass(frozen=True)
@@ -83,22 +75,23 @@ class EvalPlan:
     contenders: tuple[Contender, ...]
     plain_rivals: Mapping[str, str]
 
-    def price(self, schedule: Schedule) -> Price:
-        """Prices a schedule on this model at this size."""
-        return price(schedule, self.blueprint, self.size)
+    def price(self, schedule: Schedule, own: OwnOptions | None = None) -> Price:
+        """Prices a schedule on this model at this size, with options of its own if it has any."""
+        return drawing_price(schedule, own, self.blueprint, self.size)
 
     @property
     def prompts(self) -> list[str]:
         """The prompt of each image."""
         return [prompt for prompt, _ in self.images]
 
-    def tasks(self, schedule: Schedule) -> list[Task]:
-        """Splits a schedule's evaluation into units of work; the images of the first one are kept."""
+    def tasks(self, contender: Contender) -> list[Task]:
+        """Splits a contender's evaluation into units of work; the images of the first one are kept."""
         starts = range(0, len(self.images), self.chunk)
         parts = [self.images[start : start + self.chunk] for start in starts]
         return [
             Task(
-                schedule=schedule,
+                schedule=contender.schedule,
+                own=contender.own,
                 prompts=tuple(prompt for prompt, _ in part),
                 seeds=tuple(seed for _, seed in part),
                 size=self.size,
@@ -114,7 +107,9 @@ class EvalPlan:
     @cached_property
     def made_by(self) -> dict[str, str]:
         """What makes the scores of each objective, by its ``name:weights``; see `studies.identity.made_by`."""
-        return {spec: made_by(spec, versions()) for spec in self.objectives}
+        conditions = versions() | options_identity(self.settings.options)
+        found = {spec: made_by(spec, conditions) for spec in self.objectives}
+        return found | {spec: f"{found[spec]} against {self.baseline.key}" for spec in self._fidelity_to_another()}
 
     @cached_property
     def weights(self) -> str:
@@ -124,14 +119,22 @@ class EvalPlan:
     @cached_property
     def identity(self) -> dict[str, Any]:
         """Everything that decides a score, but the schedule; a folder holds scores of one identity."""
+        compared = {"baseline": self.baseline.key} if self._fidelity_to_another() else {}
         return {
             "model": self.settings.model,
             "weights": self.weights,
             "objectives": list(self.objectives),
             "size": list(self.size),
             "images": hashlib.sha256(json.dumps(self.images).encode()).hexdigest()[:16],
+            **compared,
             **options_identity(self.settings.options),
         }
+
+    def _fidelity_to_another(self) -> list[str]:
+        """The objectives that compare with the baseline's images, where those are not of the model's own one."""
+        if self.baseline.key == self.blueprint.baseline(self.size).content_hash:
+            return []
+        return [spec for spec in self.objectives if objectives.describe(spec).reads == "the baseline's images"]
 
 
 def make_eval_plan(settings: EvalSettings) -> EvalPlan:
@@ -144,19 +147,17 @@ def make_eval_plan(settings: EvalSettings) -> EvalPlan:
     if settings.seeds > _MOST_SEEDS:
         raise UserError(f"`seeds` must be at most {_MOST_SEEDS}, but got {settings.seeds}; add prompts instead.")
     model = settings.options.applied(blueprint(settings.model))
-    loaded = {text: presets.load(text) for text in settings.presets if not text.startswith(_PLAIN)}
-    for preset in loaded.values():
-        _check_options(preset, settings)
+    named = (*settings.presets, settings.baseline) if settings.baseline else settings.presets
+    loaded = load_named(named)
     size = _size(settings, model, list(loaded.values()))
     specs = objective_specs(settings.objectives, model)
     directions = directions_of(specs)
     prompt_set, prompts = _prompts(settings, model)
-    if settings.baseline is None:
-        baseline = Contender(f"{_PLAIN}{model.steps}", model.baseline(size))
-    else:
-        baseline = _contender(settings.baseline, model, size, None)
-    asked = [_contender(text, model, size, loaded.get(text)) for text in settings.presets]
-    contenders, rivals = _with_plain_rivals(asked, baseline, model, size)
+    objectives.check_fit(specs, prompts, videos=model.frames > 1)
+    found = {text: contender(text, loaded, model, settings.options, size) for text in named}
+    baseline = found[settings.baseline] if settings.baseline else plain(model.steps, model, size)
+    asked = [found[text] for text in settings.presets]
+    contenders, rivals = with_plain_rivals(asked, baseline, model, size)
     return EvalPlan(
         settings=settings,
         blueprint=model,
@@ -192,51 +193,9 @@ def _prompts(settings: EvalSettings, model: Blueprint) -> tuple[str, Sequence[st
     return f"{sets.name} ({'all' if settings.all_prompts else 'held out'})", prompts
 
 
-def _check_options(preset: Preset, settings: EvalSettings) -> None:
-    """Refuses a preset that was made for another guidance or LoRA than everything is evaluated with."""
-    if preset.model_options is not None and preset.model_options != settings.options.of_presets():
-        wanted = ", ".join(f"{name}={value!r}" for name, value in preset.model_options.of_images().items())
-        raise UserError(
-            f"Preset {preset.name!r} belongs to {wanted}, which all presets of one evaluation share; give the "
-            "same options to `tuner eval`."
-        )
-
-
 def _size(settings: EvalSettings, model: Blueprint, loaded: Sequence[Preset]) -> Size:
     own = {(preset.height, preset.width): preset.name for preset in loaded if preset.model == settings.model}
     if settings.size is None and len(own) > 1:
         listed = ", ".join(f"{name} is for {height}x{width}" for (height, width), name in own.items())
         raise UserError(f"The presets are for several sizes ({listed}); choose the one to compare at with --size.")
     return model.check_size(settings.size or next(iter(own), model.size))
-
-
-def _contender(text: str, model: Blueprint, size: Size, loaded: Preset | None) -> Contender:
-    if not text.startswith(_PLAIN):
-        preset = loaded or presets.load(text)
-        return Contender(preset.name, preset.schedule)
-    steps = text.removeprefix(_PLAIN)
-    if not steps.isdecimal() or int(steps) < 1:
-        raise UserError(f"Preset {text!r} names no number of plain steps; write {_PLAIN}12 for twelve.")
-    return Contender(f"{_PLAIN}{int(steps)}", model.plain(int(steps), size))
-
-
-def _with_plain_rivals(
-    asked: Sequence[Contender], baseline: Contender, model: Blueprint, size: Size
-) -> tuple[tuple[Contender, ...], dict[str, str]]:
-    """Adds plain steps that cost as much as a contender, or the least that costs more."""
-    known = {baseline.schedule.content_hash: baseline}
-    for contender in asked:
-        known.setdefault(contender.schedule.content_hash, contender)
-    rivals = {}
-    step = price(model.plain(1, size), model, size).tflops
-    for contender in list(known.values()):
-        steps = max(1, math.ceil(price(contender.schedule, model, size).tflops / step - 1e-9))
-        plain = Contender(f"{_PLAIN}{steps}", model.plain(steps, size))
-        if plain.schedule == contender.schedule or contender is baseline:
-            continue
-        rivals[contender.name] = known.setdefault(plain.schedule.content_hash, plain).name
-    names = [contender.name for contender in known.values()]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice:
-        raise UserError(f"Two different presets are named {twice!r}; change the `name` in one of the files.")
-    return tuple(contender for contender in known.values() if contender is not baseline), rivals

@@ -59,10 +59,7 @@ def markdown(result: EvalResult) -> str:
     failed = [f"- {row.name}: {row.failure}" for row in result.rows if row.failure]
     if failed:
         parts += ["## Failed", "\n".join(failed)]
-    schedules = [
-        f"- {row.name}: {describe(row.schedule)} (steps@scale), `{row.schedule.content_hash}`"
-        for row in result.rows
-    ]
+    schedules = [f"- {row.name}: {_what_ran(row)}" for row in result.rows]
     parts += [
         "## What ran",
         "\n".join(schedules),
@@ -88,6 +85,12 @@ def write_files(result: EvalResult, folder: Folder, prompts: Sequence[str]) -> l
     return written + _write_grid(result, folder, prompts[:_SHOWN_PROMPTS])
 
 
+def _what_ran(row: Evaluated) -> str:
+    options = {} if row.model_options is None else row.model_options.of_images()
+    own = "".join(f", {name} {value}" for name, value in options.items())
+    return f"{describe(row.schedule)} (steps@scale){own}, `{row.schedule.content_hash}`"
+
+
 def objective_names(result: EvalResult) -> list[str]:
     """The plain names of the objectives, in order."""
     return next((list(row.means) for row in result.rows if row.means), [])
@@ -97,7 +100,7 @@ def _write_grid(result: EvalResult, folder: Folder, prompts: Sequence[str]) -> l
     """Lays out one row per prompt and one column per schedule."""
     from PIL import Image
 
-    kept = [(row, folder.images(row.schedule.content_hash)[: len(prompts)]) for row in result.rows]
+    kept = [(row, folder.images(row.key)[: len(prompts)]) for row in result.rows]
     shown = [(row, paths) for row, paths in kept if len(paths) == len(prompts)]
     if not shown:
         return []

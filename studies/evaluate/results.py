@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict
 
 from studies.noninferiority import NonInferiority
+from tuner.models import ModelOptions
 from tuner.presets import Score
 from tuner.schedule import Schedule
 
@@ -24,6 +25,8 @@ class Evaluated(BaseModel):
     Attributes:
         name: A preset's name, or ``plain:N``.
         schedule: What ran.
+        model_options: What it was made for and ran with; None where that is what the model was loaded with.
+        key: Names its scores and its images in the folder.
         tflops: TFLOPs per image.
         speedup: The baseline's TFLOPs over ``tflops``.
         nfe: Network forward passes per image.
@@ -42,6 +45,8 @@ class Evaluated(BaseModel):
 
     name: str
     schedule: Schedule
+    model_options: ModelOptions | None = None
+    key: str
     tflops: float
     speedup: float
     nfe: int

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from studies.degenerate import describe
+from studies.drawing import Contender
 from studies.engine import start_workers
-from studies.evaluate.plan import Contender, EvalPlan, make_eval_plan
+from studies.evaluate.plan import EvalPlan, make_eval_plan
 from studies.evaluate.report import write_files
 from studies.evaluate.results import Against, EvalResult, Evaluated
 from studies.evaluation import Failure
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from studies.evaluate.settings import EvalSettings
     from studies.executors import Executor
     from tuner.presets import Score
-    from tuner.schedule import Schedule
 
 OnUnit: TypeAlias = Callable[[int, int], None]
 """Called with the number of finished units of work and of all."""
@@ -84,8 +84,8 @@ def open_folder(plan: EvalPlan, kind: str) -> Folder:
     about = folder.path / "evaluation.json"
     if about.exists():
         before = json.loads(about.read_text(encoding="utf-8"))
-        for name, now in plan.identity.items():
-            if before.get(name) != now:
+        for name in {**plan.identity, **before}:
+            if before.get(name) != (now := plan.identity.get(name)):
                 raise UserError(
                     f"Folder {str(folder.path)!r} holds an evaluation of another `{name}` ({before.get(name)}, "
                     f"now {now}); choose another one with -o."
@@ -101,15 +101,18 @@ def run(
     """Runs what is not in the folder yet.
 
     Returns:
-        For each schedule's content hash its scores, or why there are none; images at fault are counted over all
+        For the key of each contender its scores, or why there are none; images at fault are counted over all
         units of work.
     """
     specs = dict(zip(plan.directions, plan.objectives, strict=True))
     scores = ScoreLog(folder.scores, plan.weights, specs, plan.made_by)
-    start = (lambda: executor) if executor is not None else functools.partial(start_workers, plan)
-    evaluations = Evaluations(plan, folder, scores, ScoreBook(plan.weights, specs), start)
-    schedules = [contender.schedule for contender in (plan.baseline, *plan.contenders)]
-    tasks = [task for schedule in schedules for task in plan.tasks(schedule)]
+    start = (lambda: executor) if executor is not None else functools.partial(start_workers, plan, plan.baseline)
+    nothing = ScoreBook(plan.weights, specs)
+    evaluations = Evaluations(
+        plan, folder, scores, nothing, start, lambda task: plan.price(task.schedule, task.own)
+    )
+    contenders = (plan.baseline, *plan.contenders)
+    tasks = [task for contender in contenders for task in plan.tasks(contender)]
     try:
         evaluations.request(tasks)
         while True:
@@ -122,11 +125,11 @@ def run(
         evaluations.close()
         if executor is not None:
             executor.close()
-    return {schedule.content_hash: _outcome(plan, schedule, evaluations, scores) for schedule in schedules}
+    return {contender.key: _outcome(plan, contender, evaluations, scores) for contender in contenders}
 
 
-def _outcome(plan: EvalPlan, schedule: Schedule, evaluations: Evaluations, scores: ScoreLog) -> Scores | Failure:
-    tasks = plan.tasks(schedule)
+def _outcome(plan: EvalPlan, contender: Contender, evaluations: Evaluations, scores: ScoreLog) -> Scores | Failure:
+    tasks = plan.tasks(contender)
     faults: Counter[str] = Counter()
     for task in tasks:
         found = scores.get(task)
@@ -136,17 +139,17 @@ def _outcome(plan: EvalPlan, schedule: Schedule, evaluations: Evaluations, score
         return Failure(describe(faults, len(plan.images)), dict(faults))
     outcome = evaluations.outcome(tasks)
     if outcome is None:
-        raise RuntimeError(f"units of work of schedule {schedule.content_hash} have no outcome.")
+        raise RuntimeError(f"units of work of {contender.name!r} have no outcome.")
     return outcome
 
 
 def _result(plan: EvalPlan, folder: Folder, outcomes: Mapping[str, Scores | Failure]) -> EvalResult:
-    baseline = outcomes[plan.baseline.schedule.content_hash]
+    baseline = outcomes[plan.baseline.key]
     if isinstance(baseline, Failure):
         raise RuntimeError(f"the baseline failed, so nothing can be compared with it: {baseline.reason}")
     seconds = seconds_per_image(folder.scores)
-    by_cost = sorted((plan.baseline, *plan.contenders), key=lambda row: -plan.price(row.schedule).tflops)
-    by_name = {contender.name: outcomes[contender.schedule.content_hash] for contender in by_cost}
+    by_cost = sorted((plan.baseline, *plan.contenders), key=lambda row: -plan.price(row.schedule, row.own).tflops)
+    by_name = {contender.name: outcomes[contender.key] for contender in by_cost}
     rows: list[Evaluated] = []
     dearer: str | None = None
     for contender in by_cost:
@@ -176,14 +179,16 @@ def _row(
     dearer: str | None,
     seconds: Mapping[str, float],
 ) -> Evaluated:
-    cost = plan.price(contender.schedule)
+    cost = plan.price(contender.schedule, contender.own)
     row = Evaluated(
         name=contender.name,
         schedule=contender.schedule,
+        model_options=contender.own.options if contender.own else None,
+        key=contender.key,
         tflops=cost.tflops,
-        speedup=plan.price(plan.baseline.schedule).tflops / cost.tflops,
+        speedup=plan.price(plan.baseline.schedule, plan.baseline.own).tflops / cost.tflops,
         nfe=cost.nfe,
-        seconds=seconds.get(contender.schedule.content_hash),
+        seconds=seconds.get(contender.key),
     )
     scores = by_name[contender.name]
     if isinstance(scores, Failure):
@@ -217,7 +222,7 @@ def compare(scores: Scores, other: Scores, prompts: Sequence[str] | None) -> dic
 
 
 def seconds_per_image(log: Path) -> dict[str, float]:
-    """Reads how long an image took to sample and decode, by schedule: the median over units of work."""
+    """Reads how long an image took to sample and decode, by `Contender.key`: the median over units of work."""
     timed: dict[str, list[float]] = {}
     for line in map(json.loads, log.read_text(encoding="utf-8").splitlines()):
         if taken := line.get("seconds"):

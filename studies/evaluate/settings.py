@@ -21,10 +21,11 @@ class EvalSettings(BaseModel):
         limit: At most this many prompts; None for all.
         seeds: Noise seeds of each prompt.
         seed: Decides which noise; another one gives an independent evaluation.
-        options: Guidance, LoRA, precision and placement of the model, the same for all presets.
+        options: Guidance, LoRA, precision and placement of the model, for all presets that have none of their own.
         objectives: ``name`` or ``name:weights``; a name alone takes the weights that suit the model.
         margin: The largest loss that counts as none, e.g. ``1%``; see `studies.noninferiority.parse_margins`.
-        size: Output (height, width) in pixels; by default that of the presets made for this model, or the model's.
+        size: Output (height, width) in pixels; by default that of the presets made for this model, the baseline's
+            included, or the model's.
         chunk: Images per unit of work, drawn as one batch; None for 8, less where images are large.
         out: Folder of the evaluation; None for one under ``runs`` that is named after what is evaluated.
         workers: Worker processes; 0 to evaluate in this process; None for one per GPU share, or per CPU core.

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from studies.evaluate.plan import LEAST, Contender, EvalPlan
+from studies.drawing import Contender
+from studies.evaluate.plan import LEAST, EvalPlan
 from studies.evaluate.run import OnUnit, Scores, compare, open_folder, run
 from studies.evaluate.settings import EvalSettings
 from studies.evaluation import Failure
@@ -109,8 +110,7 @@ def verify(
     with folder.lock():
         outcomes = run(plan, folder, on_progress, executor)
     mine, other = (
-        _succeeded(contender, outcomes[contender.schedule.content_hash])
-        for contender in (*plan.contenders, plan.baseline)
+        _succeeded(contender, outcomes[contender.key]) for contender in (*plan.contenders, plan.baseline)
     )
     now = versions()
     changed = {

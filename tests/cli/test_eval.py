@@ -6,10 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
+from objectives.psnr import CEILING
 from studies.evaluate import Verification
 from studies.evaluate.verification import Check, Verdict
+from studies.prompts import load_prompts
 from tests.cli.conftest import Outcome
+from tuner import generate
+from tuner.models import blueprint
 from tuner.presets import Score
 
 Run = Callable[..., Outcome]
@@ -42,6 +47,33 @@ def test_the_embedded_model_is_evaluated_and_reproduces_itself_bit_for_bit(run: 
         assert text in shown.out
 
 
+def test_a_preset_with_a_lora_of_its_own_is_evaluated_beside_others(run: Run, tmp_path: Path) -> None:
+    arguments = ("--model", "tiny", "--limit", "2", "--workers", "0", "--objectives", "image_reward,psnr")
+    mixed = run(
+        "eval", "swd-tiny-4", "plain:4", "--baseline", "plain:4", *arguments, "-o", str(tmp_path / "mixed")
+    )
+    assert mixed.code == 0
+    shown = run("eval", "swd-tiny-4", "--baseline", "plain:4", *arguments, "-o", str(tmp_path / "mixed"))
+    assert shown.err == "3/3 units of work\n"  # nothing was run again
+    result = json.loads((tmp_path / "mixed" / "result.json").read_text())
+    rows = {row["name"]: row for row in result["rows"]}
+    assert list(rows) == ["plain:4", "plain:3", "swd-tiny-4"]
+    assert rows["swd-tiny-4"]["plain"]["name"] == "plain:3"
+    assert [rows[name]["model_options"] is None for name in rows] == [True, True, False]
+    assert rows["plain:4"]["means"]["psnr"] == CEILING
+    assert rows["swd-tiny-4"]["means"]["psnr"] < CEILING
+
+    drawn = tmp_path / "mixed" / "images" / rows["swd-tiny-4"]["key"] / "001.png"
+    prompt = load_prompts(None, blueprint("tiny")).held_out[1]
+    pipe = blueprint("tiny").load("cpu").pipe  # type: ignore[attr-defined]
+    same = generate(pipe, prompt, "swd-tiny-4", seed=1).images[0]
+    assert Image.open(drawn).tobytes() == same.tobytes()
+
+    other = run("eval", "plain:3", "--baseline", "plain:4", *arguments, "-o", str(tmp_path / "plain"), "--json")
+    again = {row["name"]: row for row in json.loads(other.out)["rows"]}
+    assert again["plain:3"]["means"] == rows["plain:3"]["means"]  # the LoRA was taken off
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -49,6 +81,10 @@ def test_the_embedded_model_is_evaluated_and_reproduces_itself_bit_for_bit(run: 
         (("plain:4",), "Say what to evaluate"),
         (("--model", "tiny"), "Say what to evaluate"),
         (("plain:4", "--model", "tinny"), "Did you mean 'tiny'?"),
+        (
+            ("plain:4", "--model", "tiny", "--prompts", "fox.txt", "--objectives", "attributes"),
+            "cannot judge a prompt",
+        ),
         (("--verify", "x.yaml", "plain:4", "--seeds", "2"), "leave PRESET, --seeds out"),
         (("--verify", "x.yaml"), "Preset file 'x.yaml' does not exist"),
         (("--verify", "bottleneck-flux-3x"), "nothing to verify"),
@@ -58,6 +94,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
     run: Run, arguments: tuple[str, ...], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "fox.txt").write_text("a red fox\na blue hen\na pale cat\na dark oak")
     outcome = run("eval", *arguments)
     assert (outcome.code, outcome.out) == (2, "")
     assert message in outcome.err

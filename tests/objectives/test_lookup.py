@@ -93,3 +93,15 @@ def test_reachable_hub_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_hub, "_resolves", lambda endpoint: True)
     with _hub.no_wait_without_network():
         assert not constants.HF_HUB_OFFLINE
+
+
+def test_what_cannot_be_judged_is_refused_before_there_are_images() -> None:
+    captions = ["red ring on plain gray", "blue cross left of red ring on striped white"]
+    specs = ["attributes", "clip:tiny", "tests.studies.toy:whiteness"]
+    objectives.check_fit(specs, captions, videos=False)
+    with pytest.raises(UserError, match=r"'attributes' cannot judge a prompt. Not a caption .* 'a red fox'"):
+        objectives.check_fit(specs, [*captions, "a red fox"], videos=False)
+    objectives.check_fit(specs[1:], ["a red fox"], videos=False)
+    objectives.check_fit(["temporal_consistency"], ["a red fox"], videos=True)
+    with pytest.raises(UserError, match="'temporal_consistency' scores videos, but the model draws images"):
+        objectives.check_fit(["temporal_consistency"], ["a red fox"], videos=False)

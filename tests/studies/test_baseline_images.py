@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from PIL import Image
 
@@ -19,6 +20,7 @@ from studies.evaluation import ChunkResult, Evaluator, Failure, Task
 from studies.executors import LocalExecutor
 from studies.plan import make_plan
 from tests.studies.toy import TOY, Brightness, ToyModel, toy_settings
+from tuner.errors import UserError
 
 
 class CountingModel(ToyModel):
@@ -100,6 +102,17 @@ def test_a_users_function_has_its_direction_in_the_plan() -> None:
     plan = make_plan(SearchSettings(model="tiny", budget="3x", objectives=(f"{spec}:minimize", "clip")))
     assert plan.objectives == (f"{spec}:minimize", "clip:tiny")
     assert dict(plan.directions) == {spec: "minimize", "clip": "maximize"}
+
+
+def test_prompts_that_an_objective_cannot_judge_are_refused_before_anything_is_spent(tmp_path: Path) -> None:
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("a red fox\na blue hen\na pale cat\na dark oak")
+    settings = SearchSettings(
+        model="tiny", budget="3x", objectives=("attributes",), prompts=str(prompts), out=str(tmp_path / "runs")
+    )
+    with pytest.raises(UserError, match="'attributes' cannot judge a prompt"):
+        search(settings)
+    assert not (tmp_path / "runs").exists()
 
 
 class Warning35(Brightness):

@@ -13,6 +13,7 @@ from studies.plan import make_plan
 from tests.studies.test_evaluation import PROMPTS, SCHEDULE, finished, task
 from tests.studies.toy import Brightness, Counting, Smoothness, ToyModel, toy_settings
 from tuner.errors import UserError
+from tuner.models import ModelOptions
 from tuner.schedule import Schedule, Stage
 
 SIBLING = Schedule(stages=(SCHEDULE.stages[0], Stage(sigmas=(0.5, 0.2, 0.0))))
@@ -120,6 +121,18 @@ def test_scores_of_other_weights_or_versions_are_not_taken(
     search(toy_settings(tmp_path, study="first", trials=1), executor=Counting())
     monkeypatch.setattr(studies.plan, "versions", lambda: {"torch": "1.0"})
     assert search(toy_settings(tmp_path, study="second", trials=1), executor=Counting()).reused.scores == 0
+
+
+def test_scores_of_a_model_with_other_options_are_not_taken(tmp_path: Path) -> None:
+    with_lora = {"trials": 1, "options": ModelOptions(lora="someone/lora")}
+    for study, changes, taken in [
+        ("plain", {"trials": 1}, False),
+        ("lora", with_lora, False),
+        ("half", {"trials": 1, "options": ModelOptions(dtype="bfloat16")}, False),
+        ("again", with_lora, True),
+    ]:
+        result = search(toy_settings(tmp_path, study=study, **changes), executor=Counting())
+        assert (result.reused.scores > 0) is taken
 
 
 def test_a_line_that_another_study_is_writing_is_left_alone(tmp_path: Path) -> None:

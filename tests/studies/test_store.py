@@ -62,13 +62,17 @@ def test_a_failure_is_remembered(tmp_path: Path) -> None:
     assert ScoreLog(tmp_path / "scores.jsonl", "weights", SPECS, {}).get(TASK) == Failure("too hot")
 
 
-def test_weights_on_disk_are_part_of_the_fingerprint(tmp_path: Path) -> None:
-    (tmp_path / "weights.bin").write_bytes(b"one")
-    model = dataclasses.replace(TOY, source=str(tmp_path))
-    first = fingerprint(model)
-    assert fingerprint(model) == first
-    (tmp_path / "weights.bin").write_bytes(b"two")
-    assert fingerprint(model) != first
+def test_local_weights_are_told_apart_by_what_they_are_and_not_by_where_they_lie(tmp_path: Path) -> None:
+    def of_folder(name: str, weights: bytes) -> str:
+        (tmp_path / name).mkdir(exist_ok=True)
+        (tmp_path / name / "weights.bin").write_bytes(weights)
+        return fingerprint(dataclasses.replace(TOY, source=str(tmp_path / name)))
+
+    assert of_folder("here", b"one") == of_folder("there", b"one") != of_folder("here", b"two")
+
+
+def test_models_of_one_configuration_are_told_apart_by_their_name_on_the_hub() -> None:
+    assert fingerprint(TOY) != fingerprint(dataclasses.replace(TOY, source="someone/tuned"))
 
 
 def test_studies_are_listed_and_found_by_name(tmp_path: Path) -> None:

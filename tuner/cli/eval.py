@@ -35,6 +35,8 @@ Examples:
 \b
 Running the same command again goes on where it stopped. PRESET is a shipped name, a YAML file
 or plain:N for N plain steps. Of FILE, the half is scored that `tuner search --prompts FILE` holds out.
+A preset with a guidance, a negative prompt or a LoRA of its own is drawn with it; options given here
+hold for all others.
 """
 EXIT_FAILURE = 1
 _PHASE = "units of work"

@@ -1,0 +1,116 @@
+"""Which schedules an evaluation compares: what the user names, each with its own options, and plain steps."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from studies.drawing import Contender, OwnOptions, drawing_price
+from studies.plan import options_identity
+from tuner import presets
+from tuner.errors import UserError
+from tuner.flops import price
+from tuner.models import Blueprint, ModelOptions, Size
+
+if TYPE_CHECKING:
+    from tuner.presets import Preset
+
+PLAIN = "plain:"
+"""Begins the name of plain steps."""
+
+
+def load_named(names: Sequence[str]) -> dict[str, Preset]:
+    """Reads those presets that are no plain steps, by what the user calls them.
+
+    Raises:
+        UserError: If one cannot be read.
+    """
+    return {name: presets.load(name) for name in names if not name.startswith(PLAIN)}
+
+
+def contender(
+    text: str, loaded: Mapping[str, Preset], model: Blueprint, given: ModelOptions, size: Size
+) -> Contender:
+    """Makes what a user names into something to draw.
+
+    Args:
+        text: A key of ``loaded``, or plain steps.
+        loaded: Presets by what the user calls them.
+        model: The model that is evaluated, with the options that it is loaded with.
+        given: Those options.
+        size: Output (height, width) in pixels.
+
+    Raises:
+        UserError: If the number of plain steps is none, or if a preset's own options do not go with the model.
+    """
+    if text in loaded:
+        preset = loaded[text]
+        return Contender(preset.name, preset.schedule, _own_options(preset, model, given))
+    steps = text.removeprefix(PLAIN)
+    if not steps.isdecimal() or int(steps) < 1:
+        raise UserError(f"Preset {text!r} names no number of plain steps; write {PLAIN}12 for twelve.")
+    return plain(int(steps), model, size)
+
+
+def plain(steps: int, model: Blueprint, size: Size) -> Contender:
+    """Makes plain steps."""
+    return Contender(f"{PLAIN}{steps}", model.plain(steps, size))
+
+
+def with_plain_rivals(
+    asked: Sequence[Contender], baseline: Contender, model: Blueprint, size: Size
+) -> tuple[tuple[Contender, ...], dict[str, str]]:
+    """Adds plain steps that cost as much as a contender, or the least that costs more.
+
+    Returns:
+        All contenders, each once and without the baseline; and the name of the plain steps for each name of
+        a contender that is not plain itself.
+
+    Raises:
+        UserError: If two that differ have one name.
+    """
+    known = {baseline.key: baseline}
+    for one in asked:
+        known.setdefault(one.key, one)
+    rivals = {}
+    step = price(model.plain(1, size), model, size).tflops
+    for one in list(known.values()):
+        cost = drawing_price(one.schedule, one.own, model, size).tflops
+        rival = plain(max(1, math.ceil(cost / step - 1e-9)), model, size)
+        if one is not baseline and rival.key != one.key:
+            rivals[one.name] = known.setdefault(rival.key, rival).name
+    names = [one.name for one in known.values()]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise UserError(f"Two different presets are named {twice!r}; change the `name` in one of the files.")
+    return tuple(one for one in known.values() if one is not baseline), rivals
+
+
+def _own_options(preset: Preset, model: Blueprint, given: ModelOptions) -> OwnOptions | None:
+    """What a preset was made for, where the model is not loaded with it."""
+    made_for = (preset.model_options or ModelOptions()).of_presets() or ModelOptions()
+    loaded_with = given.of_images() | {"guidance": model.guidance, "frames": model.frames}
+    own = {name: value for name, value in made_for.of_images().items() if loaded_with.get(name) != value}
+    if not own:
+        return None
+    if "frames" in own:
+        raise UserError(
+            f"Preset {preset.name!r} is for {own['frames']} frames, and all are compared at {model.frames}; give "
+            f"--frames {own['frames']}."
+        )
+    if "lora" in own and given.lora is not None:
+        raise UserError(
+            f"Preset {preset.name!r} has a LoRA of its own, which cannot be added to {given.lora!r}; leave --lora "
+            "out, and every preset is drawn with its own."
+        )
+    options = ModelOptions(**own)
+    options.applied(model)  # whether the model has a use for them
+    source = options.lora_and_weight()[0] if options.lora else ""
+    if source.startswith("/") and not Path(source).exists():
+        raise UserError(f"LoRA {source!r} of preset {preset.name!r} does not exist; put it there.")
+    identity = json.dumps(options_identity(options), sort_keys=True)
+    return OwnOptions(options, hashlib.sha256(identity.encode()).hexdigest()[:8])
