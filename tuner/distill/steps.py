@@ -30,8 +30,8 @@ Aggregate = Literal["mean-cost", "mean-log", "median"]
 
 _CHOICES: dict[Aggregate, Choice] = {"mean-cost": "joint", "mean-log": "joint-log", "median": "each"}
 
-_SAVING = 4  # coarse-to-fine makes at most this part of the whole table's calls
-_SHORT = 10  # steps up to which a way needs no fine table
+_SAVING = 4  # the whole table makes this many times the calls that coarse-to-fine may make
+_SHORT = 10  # steps up to which moving every level is about as cheap as a fine table
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,9 @@ class Settings:
             median of each step's level, as the authors do.
         distance: What is compared with the teacher: latents or predicted clean images.
         solver: The solver that the schedule will run with.
-        coarse_to_fine: Make at most a quarter of the whole table's calls: a table that is coarse where steps are
-            long and fine where they are short, for every number of steps at once, and then a close look around
-            what it found.
+        coarse_to_fine: Make at most a quarter of the whole table's calls, as Euler's rule and ``x_t`` take them: a
+            table that is coarse where steps are long and fine where they are short, for every number of steps at
+            once, and then a close look around what it found.
         polish: Move the levels that the table found, one at a time, to where the end itself comes nearest.
         calibrate: Record the teacher's amplitudes, to which sampling then rescales the latent before every step.
         batch: Most images in one network call.
