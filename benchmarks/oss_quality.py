@@ -1,9 +1,12 @@
 """How near Optimal Stepsize comes to its teacher: ``python -m benchmarks.oss_quality`` prints two tables.
 
 The first is the PSNR of decoded images to those of the 100-step teacher, on captions of the ``held_out`` split,
-for 5, 10 and 20 steps: schedules distilled on captions of the ``search`` split against plain grids. The second is
-what coarse-to-fine saves: network calls and cost beside those of the whole table, on the ``search`` captions. With
-``--polish`` the schedules are those of coarse tables, polished, and the second table is their calls and costs.
+for 5, 10 and 20 steps: schedules distilled on captions of the ``search`` split against plain grids. The row "OSS,
+chosen" is, for each number of steps, the schedule of highest mean PSNR on the search captions. The second table is
+what coarse-to-fine saves: network calls and cost beside those of the whole table, on the search captions. With
+``--polish`` all searches are coarse-to-fine and polished, and the second table is their calls and costs alone.
+``--ceiling K`` instead searches the K-step grid of highest PSNR on the held-out captions themselves: about as much
+as a grid can have there with Euler's rule.
 """
 
 from __future__ import annotations
@@ -14,27 +17,29 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
+from scipy.optimize import minimize
 
 from studies.statistics import paired_score
-from tuner.distill.bands import calls, everywhere
 from tuner.distill.oss import BatchedNetwork
-from tuner.distill.steps import Found, Settings, best_steps
+from tuner.distill.steps import Aggregate, Settings, best_steps
 from tuner.distill.table import walk
 from tuner.models import FlowModel, blueprint
 from tuner.sampling import sample
 from tuner.schedule import Schedule, Stage
 from tuner.sigmas import beta_sigmas, edm_sigmas, truncated_sigmas
+from tuner.solvers import euler
 from tuner.tiny.scenes import captions
 
 COUNTS = (5, 10, 20)
 BATCH = 16
 HELD_OUT_SEED = 10_000
-SHARED = "OSS, coarse, one table"
-ALONE = "OSS, coarse, each alone"
+CEILING_TRIALS = 70
+WHOLE = "OSS, whole table"
+CHOSEN = "OSS, chosen"
 
 
 def grids(steps: int) -> dict[str, tuple[float, ...]]:
@@ -50,14 +55,18 @@ def grids(steps: int) -> dict[str, tuple[float, ...]]:
 
 def images(model: FlowModel, prompts: Sequence[str], sigmas: tuple[float, ...]) -> np.ndarray:
     """Samples every prompt with its own seed and decodes: (P, h, w, 3), 0 to 255."""
-    found: list[np.ndarray] = []
+    found = []
     schedule = Schedule(stages=(Stage(sigmas=sigmas),))
     for start in range(0, len(prompts), BATCH):
         part = prompts[start : start + BATCH]
         seeds = range(HELD_OUT_SEED + start, HELD_OUT_SEED + start + len(part))
-        latents = sample(model, schedule, model.encode(part), seeds)
-        found += [np.asarray(image, dtype=float) for image in model.decode(latents)]
-    return np.stack(found)
+        found.append(decoded(model, sample(model, schedule, model.encode(part), seeds)))
+    return np.concatenate(found)
+
+
+def decoded(model: FlowModel, latents: torch.Tensor) -> np.ndarray:
+    """Decodes latents: (P, h, w, 3), 0 to 255."""
+    return np.stack([np.asarray(image, dtype=float) for image in model.decode(latents)])
 
 
 def psnr(ours: np.ndarray, teacher: np.ndarray) -> list[float]:
@@ -66,38 +75,32 @@ def psnr(ours: np.ndarray, teacher: np.ndarray) -> list[float]:
     return [float(value) for value in 10 * np.log10(255**2 / error)]
 
 
-def searches(teacher_steps: int, polished: bool) -> dict[str, tuple[Settings, list[Sequence[int]]]]:
-    """Names the ways of searching: the settings of each and the step counts that each of its tables serves."""
+def searches(teacher_steps: int, polished: bool) -> dict[str, Settings]:
+    """Names the ways of searching."""
     whole = Settings(teacher_steps=teacher_steps, batch=BATCH)
-    thin = replace(whole, coarse_to_fine=True)
-    alone: list[Sequence[int]] = [[count] for count in COUNTS]
-    if polished:
-        fine = replace(thin, polish=True)
-        return {"OSS, polished": (fine, alone), "OSS, log, polished": (replace(fine, aggregate="mean-log"), alone)}
-    return {
-        "OSS": (whole, [COUNTS]),
-        "OSS, median": (replace(whole, aggregate="median"), [COUNTS]),
-        SHARED: (thin, [COUNTS]),
-        ALONE: (thin, alone),
-    }
+    fine = replace(whole, coarse_to_fine=True, polish=polished)
+    found = {f"OSS, {aggregate}": replace(fine, aggregate=aggregate) for aggregate in get_args(Aggregate)}
+    return found if polished else {WHOLE: whole} | found
 
 
 def distil(model: FlowModel, prompts: Sequence[str], teacher_steps: int, polished: bool) -> dict[str, Any]:
-    """Searches with each way of searching; returns the schedules, their costs and the network calls."""
+    """Searches with each way of searching; returns schedules, costs, calls, and PSNR on the same prompts."""
     network = BatchedNetwork(model, model.encode(prompts), BATCH)
     noise = model.noise(model.blueprint.size, range(len(prompts)))
     teacher = walk(network, noise, model.blueprint.sigmas(teacher_steps, model.blueprint.size))
+    target = decoded(model, teacher.x[-1])
     found: dict[str, Any] = {}
-    for name, (settings, runs) in searches(teacher_steps, polished).items():
-        results: dict[int, Found] = {}
-        taken: dict[int, int] = {}
-        for counts in runs:
-            before = network.images
-            results |= best_steps(network, teacher, counts, settings)
-            taken |= dict.fromkeys(counts, (network.images - before) // len(prompts))
+    for name, settings in searches(teacher_steps, polished).items():
+        before = network.images
+        results = best_steps(network, teacher, COUNTS, settings)
+        taken = (network.images - before) // len(prompts)
         found[name] = {
             "sigmas": {count: one.sigmas for count, one in results.items()},
             "cost": {count: one.cost for count, one in results.items()},
+            "search_psnr": {
+                count: float(np.mean(psnr(decoded(model, euler(network, noise, one.sigmas)), target)))
+                for count, one in results.items()
+            },
             "calls": taken,
         }
     return found
@@ -110,39 +113,53 @@ def measure(search_prompts: int, prompts: int, teacher_steps: int, polished: boo
     found = distil(model, captions("search", search_prompts), teacher_steps, polished)
     unseen = captions("held_out", prompts)
     teacher = images(model, unseen, model.blueprint.sigmas(100, model.blueprint.size))
-    rows = []
+    rows, chosen = [], {}
     for count in COUNTS:
         scores = {name: psnr(images(model, unseen, sigmas), teacher) for name, sigmas in grids(count).items()}
         best = max(scores, key=lambda name: float(np.mean(scores[name])))
         for name, one in found.items():
             scores[name] = psnr(images(model, unseen, one["sigmas"][count]), teacher)
+        chosen[count] = max(found, key=lambda name: found[name]["search_psnr"][count])
+        scores[CHOSEN] = scores[chosen[count]]
         for name, values in scores.items():
             score = paired_score(values, scores[best])
             rows.append(
                 {"steps": count, "grid": name, "psnr": score.mean, "delta": score.delta, "ci95": score.ci95}
             )
-    savings = [
-        {
-            "search": name,
-            "steps": count,
-            "table_calls": calls(everywhere(teacher_steps, max(COUNTS) if name == SHARED else count)),
-            "calls": found[name]["calls"][count],
-            "cost": found[name]["cost"][count] / found["OSS"]["cost"][count],
-        }
-        for name in ((ALONE, SHARED) if not polished else ())
-        for count in COUNTS
-    ]
     return {
         "search_prompts": search_prompts,
         "held_out_prompts": prompts,
         "teacher_steps": teacher_steps,
-        "calls": {name: one["calls"] for name, one in found.items()},
-        "cost": {name: one["cost"] for name, one in found.items()},
-        "sigmas": {name: one["sigmas"] for name, one in found.items()},
+        "chosen": chosen,
+        "searches": found,
         "psnr": rows,
-        "coarse_to_fine": savings,
         "seconds": round(time.monotonic() - started, 1),
     }
+
+
+def ceiling(model: FlowModel, prompts: Sequence[str], steps: int) -> tuple[float, tuple[float, ...]]:
+    """Finds the grid of highest mean PSNR on the prompts by the Nelder-Mead method; returns both.
+
+    It starts from the grid of shift 4 and moves the logarithms of the step sizes, all but the last.
+    """
+    teacher = images(model, prompts, model.blueprint.sigmas(100, model.blueprint.size))
+    logs = np.log(-np.diff(truncated_sigmas(steps, shift=4.0)))
+    tried: dict[tuple[float, ...], float] = {}
+
+    def grid(inner_logs: np.ndarray) -> tuple[float, ...]:
+        sizes = np.exp([*inner_logs, logs[-1]])
+        return (1.0, *(1 - np.cumsum(sizes / sizes.sum())[:-1]).tolist(), 0.0)
+
+    def loss(inner_logs: np.ndarray) -> float:
+        sigmas = grid(inner_logs)
+        tried[sigmas] = float(np.mean(psnr(images(model, prompts, sigmas), teacher)))
+        return -tried[sigmas]
+
+    simplex = logs[:-1] + np.vstack([np.zeros(steps - 1), 0.3 * np.eye(steps - 1)])
+    options = {"initial_simplex": simplex, "maxfev": CEILING_TRIALS}
+    minimize(loss, logs[:-1], method="Nelder-Mead", options=options)
+    best = max(tried, key=lambda sigmas: tried[sigmas])
+    return tried[best], best
 
 
 def report(result: dict[str, Any]) -> str:
@@ -156,19 +173,19 @@ def report(result: dict[str, Any]) -> str:
         )
         lines.append(f"{name:24}" + "".join(f"{cell:>32}" for cell in shown))
     lines += ["", "Differences are to the best grid, on the same prompts and noise, with 95 % intervals.", ""]
-    for row in result["coarse_to_fine"]:
-        ratio = row["table_calls"] / row["calls"]
-        lines.append(
-            f"{row['search']}, {row['steps']} steps: {row['calls']} calls for {row['table_calls']} of the whole "
-            f"table ({ratio:.1f}x fewer), {100 * (row['cost'] - 1):+.2f} % cost"
-        )
-    for name, taken in result["calls"].items():
-        lines.append(
-            f"{name}: calls "
-            + ", ".join(
-                f"{count}: {number} (cost {result['cost'][name][count]:.5f})" for count, number in taken.items()
-            )
-        )
+    lines.append(
+        f"{CHOSEN}, by PSNR on the search prompts: "
+        + ", ".join(f"{count} steps: {name}" for count, name in result["chosen"].items())
+        + "\n"
+    )
+    whole = result["searches"].get(WHOLE)
+    for name, one in result["searches"].items():
+        costs = []
+        for count, cost in one["cost"].items():
+            more = f" ({100 * (cost / whole['cost'][count] - 1):+.1f} %)" if whole else ""
+            costs.append(f"{count} steps {cost:.5f}{more}")
+        fewer = f" ({whole['calls'] / one['calls']:.2f}x fewer)" if whole else ""
+        lines.append(f"{name:24}{one['calls']} calls{fewer}, cost: {', '.join(costs)}")
     lines.append(
         f"\n{result['search_prompts']} search prompts, {result['held_out_prompts']} held-out ones, "
         f"teacher of {result['teacher_steps']} steps, {result['seconds']} s"
@@ -182,12 +199,22 @@ def main() -> int:
     parser.add_argument("--search-prompts", type=int, default=8)
     parser.add_argument("--prompts", type=int, default=32)
     parser.add_argument("--teacher-steps", type=int, default=100)
-    parser.add_argument("--polish", action="store_true", help="only coarse tables with polished schedules")
+    parser.add_argument("--polish", action="store_true", help="coarse-to-fine, then polished")
+    parser.add_argument(
+        "--ceiling", type=int, metavar="K", help="the best grid of K steps on the held-out captions"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     options = parser.parse_args()
     if options.teacher_steps <= max(COUNTS):
         parser.error(f"--teacher-steps must exceed {max(COUNTS)}, the most steps of a schedule")
     torch.set_grad_enabled(False)
+    if options.ceiling:
+        model = blueprint("tiny").load("cpu", "float32")
+        best, sigmas = ceiling(model, captions("held_out", options.prompts), options.ceiling)
+        result = {"steps": options.ceiling, "psnr": best, "sigmas": sigmas}
+        shown = ", ".join(f"{sigma:.4f}" for sigma in sigmas)
+        print(json.dumps(result) if options.json else f"{options.ceiling} steps: {best:.2f} dB with {shown}")
+        return 0
     result = measure(options.search_prompts, options.prompts, options.teacher_steps, options.polish)
     print(json.dumps(result) if options.json else report(result))
     return 0

@@ -70,7 +70,7 @@ class Budget:
 class SearchSpace(Protocol):
     """A set of schedules within a budget, and the parameters that name each of them.
 
-    A space is built as ``ClassName(blueprint, size, budget)``.
+    A space is built as ``ClassName(blueprint, size, budget)``, one around a preset with ``preset`` as well.
     """
 
     def suggest(self, trial: BaseTrial) -> Schedule:

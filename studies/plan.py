@@ -208,6 +208,8 @@ def make_plan(settings: SearchSettings) -> Plan:
         return latencies(settings, model, size)
 
     budget = parse_budget(settings.budget, price(baseline, model, size), model, size, measured)
+    around = search_spaces.preset_of(settings.space)
+    starts = dict.fromkeys((*settings.start, *([around] if around else [])))
     check_name(settings.name)
     plan = Plan(
         settings=settings,
@@ -221,7 +223,7 @@ def make_plan(settings: SearchSettings) -> Plan:
         baseline=baseline,
         budget=budget,
         space=search_spaces.load(settings.space, model, size, budget),
-        references=references(model, size, budget),
+        references=references(model, size, budget, tuple(starts)),
     )
     if settings.max_tflops is not None and settings.max_tflops < plan.least_tflops:
         raise UserError(

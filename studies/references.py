@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,7 @@ class Reference:
     schedule: Schedule
 
 
-def references(model: Blueprint, size: Size, budget: Budget) -> tuple[Reference, ...]:
+def references(model: Blueprint, size: Size, budget: Budget, starts: Sequence[str] = ()) -> tuple[Reference, ...]:
     """Plain sampling at the budget and at half its steps, and the shipped presets that suit the model.
 
     A preset that costs more than the budget is rescaled to it; one that does not fit with a single step in every
@@ -35,6 +36,10 @@ def references(model: Blueprint, size: Size, budget: Budget) -> tuple[Reference,
         model: The model.
         size: Output (height, width) in pixels.
         budget: What one image may cost.
+        starts: More presets to evaluate, by name or file, whatever model they were made for.
+
+    Raises:
+        UserError: If one of ``starts`` is no preset, or needs guidance or a LoRA of its own.
     """
 
     def fits(schedule: Schedule) -> bool:
@@ -42,10 +47,9 @@ def references(model: Blueprint, size: Size, budget: Budget) -> tuple[Reference,
 
     steps = next(n for n in range(model.steps, 0, -1) if n == 1 or fits(model.plain(n, size)))
     found = [Reference(f"plain-{n}", model.plain(n, size)) for n in (steps, max(1, steps // 2))]
-    for name in presets.available():
-        preset = presets.load(name)
-        if not suits(preset, model):
-            continue
+    shipped = [preset for preset in map(presets.load, presets.available()) if suits(preset, model)]
+    for preset in (*shipped, *map(_start, starts)):
+        name = preset.name
         if fits(preset.schedule):
             found.append(Reference(name, preset.schedule))
         elif (smaller := next(filter(fits, reductions(preset.schedule)), None)) is not None:
@@ -53,6 +57,16 @@ def references(model: Blueprint, size: Size, budget: Budget) -> tuple[Reference,
     unlike = {reference.schedule.content_hash: reference for reference in reversed(found)}
     unlike.pop(model.baseline(size).content_hash, None)
     return tuple(reference for reference in found if unlike.get(reference.schedule.content_hash) is reference)
+
+
+def _start(name: str) -> Preset:
+    preset = presets.load(name)
+    if preset.model_options is not None:
+        raise UserError(
+            f"Preset {name!r} has model options of its own, and a search runs all schedules with the same; start "
+            "from one without `model_options`."
+        )
+    return preset
 
 
 def suits(preset: Preset, model: Blueprint) -> bool:

@@ -21,7 +21,8 @@ class SearchSettings(BaseModel):
         trials: Proposals of the sampler; the presets and step reductions evaluated before them come on top.
         seed: Seed of the proposals and of the images' noise.
         objectives: ``name`` or ``name:weights``; a name alone takes the weights that suit the model.
-        space: Name of the search space.
+        space: Name of the search space, or ``NAME:PRESET`` for one around a preset.
+        start: Presets, by name or file, that are evaluated beside the shipped ones before any proposal.
         prompts: File with one prompt per line; None for the shipped set that suits the model.
         size: Output (height, width) in pixels; the model's default if None.
         search_prompts: At most this many prompts score a candidate.
@@ -61,6 +62,7 @@ class SearchSettings(BaseModel):
     seed: int = 0
     objectives: tuple[str, ...] = DEFAULT_OBJECTIVES
     space: str = "free"
+    start: tuple[str, ...] = ()
     prompts: str | None = None
     size: tuple[int, int] | None = None
     search_prompts: int = 32

@@ -37,6 +37,10 @@ def test_one_search_writes_a_preset_for_every_number_of_steps(run: Run, folder: 
     file = tmp_path / "three.yaml"
     assert run("schedule", "oss", *arguments, "--steps", "3", "-o", str(file)).code == 0
     assert presets.load(file).schedule == presets.load(data["presets"][1]["preset"]).schedule
+    assert "--" not in presets.load(file).notes
+    quick = (*arguments, "--steps", "3", "--coarse-to-fine", "--polish", "-o", str(file))
+    assert run("schedule", "oss", *quick).code == 0
+    assert presets.load(file).notes.endswith("distance x_t, --coarse-to-fine, --polish.")
 
 
 def test_a_preset_is_retimed_stage_by_stage(run: Run, folder: str, tmp_path: Path) -> None:

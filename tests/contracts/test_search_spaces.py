@@ -15,6 +15,7 @@ from search_spaces import Budget, SearchSpace
 from search_spaces._staged import alike
 from studies.budget import parse_budget
 from tests.blueprints import small_blueprint
+from tests.search_spaces.anchored import loadable
 from tests.search_spaces.drawn import DrawnTrial
 from tuner.flops import price
 from tuner.latency import LatencyTable
@@ -22,7 +23,7 @@ from tuner.latency import LatencyTable
 BUDGETS = ["1x", "1.7x", "3x", "40%", "49x", "50x", "1nfe", "16nfe", "3s", "9.5s", "60s"]
 LATENCY = LatencyTable("abacus", 1.0, {(32, 32): 0.1, (64, 64): 0.9, (96, 96): 0.9, (128, 128): 2.0})
 
-pytestmark = pytest.mark.parametrize("name", search_spaces.available())
+pytestmark = pytest.mark.parametrize("name", loadable())
 any_trial = given(data=st.data(), text=st.sampled_from(BUDGETS))
 
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from tuner.distill import bands
 from tuner.distill.bands import everywhere
-from tuner.distill.polish import polish
+from tuner.distill.polish import polish, walk_way
+from tuner.distill.steps import Settings, best_steps
 from tuner.distill.table import Choice, Network, Teacher, fill, median_way, walk
 
 SIGMAS = (1.0, 0.93, 0.8, 0.71, 0.5, 0.36, 0.2, 0.08, 0.0)
@@ -151,9 +152,69 @@ def test_thinned_levels_leave_ways_of_every_number_of_steps(steps: int, spare: i
 
 
 @pytest.mark.parametrize("steps", [4, 5, 10, 20])
-def test_thinned_levels_take_a_fifth_of_the_calls(steps: int) -> None:
+def test_thinned_levels_take_a_seventh_of_the_calls(steps: int) -> None:
     whole = bands.calls(bands.everywhere(100, steps))
-    assert whole / 7 < bands.calls(bands.thinned(100, steps)) <= whole / 5
+    assert whole / 9 < bands.calls(bands.thinned(100, steps)) <= whole / 7
+
+
+@settings(max_examples=50)
+@given(st.data())
+def test_levels_around_a_way_are_those_near_it_that_leave_ways(data: st.DataObject) -> None:
+    steps, radius = data.draw(st.integers(1, 8)), data.draw(st.integers(0, 3))
+    inner = st.lists(st.integers(1, 29), min_size=steps - 1, max_size=steps - 1, unique=True).map(sorted)
+    way = (0, *data.draw(inner), 30)
+    near = bands.around(way, radius)
+    others = itertools.product(*(range(level - radius, level + radius + 1) for level in way[1:-1]))
+    for other in itertools.islice(others, 500):
+        if all(a < b for a, b in itertools.pairwise((0, *other, 30))):
+            assert all(level in band for level, band in zip((0, *other, 30), near, strict=True))
+    assert all(abs(level - at) <= radius for at, band in zip(way, near, strict=True) for level in band)
+    assert all(k <= level <= 30 - steps + k for k, band in enumerate(near[1:-1], 1) for level in band)
+
+
+def test_a_fine_table_around_its_own_way_finds_it_again() -> None:
+    teacher = walk(one_way, start(4), SIGMAS)
+    whole = fill(teacher, one_way, everywhere(STEPS, 4), "joint")
+    way = median_way(whole.ways(4))
+    again = fill(teacher, one_way, bands.around(way, 1), "joint")
+    assert median_way(again.ways(4)) == way
+    np.testing.assert_array_equal(again.cost[4, -1], whole.cost[4, -1])
+
+
+@pytest.mark.parametrize("most_steps", [0, 1, 5, 17, 40])
+def test_polishing_walks_no_more_steps_than_it_may(most_steps: int) -> None:
+    teacher = walk(bent, start(2), SIGMAS)
+    walked = walk_way(bent, teacher, (0, 1, 2, 3, STEPS), "euler")
+    calls: list[float] = []
+
+    def counting(x: torch.Tensor, sigma: float) -> torch.Tensor:
+        calls.append(sigma)
+        return bent(x, sigma)
+
+    def cost(end: torch.Tensor) -> float:
+        return float((end - teacher.x[-1]).square().mean())
+
+    found, taken = polish(counting, teacher, walked, "euler", cost, most_steps)
+    assert len(calls) == taken <= most_steps
+    assert cost(found.end) <= cost(walked.end)
+
+
+@pytest.mark.parametrize("network", [gaussian, bent])
+def test_coarse_to_fine_betters_the_coarse_table_within_a_quarter_of_the_calls(network: Network) -> None:
+    teacher = walk(network, start(6), np.linspace(1, 0, 101).tolist())
+    wanted = [5, 10, 20]
+    calls: list[float] = []
+
+    def counting(x: torch.Tensor, sigma: float) -> torch.Tensor:
+        calls.append(sigma)
+        return network(x, sigma)
+
+    coarse = fill(teacher, network, bands.thinned(100, 20), "joint")
+    fine = best_steps(counting, teacher, wanted, Settings(coarse_to_fine=True))
+    assert 4 * len(calls) <= bands.calls(everywhere(100, 20)) + sum(wanted)
+    for steps in wanted:
+        assert len(fine[steps].levels) == steps + 1
+        assert fine[steps].cost < coarse.cost[steps, -1].mean()
 
 
 def test_two_steps_of_least_mean_log_cost_are_those_of_brute_force() -> None:
@@ -174,10 +235,12 @@ def test_no_single_move_betters_a_polished_way(steps: int) -> None:
         return float((end - teacher.x[-1]).square().mean())
 
     worst = max(ways(steps), key=lambda way: float(run(bent, teacher, way).mean()))
-    found = worst
+    walked = walk_way(bent, teacher, worst, "euler")
     for _ in range(STEPS):  # until a sweep moves nothing
-        found = polish(bent, teacher, found, "euler", cost)
+        walked, _taken = polish(bent, teacher, walked, "euler", cost)
+    found = walked.way
     least = float(run(bent, teacher, found).mean())
+    assert cost(walked.end) == pytest.approx(least)
     assert least < float(run(bent, teacher, worst).mean())
     for k in range(1, steps):
         for level in (found[k] - 1, found[k] + 1):

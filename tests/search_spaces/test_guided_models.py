@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import search_spaces
 from studies.budget import parse_budget
+from tests.search_spaces.anchored import loadable
 from tests.search_spaces.drawn import DrawnTrial
 from tuner.errors import UserError
 from tuner.flops import price, tflops_per_pass
@@ -43,7 +44,7 @@ def test_a_limit_of_passes_counts_both() -> None:
         parse_budget("1nfe", BASELINE, guided(), guided().size)
 
 
-@pytest.mark.parametrize("name", search_spaces.available())
+@pytest.mark.parametrize("name", loadable())
 @settings(max_examples=40, deadline=None)
 @given(data=st.data(), text=st.sampled_from(["1x", "2.3x", "40x", "2nfe", "17nfe"]))
 def test_every_schedule_fits_the_budget(name: str, data: Any, text: str) -> None:

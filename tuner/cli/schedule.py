@@ -84,7 +84,7 @@ def command() -> None:
     show_default=True,
     help="Step rule to run with.",
 )
-@click.option("--coarse-to-fine", is_flag=True, help="Levels coarse where steps are long: a fifth of the calls.")
+@click.option("--coarse-to-fine", is_flag=True, help="A coarse table, then a close look: a quarter of the calls.")
 @click.option("--polish", is_flag=True, help="Then move each level to where the end itself comes nearest.")
 @click.option("--calibrate", is_flag=True, help="Store the teacher's amplitudes, to which sampling rescales.")
 @click.option(
@@ -178,7 +178,7 @@ def _presets(
                 name=name,
                 model=known.name,
                 source=f"{source}; stages of {base.name}: {base.source}" if base else source,
-                notes=f"Searched on {searched_on}; aggregate {settings.aggregate}, distance {settings.distance}.",
+                notes=f"Searched on {searched_on}; {_how(settings)}.",
                 height=size[0],
                 width=size[1],
                 schedule=schedule,
@@ -186,3 +186,10 @@ def _presets(
             )
         )
     return made
+
+
+def _how(settings: Settings) -> str:
+    """Says which search it was, as the options that ask for it."""
+    flags = ("coarse_to_fine", "polish", "calibrate")
+    parts = [f"aggregate {settings.aggregate}", f"distance {settings.distance}"]
+    return ", ".join(parts + [f"--{flag.replace('_', '-')}" for flag in flags if getattr(settings, flag)])

@@ -85,8 +85,12 @@ class _DurationType(click.ParamType[float]):
     help="NAME, NAME:WEIGHTS or MODULE:FUNCTION, with commas; see `tuner objectives`.",
 )
 @click.option(
-    "--space", default="free", show_default=True, help=f"Search space: {', '.join(search_spaces.available())}."
+    "--space",
+    default="free",
+    show_default=True,
+    help=f"Search space: {', '.join(search_spaces.available())}; oss as oss:PRESET.",
 )
+@click.option("--start", multiple=True, metavar="PRESET", help="Evaluate this preset first, too; may be repeated.")
 @size_option
 @model_options
 @click.option("--pick", default="knee", show_default=True, help="Winner: knee, cheapest or best:OBJECTIVE.")

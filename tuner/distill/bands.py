@@ -1,8 +1,8 @@
-"""At which of a teacher's levels a way may be after k steps: all, or few that serve every number of steps."""
+"""At which of a teacher's levels a way may be after k steps: all, few for every number of steps, or those near."""
 
 from __future__ import annotations
 
-_SAVING = 5
+_SAVING = 7  # the whole table makes this many times the calls of the coarse one
 
 
 def everywhere(levels: int, steps: int) -> list[frozenset[int]]:
@@ -20,8 +20,8 @@ def thinned(levels: int, steps: int) -> list[frozenset[int]]:
 
     A way that is at level j after k steps has taken steps of j / k levels in the mean. A choice that is finer
     than a fixed share of that is worth little, so the allowed levels lie that share apart; and no useful way of at
-    most K steps is far behind the longest one. The share is the smallest for which a table makes at most a fifth
-    of the whole one's network calls, or a whole step, where even that makes more.
+    most K steps is far behind the longest one. The share is the smallest for which a table makes at most a
+    seventh of the whole one's network calls, or a whole step, where even that makes more.
 
     Args:
         levels: Number of the last level, N.
@@ -38,6 +38,21 @@ def thinned(levels: int, steps: int) -> list[frozenset[int]]:
             break
         best = finer
     return best
+
+
+def around(way: tuple[int, ...], radius: int) -> list[frozenset[int]]:
+    """Allows the levels near those of a way: the fine table after a coarse one.
+
+    Args:
+        way: K + 1 increasing level numbers, the first 0 and the last N.
+        radius: How far from the way's own levels.
+    """
+    steps, last = len(way) - 1, way[-1]
+    inner = [
+        frozenset(range(max(k, way[k] - radius), min(last - steps + k, way[k] + radius) + 1))
+        for k in range(1, steps)
+    ]
+    return [frozenset({0}), *inner, frozenset({last})]
 
 
 def calls(allowed: list[frozenset[int]]) -> int:

@@ -1,13 +1,15 @@
 """Moves the levels of a way that a table found to where the end itself comes nearest to the teacher's.
 
 The table judges every beginning of a way by its own distance to the teacher, which is not what the end will be.
-This judges whole ways: one inner level after another is moved, by 4, 2 and at last 1, for as long as the end comes
-nearer.
+This judges whole ways: one inner level after another is moved, by 2 and then by 1, for as long as the end comes
+nearer. The last levels are moved first, because a way that changes late is walked anew for few steps.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -17,46 +19,86 @@ from tuner.solvers import SOLVERS
 if TYPE_CHECKING:
     import torch
 
-_STRIDES = (4, 2, 1)
+STRIDES = (2, 1)
+"""How far levels are moved at a time."""
+
+
+@dataclass(frozen=True)
+class Walked:
+    """A way, and where it leads.
+
+    Attributes:
+        way: K + 1 increasing level numbers, the first 0 and the last N.
+        latents: The latent at each of them, (P, ...).
+    """
+
+    way: tuple[int, ...]
+    latents: tuple[torch.Tensor, ...]
+
+    @property
+    def steps(self) -> int:
+        """K."""
+        return len(self.way) - 1
+
+    @property
+    def end(self) -> torch.Tensor:
+        """The latent at the last level."""
+        return self.latents[-1]
+
+
+def walk_way(
+    network: Network, teacher: Teacher, way: tuple[int, ...], solver: str, known: Sequence[torch.Tensor] = ()
+) -> Walked:
+    """Walks a way from the teacher's noise to its end.
+
+    Args:
+        network: The model.
+        teacher: Whose levels they are.
+        way: K + 1 increasing level numbers.
+        solver: A one-step solver, the rule that the schedule will run with.
+        known: The latents at the way's first levels, where it shares them with one that was walked before.
+    """
+    latents = list(known) or [teacher.x[0]]
+    for i, j in pairwise(way[len(latents) - 1 :]):
+        latents.append(SOLVERS[solver](network, latents[-1], (teacher.sigmas[i], teacher.sigmas[j])))
+    return Walked(way, tuple(latents))
 
 
 def polish(
     network: Network,
     teacher: Teacher,
-    way: tuple[int, ...],
+    walked: Walked,
     solver: str,
     cost: Callable[[torch.Tensor], float],
-) -> tuple[int, ...]:
+    most_steps: float = math.inf,
+    strides: Sequence[int] = STRIDES,
+) -> tuple[Walked, int]:
     """Sweeps once over the inner levels with every stride; the result is never worse on the teacher's prompts.
 
     Args:
         network: The model; a trial walks on from the last step that it shares with the way.
         teacher: The trajectory to follow.
-        way: K + 1 increasing level numbers, the first 0 and the last N.
+        walked: Where to start.
         solver: A one-step solver, the rule that the schedule will run with.
         cost: What is least for the best end, of latents (P, ...).
+        most_steps: Trials walk no more than this many steps together.
+        strides: How far to move levels at a time, one sweep for each.
+
+    Returns:
+        The best way found, and how many steps were walked.
     """
-    best = list(way)
-    latents = _walk_on(network, teacher, best, [teacher.x[0]], solver)
-    least = cost(latents[-1])
-    for stride in _STRIDES:
-        for k in range(1, len(way) - 1):
+    best, least, taken = walked, cost(walked.end), 0
+    for stride in strides:
+        for k in range(best.steps - 1, 0, -1):
             for move in (-stride, stride):
-                while best[k - 1] < best[k] + move < best[k + 1]:
-                    trial = [*best[:k], best[k] + move, *best[k + 1 :]]
-                    walked = _walk_on(network, teacher, trial, latents[:k], solver)
-                    found = cost(walked[-1])
+                while best.way[k - 1] < best.way[k] + move < best.way[k + 1]:
+                    if taken + best.steps - k + 1 > most_steps:
+                        return best, taken
+                    moved = (*best.way[:k], best.way[k] + move, *best.way[k + 1 :])
+                    trial = walk_way(network, teacher, moved, solver, best.latents[:k])
+                    taken += best.steps - k + 1
+                    found = cost(trial.end)
                     if found >= least:
                         break
-                    best, latents, least = trial, walked, found
-    return tuple(best)
-
-
-def _walk_on(
-    network: Network, teacher: Teacher, way: list[int], latents: list[torch.Tensor], solver: str
-) -> list[torch.Tensor]:
-    """Walks a way to its end from where its first latents lead; returns the latent at each of its levels."""
-    latents = list(latents)
-    for i, j in pairwise(way[len(latents) - 1 :]):
-        latents.append(SOLVERS[solver](network, latents[-1], (teacher.sigmas[i], teacher.sigmas[j])))
-    return latents
+                    best, least = trial, found
+    return best, taken

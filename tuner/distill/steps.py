@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+import math
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from tuner.distill.bands import everywhere, thinned
-from tuner.distill.polish import polish
+from tuner.distill.bands import around, calls, everywhere, thinned
+from tuner.distill.polish import STRIDES, Walked, polish, walk_way
 from tuner.distill.table import (
     Choice,
     Distance,
@@ -21,7 +22,6 @@ from tuner.distill.table import (
 from tuner.errors import UserError
 from tuner.sampling import QUANTILES
 from tuner.schedule import Solver
-from tuner.solvers import SOLVERS
 
 if TYPE_CHECKING:
     import torch
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 Aggregate = Literal["mean-cost", "mean-log", "median"]
 
 _CHOICES: dict[Aggregate, Choice] = {"mean-cost": "joint", "mean-log": "joint-log", "median": "each"}
+
+_SAVING = 4  # the whole table makes this many times the calls that coarse-to-fine may make
+_SHORT = 10  # steps up to which moving every level is about as cheap as a fine table
 
 
 @dataclass(frozen=True)
@@ -43,8 +46,9 @@ class Settings:
             median of each step's level, as the authors do.
         distance: What is compared with the teacher: latents or predicted clean images.
         solver: The solver that the schedule will run with.
-        coarse_to_fine: Fill the table at a fifth of its entries: levels coarse where steps are long and fine where
-            they are short, for every number of steps at once.
+        coarse_to_fine: Make at most a quarter of the whole table's calls, as Euler's rule and ``x_t`` take them: a
+            table that is coarse where steps are long and fine where they are short, for every number of steps at
+            once, and then a close look around what it found.
         polish: Move the levels that the table found, one at a time, to where the end itself comes nearest.
         calibrate: Record the teacher's amplitudes, to which sampling then rescales the latent before every step.
         batch: Most images in one network call.
@@ -95,38 +99,79 @@ def best_steps(
         raise UserError(
             f"A teacher of {teacher.steps} steps has no schedule of {max(wanted)}; raise --teacher-steps."
         )
-    bands = thinned if settings.coarse_to_fine else everywhere
-    ways = _table_ways(network, teacher, bands(teacher.steps, max(wanted)), wanted, settings)
+    walks = _Walks(network, teacher, settings)
+    found = walks.coarse_to_fine(wanted) if settings.coarse_to_fine else walks.whole(wanted)
     if settings.polish:
+        found = {steps: walks.polished(walked)[0] for steps, walked in found.items()}
+    return {steps: _found(teacher, walked, settings) for steps, walked in found.items()}
+
+
+@dataclass(frozen=True)
+class _Walks:
+    """Finds ways and walks them."""
+
+    network: Network
+    teacher: Teacher
+    settings: Settings
+
+    def whole(self, wanted: Collection[int]) -> dict[int, Walked]:
+        """Finds ways of each number of steps in the table of the paper."""
+        return self._of_table(everywhere(self.teacher.steps, max(wanted)), wanted)
+
+    def coarse_to_fine(self, wanted: Collection[int]) -> dict[int, Walked]:
+        """Finds ways of each number of steps with at most a quarter of the calls that ``whole`` makes.
+
+        A coarse table gives a way for every number of steps. What it leaves of the quarter goes first to a fine
+        table of the levels next to each long way, longest first, whose way is kept where its end is nearer; a long
+        way is not polished from afar, since the price of moving every level once grows with the square of the
+        steps. What is left then polishes all ways, in proportion to their steps.
+        """
+        levels, longest = self.teacher.steps, max(wanted)
+        coarse = thinned(levels, longest)
+        found = self._of_table(coarse, wanted)
+        left = (calls(everywhere(levels, longest)) + sum(wanted)) // _SAVING - calls(coarse) - sum(wanted)
+        for steps in sorted((steps for steps in wanted if steps > _SHORT), reverse=True):
+            fine = around(found[steps].way, 1)
+            if (price := calls(fine) + steps) <= left:
+                again = self._of_table(fine, [steps])[steps]
+                found[steps] = min(found[steps], again, key=lambda walked: self.cost(walked.end))
+                left -= price
+        rest = sum(wanted)
+        for steps in sorted(wanted):
+            share = left * steps // rest
+            found[steps], taken = self.polished(found[steps], share, STRIDES if steps <= _SHORT else STRIDES[-1:])
+            left, rest = left - taken, rest - steps
+        return found
+
+    def polished(
+        self, walked: Walked, most_steps: float = math.inf, strides: Sequence[int] = STRIDES
+    ) -> tuple[Walked, int]:
+        """Moves a way's levels, one at a time, to where its end comes nearest; returns the steps walked, too."""
+        return polish(self.network, self.teacher, walked, self.settings.solver, self.cost, most_steps, strides)
+
+    def cost(self, end: torch.Tensor) -> float:
+        """What is least for the best end."""
+        choice = _CHOICES[self.settings.aggregate]
+        return float(ranked(mean_square(end - self.teacher.x[-1], kept=1)[None], choice).mean())
+
+    def _of_table(self, allowed: Sequence[frozenset[int]], wanted: Collection[int]) -> dict[int, Walked]:
+        settings = self.settings
         choice = _CHOICES[settings.aggregate]
-
-        def cost(end: torch.Tensor) -> float:
-            return float(ranked(mean_square(end - teacher.x[-1], kept=1)[None], choice).mean())
-
-        ways = {steps: polish(network, teacher, way, settings.solver, cost) for steps, way in ways.items()}
-    return {steps: _found(network, teacher, way, settings) for steps, way in ways.items()}
-
-
-def _table_ways(
-    network: Network,
-    teacher: Teacher,
-    allowed: Sequence[frozenset[int]],
-    wanted: Iterable[int],
-    settings: Settings,
-) -> dict[int, tuple[int, ...]]:
-    choice = _CHOICES[settings.aggregate]
-    table = fill(teacher, network, allowed, choice, settings.distance, settings.solver)
-    return {steps: median_way(table.ways(steps)) for steps in wanted}
+        table = fill(self.teacher, self.network, allowed, choice, settings.distance, settings.solver)
+        return {
+            steps: walk_way(self.network, self.teacher, median_way(table.ways(steps)), settings.solver)
+            for steps in wanted
+        }
 
 
-def _found(network: Network, teacher: Teacher, way: tuple[int, ...], settings: Settings) -> Found:
+def _found(teacher: Teacher, walked: Walked, settings: Settings) -> Found:
     import torch
 
-    sigmas = tuple(teacher.sigmas[level] for level in way)
-    end = SOLVERS[settings.solver](network, teacher.x[0], sigmas)
+    way = walked.way
     amplitudes: tuple[tuple[float, float], ...] = ()
     if settings.calibrate:
         edges = torch.tensor(QUANTILES, dtype=teacher.x.dtype, device=teacher.x.device)
         quantiles = [teacher.x[level].flatten(1).quantile(edges, dim=1).mean(dim=1) for level in way[:-1]]
         amplitudes = tuple((float(low), float(high)) for low, high in quantiles)
-    return Found(way, sigmas, float((end - teacher.x[-1]).square().mean()), amplitudes)
+    cost = float((walked.end - teacher.x[-1]).square().mean())
+    return Found(way, tuple(teacher.sigmas[level] for level in way), cost, amplitudes)
