@@ -1,77 +1,72 @@
 """Scores every schedule of the table on every prompt: ``python -m benchmarks.make_table``.
 
-The stages that schedules share are run once, and so is each text encoding. What is scored is what a search scores:
-the same prompts, the same noise, the same scorers. It takes a quarter of an hour of one core; a run that is killed
-goes on where it was.
+What is scored is what a search scores: the same prompts, the same noise, the same scorers. Stages that schedules
+share are run once, and so is each text encoding. Schedules within the budget, and the references of a search, are
+scored on all prompts; those beyond it, which are on no front, on the first ones alone (see ``benchmarks.table``).
+It takes about a quarter of an hour of one core; a run that is killed goes on where it was.
 """
 
 from __future__ import annotations
 
 import argparse
-import functools
 import json
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from itertools import groupby
-from multiprocessing import get_context
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 import objectives
-from benchmarks.table import OBJECTIVES, PATH, PROMPTS, schedules, settings
+from benchmarks.table import DEAR_PROMPTS, OBJECTIVES, PATH, schedules, settings
 from studies.plan import Plan, make_plan, versions
 from tuner.sampling import run_stage
 from tuner.schedule import Schedule
 
-Family = tuple[Schedule, ...]
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from tuner.schedule import Stage
+
+_WRITE_EVERY = 8
 
 
-@functools.cache
-def _scorer() -> Callable[[Family], tuple[dict[str, np.ndarray], float]]:
-    """Loads the model once per process; what it returns scores schedules that share all stages but the last."""
-    torch.set_num_threads(1)
-    torch.set_grad_enabled(False)
-    plan = make_plan(settings("."))
-    model = plan.blueprint.load("cpu")
-    scorers = [objectives.load(f"{name}:tiny") for name in OBJECTIVES]
-    prompts = (*plan.prompts.search, *plan.prompts.held_out)
-    seeds = range(plan.image_seeds, plan.image_seeds + 2 * PROMPTS)
-    conditioning = model.encode(prompts)
+class Scorer:
+    """Scores one schedule after another on the same prompts, from where it parts with the one before.
 
-    def score(family: Family) -> tuple[dict[str, np.ndarray], float]:
-        started, latents, found = time.process_time(), None, {}
-        for schedule in family:
-            last = len(schedule.stages) - 1
-            if last and latents is None:
-                latents = run_stage(model, schedule, 0, None, conditioning, seeds, plan.size)
-            clean = run_stage(model, schedule, last, latents, conditioning, seeds, plan.size)
-            images = model.decode(clean)
-            found[schedule.content_hash] = np.array([scorer.score(images, prompts) for scorer in scorers]).T
-        return found, time.process_time() - started
+    Args:
+        plan: The search; its model and scorers are loaded.
+        prompts: Prompts whose noise is that of a search: numbers count from the first one.
+    """
 
-    return score
+    def __init__(self, plan: Plan, prompts: Sequence[str]):
+        self._model = plan.blueprint.load("cpu")
+        self._scorers = [objectives.load(f"{name}:tiny") for name in OBJECTIVES]
+        self._size, self._prompts = plan.size, prompts
+        self._seeds = range(plan.image_seeds, plan.image_seeds + len(prompts))
+        self._conditioning = self._model.encode(prompts)
+        self._kept: list[tuple[Stage, torch.Tensor]] = []
 
-
-def _score(family: Family) -> tuple[dict[str, np.ndarray], float]:
-    return _scorer()(family)
-
-
-def _families(everything: Sequence[Schedule]) -> list[Family]:
-    """Groups schedules by the stages before their last one; those of a single stage share nothing."""
-
-    def beginning(schedule: Schedule) -> str:
-        return "".join(stage.model_dump_json() for stage in schedule.stages[:-1])
-
-    staged = sorted((schedule for schedule in everything if len(schedule.stages) > 1), key=beginning)
-    return [(schedule,) for schedule in everything if len(schedule.stages) == 1] + [
-        tuple(family) for _, family in groupby(staged, key=beginning)
-    ]
+    def score(self, schedule: Schedule, prompts: int) -> npt.NDArray[np.float64]:
+        """Scores the first prompts: (prompts, objectives)."""
+        conditioning = {name: tensor[:prompts] for name, tensor in self._conditioning.items()}
+        if self._kept and len(self._kept[0][1]) != prompts:
+            self._kept = []
+        same = [kept == stage for (kept, _), stage in zip(self._kept, schedule.stages, strict=False)]
+        shared = (*same, False).index(False)
+        del self._kept[min(shared, len(schedule.stages) - 1) :]
+        for index in range(len(self._kept), len(schedule.stages)):
+            latents = self._kept[-1][1] if self._kept else None
+            latents = run_stage(
+                self._model, schedule, index, latents, conditioning, self._seeds[:prompts], self._size
+            )
+            self._kept.append((schedule.stages[index], latents))
+        images = self._model.decode(self._kept[-1][1])
+        return np.array([scorer.score(images, self._prompts[:prompts]) for scorer in self._scorers]).T
 
 
-def _read(path: Path, weights: str) -> tuple[dict[str, np.ndarray], float]:
+def _read(path: Path, weights: str) -> tuple[dict[str, npt.NDArray[np.float64]], float]:
     """Reads what an earlier run has scored with the same weights, and the seconds that it took."""
     if not path.exists():
         return {}, 0.0
@@ -82,10 +77,12 @@ def _read(path: Path, weights: str) -> tuple[dict[str, np.ndarray], float]:
         return dict(zip(about["schedules"], data["scores"], strict=True)), about["cpu_seconds"]
 
 
-def _write(path: Path, plan: Plan, found: dict[str, np.ndarray], seconds: float) -> None:
+def _write(
+    path: Path, plan: Plan, prompts: Sequence[str], found: dict[str, npt.NDArray[np.float64]], seconds: float
+) -> None:
     about = {
         "schedules": list(found),
-        "prompts": [*plan.prompts.search, *plan.prompts.held_out],
+        "prompts": list(prompts),
         "weights": plan.weights,
         "versions": versions(),
         "cpu_seconds": round(seconds),
@@ -100,18 +97,29 @@ def main() -> None:
     """Makes the table; what is there already is not scored again."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.make_table", description=__doc__)
     parser.add_argument("-o", "--output", type=Path, default=PATH)
-    parser.add_argument("--processes", type=int, default=1)
     options = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.set_grad_enabled(False)
     plan = make_plan(settings("."))
-    everything = [plan.baseline, *schedules()]
+    prompts = (*plan.prompts.search, *plan.prompts.held_out)
+    everything = sorted(schedules(), key=lambda one: (not plan.budget.allows(plan.price(one)), len(one.stages)))
+    wanted = [plan.baseline, *(reference.schedule for reference in plan.references), *everything]
     found, seconds = _read(options.output, plan.weights)
-    missing = [schedule for schedule in everything if schedule.content_hash not in found]
-    with ProcessPoolExecutor(options.processes, mp_context=get_context("spawn")) as pool:
-        for scores, taken in pool.map(_score, _families(missing)):
-            found |= scores
-            seconds += taken
-            _write(options.output, plan, found, seconds)
-            print(f"{len(found)} of {len(everything)} schedules, {seconds:.0f} s of one core", flush=True)
+    scorer = Scorer(plan, prompts)
+    for schedule in wanted:
+        if schedule.content_hash in found:
+            continue
+        started = time.process_time()
+        full = schedule == plan.baseline or plan.budget.allows(plan.price(schedule))
+        scores = np.full((len(prompts), len(OBJECTIVES)), np.nan)
+        count = len(prompts) if full else DEAR_PROMPTS
+        scores[:count] = scorer.score(schedule, count)
+        found[schedule.content_hash] = scores
+        seconds += time.process_time() - started
+        if len(found) % _WRITE_EVERY == 0:
+            _write(options.output, plan, prompts, found, seconds)
+            print(f"{len(found)} of {len(wanted)} schedules, {seconds:.0f} s of one core", flush=True)
+    _write(options.output, plan, prompts, found, seconds)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,9 @@
 
 Everyone has the same space, prompts, noise, budget and scores, those of ``benchmarks.table``. The peers are
 Optuna's TPE and NSGA-II (told which schedules are beyond the budget), random search, and Ray Tune's OptunaSearch,
-asked and told without Tune's own runner, which takes seconds per trial. They score each proposal on all prompts,
+asked and told without Tune's own runner, which takes seconds per trial. NSGA-II is asked for all parameters of all
+numbers of stages: it models only those that every trial has, and of a single one (the number of stages) it mutates
+every value, which makes it random search. They score each proposal on all prompts,
 whatever it costs. Ours is the loop of ``tuner search``.
 
 Spent are the denoiser TFLOPs of everything, the baseline and stopped candidates included; a schedule that comes
@@ -17,7 +19,7 @@ import functools
 import json
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
@@ -30,7 +32,7 @@ import numpy as np
 from benchmarks.table import OBJECTIVES, Table, TableExecutor, TableSpace, raw, schedule_of, settings
 from studies.evaluations import Evaluations
 from studies.loop import Loop
-from studies.plan import Plan, Reference, make_plan
+from studies.plan import Plan, make_plan
 from studies.scores import EarlierScores, ScoreLog
 from studies.statistics import paired_score
 from studies.stopping import hypervolume
@@ -38,9 +40,9 @@ from studies.storage import TrialRecord
 from studies.store import start_study
 from tuner.schedule import Schedule
 
-TRIALS = 100
-PLAIN = (16, 8, 4, 2)  # steps that a search starts from, besides one published schedule
+TRIALS = 200
 MECHANISMS = ("budget by construction", "warm start", "rungs", "kept stages")
+EARLIER_BUDGET = "6x"  # of the study whose scores the row with earlier scores starts from
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ def _optuna_loop(kind: str, seed: int) -> Iterator[tuple[Schedule, Tell]]:
     study = optuna.create_study(directions=["maximize", "maximize", "minimize"], sampler=samplers[kind]())
     for _ in range(TRIALS):
         trial = study.ask()
-        schedule = schedule_of(raw(trial))
+        schedule = schedule_of(raw(trial, flat=kind == "Optuna NSGA-II"))
 
         def tell(values: list[float], affordable: bool, trial: optuna.Trial = trial) -> None:
             trial.set_constraint("beyond the budget", 0.0 if affordable else 1.0)
@@ -109,15 +111,18 @@ def _optuna_loop(kind: str, seed: int) -> Iterator[tuple[Schedule, Tell]]:
 
 
 def _ray_search(kind: str, seed: int) -> Iterator[tuple[Schedule, Tell]]:
+    import optuna
     from ray.tune.search.optuna import OptunaSearch
 
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore")
 
     def space(trial: Any) -> None:
         raw(trial)
 
     metrics = [*OBJECTIVES, "tflops"]
-    searcher = OptunaSearch(space=space, metric=metrics, mode=["max", "max", "min"], seed=seed)
+    sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True)
+    searcher = OptunaSearch(space=space, metric=metrics, mode=["max", "max", "min"], sampler=sampler)
     for number in range(TRIALS):
         indices = searcher.suggest(str(number))
 
@@ -139,35 +144,39 @@ class _Fixed:
 
 def ours(without: str | None, seed: int) -> list[Step]:
     """Runs the loop of ``tuner search`` on the table, with one of its mechanisms left out."""
-    plan = _plan(seed, **({"rungs": 1} if without == "rungs" else {}))
+    with tempfile.TemporaryDirectory() as out:
+        return _ours(without, seed, out, ())
+
+
+def ours_after_another(seed: int) -> list[Step]:
+    """Runs the loop with the scores of an earlier study of the same model at hand, which had half the budget."""
+    with tempfile.TemporaryDirectory() as out:
+        _ours("warm start", seed, f"{out}/earlier", (), budget=EARLIER_BUDGET)
+        return _ours(None, seed, out, Path(out).glob("earlier/*/scores.jsonl"))
+
+
+def _ours(without: str | None, seed: int, out: str, earlier: Iterable[Path], **changes: Any) -> list[Step]:
+    plan = _plan(seed, **changes, **({"rungs": 1} if without == "rungs" else {}))
     plan = replace(
         plan,
+        settings=plan.settings.model_copy(update={"out": out}),
         space=TableSpace(plan, within_budget=without != "budget by construction"),
-        references=() if without == "warm start" else _references(),
+        references=() if without == "warm start" else plan.references,
     )
-    with tempfile.TemporaryDirectory() as out:
-        plan = replace(plan, settings=plan.settings.model_copy(update={"out": out}))
-        # Image seeds depend on the seed of a study; the table has one noise per prompt, whatever its number.
-        folder = start_study(plan, resume=False)
-        specs = dict(zip(plan.directions, plan.objectives, strict=True))
-        log = ScoreLog(folder.scores, plan.weights, specs, plan.made_by)
-        nothing = EarlierScores((), plan.weights, specs, plan.made_by)
-        executor = TableExecutor(_table(), keep_stages=without != "kept stages")
-        loop = Loop(
-            plan, Evaluations(plan, folder, log, nothing, lambda: executor), TrialRecord(plan, folder), _nothing
-        )
-        loop.run(None)
-        return list(_steps(plan, loop, folder.scores))
+    # Image seeds depend on the seed of a study; the table has one noise per prompt, whatever its number.
+    folder = start_study(plan, resume=False)
+    specs = dict(zip(plan.directions, plan.objectives, strict=True))
+    log = ScoreLog(folder.scores, plan.weights, specs, plan.made_by)
+    known = EarlierScores(earlier, plan.weights, specs, plan.made_by)
+    executor = TableExecutor(_table(), keep_stages=without != "kept stages")
+    evaluations = Evaluations(plan, folder, log, known, lambda: executor)
+    loop = Loop(plan, evaluations, TrialRecord(plan, folder), _nothing)
+    loop.run(None)
+    return list(_steps(plan, loop, folder.scores))
 
 
 def _nothing() -> None:
     pass
-
-
-def _references() -> tuple[Reference, ...]:
-    plain = [Reference(f"plain-{n}", schedule_of({"stages": 1, "steps": n, "shift": 2.0})) for n in PLAIN]
-    half = {"stages": 2, "scale": 0.5, "low_steps": 6, "start": 0.5, "high_steps": 1, "stage_shift": 3.0}
-    return (*plain, Reference("half size, then one step", schedule_of(half)))
 
 
 def _steps(plan: Plan, loop: Loop, scores: Path) -> Iterator[Step]:
@@ -177,7 +186,7 @@ def _steps(plan: Plan, loop: Loop, scores: Path) -> Iterator[Step]:
     for line in lines:
         taken[line["schedule"]] = taken.get(line["schedule"], 0.0) + line["tflops"]
     stopped = {candidate.trial: candidate.stopped_at for candidate in loop.candidates()}
-    spent = taken.pop(plan.baseline.content_hash)
+    spent = taken.pop(plan.baseline.content_hash, 0.0)
     for trial in loop.trials:
         spent += taken.pop(trial.schedule.content_hash, 0.0)
         yield Step(spent, trial.schedule if stopped[trial.number] is None else None)
@@ -229,6 +238,7 @@ PEERS: dict[str, Search] = {
 OURS: dict[str, Search] = {
     "ours": functools.partial(ours, None),
     **{f"ours without {name}": functools.partial(ours, name) for name in MECHANISMS},
+    "ours after an earlier study": ours_after_another,
 }
 
 

@@ -1,7 +1,8 @@
 """A discretised space on `tiny`, with every schedule's score on every prompt: a search on it takes seconds.
 
-One or two stages. ``raw`` asks a trial for the parameters as a person would who writes an Optuna loop, whatever
-the schedule then costs. ``TableSpace`` asks for the same parameters, but only for values within the budget.
+One to three stages, of growing or of high-low-high sizes. ``raw`` asks a trial for the parameters as a person
+would who writes an Optuna loop, whatever the schedule then costs. ``TableSpace`` asks for the same, but only
+for values within the budget.
 """
 
 from __future__ import annotations
@@ -28,49 +29,82 @@ if TYPE_CHECKING:
 
 PATH = Path(__file__).parent / "data" / "tiny_table.npz"
 OBJECTIVES = ("clip", "image_reward")
-PROMPTS = 16  # that the search sees, and as many that it does not
+SEARCH_PROMPTS = 24
+HELD_OUT_PROMPTS = 12
+DEAR_PROMPTS = 4  # those that schedules beyond the budget are scored on; see ``benchmarks.make_table``
 
-_PLAIN = {"steps": (1, 2, 3, 4, 6, 8, 12, 16, 24), "shift": (1.0, 2.0, 4.0)}
-_STAGED = {
-    "scale": (0.25, 0.5, 0.75),
-    "low_steps": (2, 6),
-    "start": (0.5, 0.7, 0.9),
-    "high_steps": (1, 2, 4, 8, 16),
-    "stage_shift": (1.0, 3.0),
+_PLAIN = {"steps": (1, 2, 3, 4, 6, 8, 12, 16, 20, 24, 32), "shift": (1.0, 1.5, 2.0, 3.0, 5.0)}
+_TWO = {
+    "scale1": (0.25, 0.5, 0.75),
+    "steps1": (2, 4, 8),
+    "start2": (0.3, 0.5, 0.7, 0.85),
+    "steps2": (1, 2, 4, 8, 16, 24),
+    "shift": (1.0, 3.0),
 }
+_THREE = {
+    "scale1": (0.5, 1.0),
+    "steps1": (2, 6),
+    "scale2": (0.5, 0.75),
+    "start2": (0.5, 0.8),
+    "steps2": (2, 6),
+    "start3": (0.4, 0.7),
+    "steps3": (1, 3, 8, 16),
+}
+_GRIDS: tuple[dict[str, tuple[float, ...]], ...] = (_PLAIN, _TWO, _THREE)
+_SHIFT_OF_THREE = 3.0
 
 
 @functools.cache
 def parameters() -> list[dict[str, float]]:
     """Lists every point of the raw space; two may be the same schedule, as a single step has no shift."""
-    grids = ({"stages": (1,), **_PLAIN}, {"stages": (2,), **_STAGED})
-    return [dict(zip(grid, values, strict=True)) for grid in grids for values in itertools.product(*grid.values())]
+    return [
+        {"stages": stages, **dict(zip(grid, values, strict=True))}
+        for stages, grid in enumerate(_GRIDS, start=1)
+        for values in itertools.product(*grid.values())
+    ]
 
 
 def schedule_of(params: Mapping[str, float]) -> Schedule:
     """Builds the schedule of a point."""
+    return _schedule_of(tuple(params.items()))
+
+
+@functools.cache
+def _schedule_of(items: tuple[tuple[str, float], ...]) -> Schedule:
+    params = dict(items)
+    shift = params.get("shift", _SHIFT_OF_THREE)
     if params["stages"] == 1:
-        sigmas = truncated_sigmas(int(params["steps"]), shift=params["shift"])
-        return Schedule(stages=(Stage(sigmas=sigmas),))
-    shift, start = params["stage_shift"], params["start"]
-    low = Stage(scale=params["scale"], sigmas=truncated_sigmas(int(params["low_steps"]), shift=shift))
-    high = partial_sigmas(int(params["high_steps"]), shift_sigma(start, 1 / shift), shift)
-    return Schedule(stages=(low, Stage(sigmas=(start, *high[1:]))))
+        return Schedule(stages=(Stage(sigmas=truncated_sigmas(int(params["steps"]), shift=shift)),))
+    stages = [Stage(scale=params["scale1"], sigmas=truncated_sigmas(int(params["steps1"]), shift=shift))]
+    for k in range(2, int(params["stages"]) + 1):
+        start, steps = params[f"start{k}"], int(params[f"steps{k}"])
+        sigmas = (start, *partial_sigmas(steps, shift_sigma(start, 1 / shift), shift)[1:])
+        stages.append(Stage(scale=params.get(f"scale{k}", 1.0), sigmas=sigmas))
+    return Schedule(stages=tuple(stages))
 
 
 def schedules() -> list[Schedule]:
-    """Lists every schedule of the table once, in its order."""
+    """Lists every schedule of the raw space once, in its order."""
     return list({schedule.content_hash: schedule for schedule in map(schedule_of, parameters())}.values())
 
 
-def raw(trial: BaseTrial) -> dict[str, float]:
-    """Asks a trial for a point, each parameter as an index into its ordered values."""
-    stages = 1 + trial.suggest_int("stages", 0, 1)
-    grid = _PLAIN if stages == 1 else _STAGED
-    return {
-        "stages": stages,
-        **{name: values[trial.suggest_int(name, 0, len(values) - 1)] for name, values in grid.items()},
+def raw(trial: BaseTrial, flat: bool = False) -> dict[str, float]:
+    """Asks a trial for a point, each parameter as an index into its ordered values.
+
+    Args:
+        trial: Is asked.
+        flat: Whether it is asked for the parameters of every number of stages, of which most then have no effect:
+            for samplers that model only the parameters which all trials have.
+    """
+    stages = 1 + trial.suggest_int("stages", 0, len(_GRIDS) - 1)
+    asked = {
+        count: {
+            name: values[trial.suggest_int(f"{count}.{name}", 0, len(values) - 1)] for name, values in grid.items()
+        }
+        for count, grid in enumerate(_GRIDS, start=1)
+        if flat or count == stages
     }
+    return {"stages": stages, **asked[stages]}
 
 
 class TableSpace:
@@ -84,38 +118,50 @@ class TableSpace:
     def __init__(self, plan: Plan, within_budget: bool = True):
         self._plan = plan
         self._within_budget = within_budget
+        self._found: dict[tuple[float, ...], Schedule] = {}
 
     def suggest(self, trial: BaseTrial, *_: Any) -> Schedule:
-        """Takes the most steps that are affordable where the trial's own are not."""
+        """Lowers steps of the last stage, then of the one before, where the trial's own are not affordable."""
         params = raw(trial)
-        if not self._within_budget:
-            return schedule_of(params)
-        name, grid = ("steps", _PLAIN) if params["stages"] == 1 else ("high_steps", _STAGED)
-        steps = grid[name].index(int(params[name]))
-        schedule = schedule_of(params)
-        while not self._plan.budget.allows(self._plan.price(schedule)):
-            steps -= 1
-            schedule = schedule_of(params | {name: grid[name][steps]})
-        return schedule
+        key = tuple(params.values())
+        if key not in self._found:
+            self._found[key] = self._affordable(params) if self._within_budget else schedule_of(params)
+        return self._found[key]
+
+    def _affordable(self, params: dict[str, float]) -> Schedule:
+        grid = _GRIDS[int(params["stages"]) - 1]
+        names = [name for name in reversed(grid) if name.startswith("steps")]
+        while not self._plan.budget.allows(self._plan.price(schedule_of(params))):
+            name = next(name for name in names if params[name] > grid[name][0])
+            params = params | {name: grid[name][grid[name].index(params[name]) - 1]}
+        return schedule_of(params)
 
     def params_of(self, schedule: Schedule) -> dict[str, Any]:
-        """Finds the indices of a schedule of the table."""
+        """Finds the indices of a schedule of the raw space."""
         for params in parameters():
             if schedule_of(params) == schedule:
-                grid = _PLAIN if params["stages"] == 1 else _STAGED
-                return {"stages": int(params["stages"]) - 1} | {
-                    name: values.index(params[name]) for name, values in grid.items()
+                count = int(params["stages"])
+                return {"stages": count - 1} | {
+                    f"{count}.{name}": values.index(params[name]) for name, values in _GRIDS[count - 1].items()
                 }
-        raise ValueError("the schedule is not in the table.")
+        raise ValueError("the schedule is not in the raw space.")
 
 
 class Table:
-    """Scores of every schedule on every prompt, and an executor that looks them up."""
+    """Scores of every schedule on every prompt, and an executor that looks them up.
+
+    A schedule beyond the budget has been scored on the first prompts alone. On the others it is given the
+    baseline's score plus its mean difference to the baseline where it has been scored. Such a schedule is never on
+    a front; its means only steer a search that is not told the budget.
+    """
 
     def __init__(self, path: Path = PATH):
         with np.load(path) as data:
-            self._scores = data["scores"]  # (schedules, prompts, objectives), search prompts first
+            scores = data["scores"].astype(float)  # (schedules, prompts, objectives), search prompts first
             self.about: dict[str, Any] = json.loads(str(data["about"]))
+        differences = scores - scores[0]  # the baseline comes first
+        filled = scores[0] + np.nanmean(differences, axis=1, keepdims=True)
+        self._scores = np.where(np.isnan(scores), filled, scores)
         self._rows = {content_hash: row for row, content_hash in enumerate(self.about["schedules"])}
         self._columns = {prompt: column for column, prompt in enumerate(self.about["prompts"])}
 
@@ -126,7 +172,7 @@ class Table:
             KeyError: If the table does not have them.
         """
         columns = [self._columns[prompt] for prompt in prompts]
-        found = self._scores[self._rows[schedule.content_hash]][columns].astype(float)
+        found = self._scores[self._rows[schedule.content_hash]][columns]
         return {name: found[:, k].tolist() for k, name in enumerate(OBJECTIVES)}
 
 
@@ -162,7 +208,7 @@ def settings(out: str, **changes: Any) -> SearchSettings:
         "model": "tiny",
         "budget": "3x",
         "out": out,
-        "search_prompts": PROMPTS,
-        "held_out_prompts": PROMPTS,
+        "search_prompts": SEARCH_PROMPTS,
+        "held_out_prompts": HELD_OUT_PROMPTS,
     }
     return SearchSettings(**(values | changes))

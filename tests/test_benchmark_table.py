@@ -10,7 +10,7 @@ import optuna
 import pytest
 
 from benchmarks import search_efficiency
-from benchmarks.table import PROMPTS, Table, TableSpace, schedules, settings
+from benchmarks.table import HELD_OUT_PROMPTS, SEARCH_PROMPTS, Table, TableSpace, schedules, settings
 from studies.plan import make_plan
 
 
@@ -22,7 +22,7 @@ def plan() -> Any:
 @pytest.fixture(scope="module")
 def table(plan: Any, tmp_path_factory: pytest.TempPathFactory) -> Table:
     """Scores that grow with the cost."""
-    everything = [plan.baseline, *schedules()]
+    everything = [plan.baseline, *(reference.schedule for reference in plan.references), *schedules()]
     rng = np.random.default_rng(0)
     quality = np.array([-1 / plan.price(schedule).nfe for schedule in everything])
     about = {
@@ -31,7 +31,9 @@ def table(plan: Any, tmp_path_factory: pytest.TempPathFactory) -> Table:
         "cpu_seconds": 0,
     }
     path = tmp_path_factory.mktemp("table") / "table.npz"
-    scores = quality[:, None, None] + 0.01 * rng.normal(size=(len(everything), 2 * PROMPTS, 2))
+    scores = quality[:, None, None] + 0.01 * rng.normal(
+        size=(len(everything), SEARCH_PROMPTS + HELD_OUT_PROMPTS, 2)
+    )
     np.savez_compressed(path, scores=scores, about=json.dumps(about))
     return Table(path)
 
@@ -70,7 +72,7 @@ def test_a_peer_pays_for_every_new_schedule_on_every_prompt(plan: Any, name: str
     different = {step.schedule for step in steps}
     expected = sum(plan.price(schedule).tflops for schedule in different) + plan.baseline_price.tflops
     assert len(steps) == 12
-    assert steps[-1].spent == pytest.approx(PROMPTS * expected)
+    assert steps[-1].spent == pytest.approx(SEARCH_PROMPTS * expected)
 
 
 def test_rungs_and_kept_stages_spend_less_of_the_same() -> None:
