@@ -67,7 +67,8 @@ def bottleneck_ablations(schedule: Schedule, blueprint: Blueprint, size: Size) -
             "Ablations need a bottleneck (three or more stages, the first at scale 1), but this schedule's scales "
             f"are {[stage.scale for stage in stages]}; give --preset bottleneck-flux-3x, say."
         )
-    own_shift = _odds(blueprint.sigmas(2, size)[1])
+    steps = blueprint.steps + blueprint.steps % 2
+    own_shift = _odds(blueprint.sigmas(steps, size)[steps // 2])  # what the model makes of an unshifted 1/2
     found = {
         WHOLE: schedule,
         "without re-shifting": _with(schedule, [_regrid(stage, shift=own_shift) for stage in stages]),
