@@ -22,6 +22,24 @@ _SMALLEST_SCALE = 0.25
 _ANY_LEVEL = 0.5
 
 
+class _ShortenedCalls:
+    """TFLOPs of so many calls of a model at a scale with a feature cache; counted once.
+
+    An object and no closure, so that a space can be sent to another process.
+    """
+
+    def __init__(self, blueprint: Blueprint, size: Size):
+        self._blueprint, self._size = blueprint, size
+        self._known: dict[tuple[float, int, FeatureCache], float] = {}
+
+    def __call__(self, scale: float, calls: int, cache: FeatureCache) -> float:
+        key = scale, calls, cache
+        if key not in self._known:
+            stage_size = self._blueprint.stage_size(self._size, scale)
+            self._known[key] = tflops_of_calls(self._blueprint, stage_size, [_ANY_LEVEL] * calls, cache)
+        return self._known[key]
+
+
 @dataclass(frozen=True)
 class Costs:
     """Prices in the unit that a budget limits.
@@ -50,12 +68,7 @@ class Costs:
         if budget.nfe is not None:
             return cls(dict.fromkeys(scales, float(passes)), float(budget.nfe), blueprint.steps)
         tflops = {scale: tflops_per_call(blueprint, blueprint.stage_size(size, scale)) for scale in scales}
-
-        @functools.lru_cache(maxsize=4096)
-        def shortened(scale: float, calls: int, cache: FeatureCache) -> float:
-            return tflops_of_calls(blueprint, blueprint.stage_size(size, scale), [_ANY_LEVEL] * calls, cache)
-
-        return cls(tflops, budget.tflops, blueprint.steps, shortened)
+        return cls(tflops, budget.tflops, blueprint.steps, _ShortenedCalls(blueprint, size))
 
     @property
     def scales(self) -> tuple[float, ...]:

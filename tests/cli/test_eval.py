@@ -54,7 +54,7 @@ def test_a_preset_with_a_lora_of_its_own_is_evaluated_beside_others(run: Run, tm
     )
     assert mixed.code == 0
     shown = run("eval", "swd-tiny-4", "--baseline", "plain:4", *arguments, "-o", str(tmp_path / "mixed"))
-    assert shown.err == "3/3 units of work\n"  # nothing was run again
+    assert shown.err == "units of work: 3/3\n"  # nothing was run again
     result = json.loads((tmp_path / "mixed" / "result.json").read_text())
     rows = {row["name"]: row for row in result["rows"]}
     assert list(rows) == ["plain:4", "plain:3", "swd-tiny-4"]
