@@ -33,22 +33,22 @@ SEARCH_PROMPTS = 24
 HELD_OUT_PROMPTS = 12
 DEAR_PROMPTS = 4  # those that schedules beyond the budget are scored on; see ``benchmarks.make_table``
 
-_PLAIN = {"steps": (1, 2, 3, 4, 6, 8, 12, 16, 20, 24, 32), "shift": (1.0, 1.5, 2.0, 3.0, 5.0)}
+_PLAIN = {"steps": (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32), "shift": (1.0, 1.5, 2.0, 3.0, 5.0, 8.0)}
 _TWO = {
-    "scale1": (0.25, 0.5, 0.75),
-    "steps1": (2, 4, 8),
-    "start2": (0.3, 0.5, 0.7, 0.85),
-    "steps2": (1, 2, 4, 8, 16, 24),
+    "scale1": (0.375, 0.5, 0.625, 0.75),
+    "steps1": (1, 2, 4, 8),
+    "start2": (0.15, 0.3, 0.5, 0.7, 0.85),
+    "steps2": (1, 2, 3, 4, 6, 10, 16),
     "shift": (1.0, 3.0),
 }
 _THREE = {
-    "scale1": (0.5, 1.0),
-    "steps1": (2, 6),
+    "scale1": (0.5, 0.75, 1.0),
+    "steps1": (1, 2, 6),
     "scale2": (0.5, 0.75),
     "start2": (0.5, 0.8),
-    "steps2": (2, 6),
-    "start3": (0.4, 0.7),
-    "steps3": (1, 3, 8, 16),
+    "steps2": (1, 4),
+    "start3": (0.25, 0.4, 0.7),
+    "steps3": (1, 2, 4, 12),
 }
 _GRIDS: tuple[dict[str, tuple[float, ...]], ...] = (_PLAIN, _TWO, _THREE)
 _SHIFT_OF_THREE = 3.0

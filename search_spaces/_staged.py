@@ -35,7 +35,7 @@ class StagedSpace(ABC):
     """Schedules of several stages; a space adds how their scales are chosen, and which options it has.
 
     =================== ===============================================================================
-    ``spend``           the part of the budget to spend, from one full-size step to all of it
+    ``spend``           the part of the budget to spend, from one full-size step to all, log scale
     ``stageK.share``    of what stages 1 to K spend together, the part that stage K spends; K >= 2
     ``stageK.start``    sigma to which the resized result of stage K - 1 is renoised; K >= 2
     ``stageK.shift``    shift of the stage's uniform grid, log scale; not for a single step
@@ -95,7 +95,8 @@ class StagedSpace(ABC):
             and trial.suggest_categorical(f"stage{k}.early", (False, True))
             for k in numbers
         ]
-        spend = trial.suggest_float("spend", min(1.0, self._costs.per_call[1.0] / self._costs.limit), 1.0)
+        least = min(1.0, self._costs.per_call[1.0] / self._costs.limit)
+        spend = trial.suggest_float("spend", least, 1.0, log=True)
         shares = [trial.suggest_float(f"stage{k}.share", 0.0, 1.0) for k in numbers[1:]]
         ladders = [
             ladder(self._costs, scale, solver, ends_early, every, cache)

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from tuner.presets import Preset
 
 
+_FEWEST_STEPS = 2  # of plain sampling; a single step is a blur on every model
+
+
 @dataclass(frozen=True)
 class Reference:
     """A schedule that is evaluated before any proposal; ``label`` says where it comes from."""
@@ -27,10 +30,11 @@ class Reference:
 
 
 def references(model: Blueprint, size: Size, budget: Budget, starts: Sequence[str] = ()) -> tuple[Reference, ...]:
-    """Plain sampling at the budget and at half its steps, and the shipped presets that suit the model.
+    """Plain sampling at the budget, and with half as many steps again and again, and presets that suit the model.
 
     A preset that costs more than the budget is rescaled to it; one that does not fit with a single step in every
-    stage is left out. The baseline and repetitions are left out, too.
+    stage is left out. The baseline and repetitions are left out, too. The cheapest come first, so that what is no
+    better than a cheaper one stops early.
 
     Args:
         model: The model.
@@ -46,7 +50,8 @@ def references(model: Blueprint, size: Size, budget: Budget, starts: Sequence[st
         return budget.allows(price(schedule, model, size))
 
     steps = next(n for n in range(model.steps, 0, -1) if n == 1 or fits(model.plain(n, size)))
-    found = [Reference(f"plain-{n}", model.plain(n, size)) for n in (steps, max(1, steps // 2))]
+    halves = [steps, *(steps >> k for k in range(1, steps.bit_length()) if steps >> k >= _FEWEST_STEPS)]
+    found = [Reference(f"plain-{n}", model.plain(n, size)) for n in halves]
     shipped = [preset for preset in map(presets.load, presets.available()) if suits(preset, model)]
     for preset in (*shipped, *map(_start, starts)):
         name = preset.name
@@ -56,7 +61,8 @@ def references(model: Blueprint, size: Size, budget: Budget, starts: Sequence[st
             found.append(Reference(f"{name}-rescaled", smaller))
     unlike = {reference.schedule.content_hash: reference for reference in reversed(found)}
     unlike.pop(model.baseline(size).content_hash, None)
-    return tuple(reference for reference in found if unlike.get(reference.schedule.content_hash) is reference)
+    kept = [reference for reference in found if unlike.get(reference.schedule.content_hash) is reference]
+    return tuple(sorted(kept, key=lambda reference: budget.cost(price(reference.schedule, model, size))))
 
 
 def _start(name: str) -> Preset:

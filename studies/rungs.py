@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -32,6 +32,14 @@ better on a few prompts alone, and much better there, it is stopped more often.
 
 Scores: TypeAlias = Mapping[str, Sequence[float]]
 """One score per prompt for each objective; a rung's prompts are the first of all."""
+
+
+class Estimate(NamedTuple):
+    """A mean score on all prompts and its standard error, which is 0 if all of them were scored."""
+
+    mean: float
+    error: float
+
 
 _FEWEST = 4  # prompts of the first rung: a variance of three differences says next to nothing
 _ROUNDING = 1e-9
@@ -70,6 +78,21 @@ def is_beaten(
         all(_is_better(rival[name], candidate[name], direction, level) for name, direction in directions.items())
         for rival in best
     )
+
+
+def estimated(scores: Sequence[float], baseline: Sequence[float]) -> Estimate:
+    """Estimates a mean on all prompts: the baseline's plus the mean difference to it on the first prompts.
+
+    Prompts are easy and hard, so a plain mean over the first ones could not be compared with one over all.
+
+    Args:
+        scores: On the first prompts, or on all.
+        baseline: On all prompts.
+    """
+    n, everything = len(scores), len(baseline)
+    differences = np.asarray(scores) - np.asarray(baseline[:n])
+    error = math.sqrt(differences.var(ddof=1) / n * (1 - n / everything)) if n < everything else 0.0
+    return Estimate(float(np.mean(baseline)) + float(differences.mean()), error)
 
 
 def _best(rivals: Sequence[Scores], directions: Mapping[str, Direction]) -> list[Scores]:

@@ -160,7 +160,7 @@ def test_the_scorers_weights_decide_what_made_a_score(tmp_path: Path) -> None:
 
 def test_a_study_takes_no_more_than_it_may(tmp_path: Path) -> None:
     plan = make_plan(toy_settings(tmp_path))
-    limit = plan.least_tflops + 3.5 * plan.budget.tflops * len(plan.prompts.search)
+    limit = plan.least_tflops + 2.5 * plan.budget.tflops * len(plan.prompts.search)
     result = search(toy_settings(tmp_path, max_tflops=limit), executor=Counting())
     assert result.tflops_spent <= limit
     assert result.ended_by == "max tflops"

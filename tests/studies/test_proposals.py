@@ -10,6 +10,7 @@ import pytest
 from studies import search
 from studies.plan import Plan, make_plan
 from studies.proposals import Proposer
+from studies.rungs import Estimate
 from tests.search_spaces.anchored import loadable
 from tests.studies.toy import Counting, toy_settings
 from tuner.schedule import Schedule
@@ -30,6 +31,10 @@ class Coarse:
         raise ValueError("nothing is known.")
 
 
+def scored(number: int) -> dict[str, Estimate]:
+    return {"clip": Estimate(float(number % 5), 0.0), "image_reward": Estimate(0.0, 0.1)}
+
+
 def coarse_plan(out: Path) -> Plan:
     return replace(make_plan(toy_settings(out)), space=Coarse())
 
@@ -41,7 +46,7 @@ def test_no_schedule_is_proposed_twice(tmp_path: Path) -> None:
     for number in range(12):
         schedule = proposer.propose()
         hashes.append(schedule.content_hash)
-        proposer.tell({"clip": float(number % 5), "image_reward": 0.0})
+        proposer.tell(scored(number))
     assert len(set(hashes)) == 12
     assert plan.space.asked > 12  # the sampler did repeat itself
     assert proposer.propose().content_hash in hashes  # there is no thirteenth
@@ -59,7 +64,7 @@ def test_a_replayed_study_proposes_what_the_first_one_did(tmp_path: Path) -> Non
                 proposer.repeat(params, schedule)
             else:
                 schedule = proposer.propose()
-            trial = proposer.tell({"clip": float(number % 5), "image_reward": 0.0})
+            trial = proposer.tell(scored(number))
             found.append((schedule.content_hash, trial.params))
         return found
 

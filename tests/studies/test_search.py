@@ -51,7 +51,8 @@ def test_a_search_finds_a_front_within_the_budget_and_exports_its_pick(tmp_path:
         assert candidate.tflops == price(candidate.schedule, plan.blueprint).tflops
         assert candidate.speedup == pytest.approx(result.baseline.tflops / candidate.tflops)
         for name, score in candidate.scores.items():
-            assert score.delta == pytest.approx(score.mean - result.baseline.scores[name].mean)
+            if candidate.stopped_at is None:  # else the baseline has other prompts, too
+                assert score.delta == pytest.approx(score.mean - result.baseline.scores[name].mean)
             assert score.ci95[0] <= score.delta <= score.ci95[1]
     assert {"plain-6", "plain-3"} <= {candidate.label for candidate in result.evaluated}
     assert result.pick.trial in {candidate.trial for candidate in result.front}

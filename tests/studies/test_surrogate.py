@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import search_spaces
+from studies.draws import Draw
+from studies.plan import Plan, make_plan
+from studies.features import features
+from studies.surrogate import Results, Surrogate
+from tests.search_spaces.anchored import loadable
+from tests.studies.toy import toy_settings
+
+RNG = np.random.default_rng(0)
+KNOWN = RNG.uniform(0, 3, size=(40, 2))
+VALUES = np.sin(KNOWN[:, 0]) + 0.5 * KNOWN[:, 1]
+
+
+def test_what_is_known_is_predicted_and_what_is_far_is_not() -> None:
+    surrogate = Surrogate(KNOWN, VALUES, np.zeros(40))
+    means, errors = surrogate.predict(np.vstack([KNOWN, [[100.0, 100.0]]]))
+    assert means[:-1] == pytest.approx(VALUES, abs=0.1)
+    assert errors[:-1].max() < 0.1 * VALUES.std()
+    assert means[-1] == pytest.approx(VALUES.mean())
+    assert errors[-1] == pytest.approx(VALUES.std())
+
+
+def test_between_what_is_known_a_smooth_function_is_found() -> None:
+    wanted = RNG.uniform(0.5, 2.5, size=(20, 2))
+    means, _ = Surrogate(KNOWN, VALUES, np.zeros(40)).predict(wanted)
+    assert means == pytest.approx(np.sin(wanted[:, 0]) + 0.5 * wanted[:, 1], abs=0.2)
+
+
+def test_an_unsure_value_moves_a_prediction_less() -> None:
+    values, errors = VALUES.copy(), np.zeros(40)
+    values[0] += 2.0
+    sure = Surrogate(KNOWN, values, errors).predict(KNOWN[:1])[0][0]
+    errors[0] = 5.0
+    unsure = Surrogate(KNOWN, values, errors).predict(KNOWN[:1])[0][0]
+    assert abs(unsure - VALUES[0]) < abs(sure - VALUES[0])
+
+
+def test_what_runs_already_promises_less() -> None:
+    losses = np.column_stack([VALUES, -VALUES])
+    costs = KNOWN.sum(axis=1) + 1
+    wanted = np.array([[4.0, 4.0]])
+
+    def promised(running: np.ndarray) -> float:
+        results = Results(KNOWN, costs, losses, np.zeros_like(losses), running, np.full(len(running), 2.0))
+        return float(results.expected_gains(wanted, np.array([2.0]), np.array([9.0, *losses.max(axis=0)]))[0])
+
+    assert promised(wanted) < promised(np.empty((0, 2)))
+
+
+@pytest.fixture
+def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
+    return make_plan(toy_settings(tmp_path_factory.mktemp("plan"), model="tiny", size=None))
+
+
+@pytest.mark.parametrize("space", loadable())
+def test_drawn_parameters_give_schedules_with_features_in_every_space(plan: Plan, space: str) -> None:
+    found = search_spaces.load(space, plan.blueprint, plan.size, plan.budget)
+    rng = np.random.default_rng(0)
+    lengths = set()
+    for _ in range(50):
+        first = Draw(rng)
+        schedule = found.suggest(first)
+        assert plan.budget.allows(plan.price(schedule))
+        near = found.suggest(Draw(rng, first.drawn))
+        moved = plan.price(near)
+        assert plan.budget.allows(moved)
+        lengths.add(len(features(schedule, plan.price(schedule))))
+        assert np.isfinite(features(near, moved)).all()
+    assert len(lengths) == 1
+
+
+def test_near_a_schedule_most_parameters_are_its_own(plan: Plan) -> None:
+    rng = np.random.default_rng(0)
+    kept, asked = 0, 0
+    for _ in range(50):
+        first = Draw(rng)
+        plan.space.suggest(first)
+        near = Draw(rng, first.drawn)
+        plan.space.suggest(near)
+        both = first.drawn.keys() & near.drawn.keys()
+        kept += sum(first.drawn[name] == near.drawn[name] for name in both)
+        asked += len(both)
+    assert 0.8 < kept / asked < 0.97
