@@ -1,9 +1,9 @@
 """What a trial costs the driver as a study grows: ``python -m benchmarks.driver_cost``.
 
 A whole search runs on simulated workers, whose evaluations take no time, so all that is left is the driver's: to
-ask the sampler, hand out the work, log scores and trials, judge, tell. Around some numbers of finished trials the
-proposals are the sampler's, and the time from one to the next is taken; in between they are random, to get there
-soon. The bar is a median of at most 50 ms at 2,000 finished trials, and growth slower than linear.
+choose a schedule, hand out the work, log scores and trials, judge, tell. Around some numbers of finished trials
+the proposals are chosen, and the time from one to the next is taken; in between they are random, to get there.
+The bar is a median of at most 50 ms at 2,000 finished trials, and growth slower than linear.
 """
 
 from __future__ import annotations
@@ -17,9 +17,8 @@ import tempfile
 import time
 from collections.abc import Sequence
 from statistics import median
+from typing import Any
 from unittest import mock
-
-import optuna
 
 from studies import SearchSettings, search
 from studies.evaluation import ChunkResult, Task
@@ -34,7 +33,7 @@ BAR_MS = 50.0
 
 
 class TimedProposer(Proposer):
-    """Takes the time of every proposal, and proposes at random where it is not of interest."""
+    """Takes the time of every proposal, and proposes the first of those drawn where it is not of interest."""
 
     times: dict[int, tuple[float, float]]
 
@@ -43,11 +42,11 @@ class TimedProposer(Proposer):
         self.times[self._number()] = time.perf_counter(), time.process_time()
         return super().propose()
 
-    def _sampler(self, attempt: int = 0) -> optuna.samplers.BaseSampler:
+    def _most_promising(self, drawn: Sequence[Any]) -> int:
         number = self._number()
         if any(size <= number <= size + WINDOW for size in SIZES):
-            return super()._sampler(attempt)
-        return optuna.samplers.RandomSampler(seed=1000 * number + attempt)
+            return super()._most_promising(drawn)
+        return 0
 
     def _number(self) -> int:
         return len(self._asked)

@@ -13,7 +13,7 @@ import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -47,23 +47,24 @@ class Scorer:
         self._seeds = range(plan.image_seeds, plan.image_seeds + len(prompts))
         self._conditioning = self._model.encode(prompts)
         self._kept: list[tuple[Stage, torch.Tensor]] = []
+        self._drawing: tuple[Any, ...] = ()
 
-    def score(self, schedule: Schedule, prompts: int) -> npt.NDArray[np.float64]:
-        """Scores the first prompts: (prompts, objectives)."""
-        conditioning = {name: tensor[:prompts] for name, tensor in self._conditioning.items()}
-        if self._kept and len(self._kept[0][1]) != prompts:
-            self._kept = []
+    def score(self, schedule: Schedule, numbers: Sequence[int]) -> npt.NDArray[np.float64]:
+        """Scores the prompts of these numbers: (prompts, objectives)."""
+        drawing = tuple(numbers), schedule.solver, schedule.cache
+        if drawing != self._drawing:
+            self._kept, self._drawing = [], drawing
+        conditioning = {name: tensor[list(numbers)] for name, tensor in self._conditioning.items()}
+        seeds, prompts = [self._seeds[n] for n in numbers], [self._prompts[n] for n in numbers]
         same = [kept == stage for (kept, _), stage in zip(self._kept, schedule.stages, strict=False)]
         shared = (*same, False).index(False)
         del self._kept[min(shared, len(schedule.stages) - 1) :]
         for index in range(len(self._kept), len(schedule.stages)):
             latents = self._kept[-1][1] if self._kept else None
-            latents = run_stage(
-                self._model, schedule, index, latents, conditioning, self._seeds[:prompts], self._size
-            )
+            latents = run_stage(self._model, schedule, index, latents, conditioning, seeds, self._size)
             self._kept.append((schedule.stages[index], latents))
         images = self._model.decode(self._kept[-1][1])
-        return np.array([scorer.score(images, self._prompts[:prompts]) for scorer in self._scorers]).T
+        return np.array([scorer.score(images, prompts) for scorer in self._scorers]).T
 
 
 def _read(path: Path, weights: str) -> tuple[dict[str, npt.NDArray[np.float64]], float]:
@@ -113,7 +114,7 @@ def main() -> None:
         full = schedule == plan.baseline or plan.budget.allows(plan.price(schedule))
         scores = np.full((len(prompts), len(OBJECTIVES)), np.nan)
         count = len(prompts) if full else DEAR_PROMPTS
-        scores[:count] = scorer.score(schedule, count)
+        scores[:count] = scorer.score(schedule, range(count))
         found[schedule.content_hash] = scores
         seconds += time.process_time() - started
         if len(found) % _WRITE_EVERY == 0:

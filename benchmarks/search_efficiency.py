@@ -19,13 +19,13 @@ import functools
 import json
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -53,6 +53,14 @@ class Step:
     schedule: Schedule | None
 
 
+class Scored(Protocol):
+    """Knows, or finds out, what schedules score on prompts; see `benchmarks.table.Table`."""
+
+    def scores(self, schedule: Schedule, prompts: Sequence[str]) -> dict[str, list[float]]:
+        """Scores by objective, in the order of the prompts."""
+        ...
+
+
 Search = Callable[[int], list[Step]]
 
 
@@ -66,8 +74,9 @@ def _plan(seed: int, **changes: Any) -> Plan:
     return make_plan(settings("runs", seed=seed, trials=TRIALS, reuse=False, **changes))
 
 
-def _means(schedule: Schedule, prompts: Sequence[str]) -> list[float]:
-    scores = _table().scores(schedule, prompts)
+def means(scored: Scored, schedule: Schedule, prompts: Sequence[str]) -> list[float]:
+    """The means of a schedule's scores on some prompts, in the order of the objectives."""
+    scores = scored.scores(schedule, prompts)
     return [fmean(scores[name]) for name in OBJECTIVES]
 
 
@@ -80,7 +89,7 @@ def peer(kind: str, seed: int) -> list[Step]:
         price = plan.price(schedule)
         spent += 0.0 if schedule in known else price.tflops * len(prompts)
         known.add(schedule)
-        tell([*_means(schedule, prompts), price.tflops], plan.budget.allows(price))
+        tell([*means(_table(), schedule, prompts), price.tflops], plan.budget.allows(price))
         steps.append(Step(spent, schedule))
     return steps
 
@@ -159,16 +168,31 @@ def _ours(without: str | None, seed: int, out: str, earlier: Iterable[Path], **c
     plan = _plan(seed, **changes, **({"rungs": 1} if without == "rungs" else {}))
     plan = replace(
         plan,
-        settings=plan.settings.model_copy(update={"out": out}),
         space=TableSpace(plan, within_budget=without != "budget by construction"),
         references=() if without == "warm start" else plan.references,
     )
+    return run_loop(plan, _table(), out, keep_stages=without != "kept stages", earlier=earlier)
+
+
+def run_loop(
+    plan: Plan, scored: Scored, out: str, keep_stages: bool = True, earlier: Iterable[Path] = ()
+) -> list[Step]:
+    """Runs the loop of ``tuner search`` on scores that are looked up.
+
+    Args:
+        plan: The search.
+        scored: Has the scores.
+        out: Folder of the study.
+        keep_stages: Whether stages that schedules share are paid for once.
+        earlier: Files of scores of other studies.
+    """
     # Image seeds depend on the seed of a study; the table has one noise per prompt, whatever its number.
+    plan = replace(plan, settings=plan.settings.model_copy(update={"out": out}))
     folder = start_study(plan, resume=False)
     specs = dict(zip(plan.directions, plan.objectives, strict=True))
     log = ScoreLog(folder.scores, plan.weights, specs, plan.made_by)
     known = EarlierScores(earlier, plan.weights, specs, plan.made_by)
-    executor = TableExecutor(_table(), keep_stages=without != "kept stages")
+    executor = TableExecutor(scored, keep_stages)
     evaluations = Evaluations(plan, folder, log, known, lambda: executor)
     loop = Loop(plan, evaluations, TrialRecord(plan, folder), _nothing)
     loop.run(None)
@@ -192,11 +216,10 @@ def _steps(plan: Plan, loop: Loop, scores: Path) -> Iterator[Step]:
         yield Step(spent, trial.schedule if stopped[trial.number] is None else None)
 
 
-def volumes(steps: Sequence[Step]) -> list[float]:
+def volumes(steps: Sequence[Step], plan: Plan, scored: Scored) -> list[float]:
     """The hypervolume of the front after each step, on the prompts that nobody saw."""
-    plan = _plan(0)
-    two_steps = schedule_of({"stages": 1, "steps": 2, "shift": 2.0})
-    reference = [plan.budget.tflops, *(-mean for mean in _means(two_steps, plan.prompts.held_out))]
+    two_steps = plan.blueprint.plain(2, plan.size)
+    reference = [plan.budget.tflops, *(-mean for mean in means(scored, two_steps, plan.prompts.held_out))]
     known: dict[Schedule, list[float]] = {}
     found: list[float] = []
     for step in steps:
@@ -205,7 +228,7 @@ def volumes(steps: Sequence[Step]) -> list[float]:
             continue
         losses = [
             plan.price(step.schedule).tflops,
-            *(-mean for mean in _means(step.schedule, plan.prompts.search)),
+            *(-mean for mean in means(scored, step.schedule, plan.prompts.search)),
         ]
         known[step.schedule] = losses
         front = [
@@ -214,7 +237,7 @@ def volumes(steps: Sequence[Step]) -> list[float]:
             if not any(other != mine and all(map(np.less_equal, other, mine)) for other in known.values())
         ]
         points = [
-            [known[schedule][0], *(-mean for mean in _means(schedule, plan.prompts.held_out))]
+            [known[schedule][0], *(-mean for mean in means(scored, schedule, plan.prompts.held_out))]
             for schedule in front
         ]
         found.append(hypervolume(points, reference))
@@ -245,18 +268,36 @@ OURS: dict[str, Search] = {
 def _run(job: tuple[str, int]) -> tuple[list[Step], list[float]]:
     name, seed = job
     steps = (PEERS | OURS)[name](seed)
-    return steps, volumes(steps)
+    return steps, volumes(steps, _plan(0), _table())
+
+
+Run = tuple[list[Step], list[float]]
+"""A search's steps, and the hypervolume after each."""
 
 
 def measure(seeds: int, processes: int) -> dict[str, Any]:
-    """Runs everyone with every seed; returns plain JSON types."""
+    """Runs everyone with every seed on the table; returns plain JSON types."""
     jobs = [(name, seed) for name in PEERS | OURS for seed in range(seeds)]
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         runs = dict(zip(jobs, pool.map(_run, jobs), strict=True))
-    final = {name: [runs[name, seed][1][-1] for seed in range(seeds)] for name in PEERS}
+    return {"table": _table().about["cpu_seconds"], **compare(runs, list(PEERS), list(OURS), seeds)}
+
+
+def compare(
+    runs: Mapping[tuple[str, int], Run], peers: Sequence[str], ours: Sequence[str], seeds: int
+) -> dict[str, Any]:
+    """Compares searches with the best of the peers, seed by seed; returns plain JSON types.
+
+    Args:
+        runs: By name and seed.
+        peers: Names of those that set the target.
+        ours: Names of the others.
+        seeds: How many; there are runs with 0, 1, ...
+    """
+    final = {name: [runs[name, seed][1][-1] for seed in range(seeds)] for name in peers}
     best = max(final, key=lambda name: float(np.median(final[name])))
     rows = []
-    for name in PEERS | OURS:
+    for name in (*peers, *ours):
         ratios, gains = [], []
         for seed in range(seeds):
             target, spent = final[best][seed], runs[best, seed][0][-1].spent
@@ -270,18 +311,12 @@ def measure(seeds: int, processes: int) -> dict[str, Any]:
                 "tflops_spent": float(np.median([runs[name, seed][0][-1].spent for seed in range(seeds)])),
                 "final_hypervolume": float(np.median([runs[name, seed][1][-1] for seed in range(seeds)])),
                 "share_of_best_peers_spend": _median(ratios),
-                "seeds_that_reached_it": int(np.isfinite(ratios).sum()),
+                "shares": [None if np.isinf(ratio) else ratio for ratio in ratios],
                 "gain_at_equal_spend": gain and gain.delta,
                 "gain_ci95": gain and gain.ci95,
             }
         )
-    return {
-        "seeds": seeds,
-        "trials": TRIALS,
-        "best_peer": best,
-        "table": _table().about["cpu_seconds"],
-        "rows": rows,
-    }
+    return {"seeds": seeds, "trials": TRIALS, "best_peer": best, "rows": rows}
 
 
 def _median(values: Sequence[float]) -> list[float | None]:

@@ -27,6 +27,8 @@ from tuner.sigmas import partial_sigmas, shift_sigma, truncated_sigmas
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial
 
+    from benchmarks.search_efficiency import Scored
+
 PATH = Path(__file__).parent / "data" / "tiny_table.npz"
 OBJECTIVES = ("clip", "image_reward")
 SEARCH_PROMPTS = 24
@@ -179,7 +181,7 @@ class Table:
 class TableExecutor:
     """Looks scores up instead of drawing images, and keeps the stages that schedules share as one worker would."""
 
-    def __init__(self, table: Table, keep_stages: bool = True):
+    def __init__(self, table: Scored, keep_stages: bool = True):
         self._table = table
         self._tasks: deque[Task] = deque()
         self._kept: set[Hashable] = set()

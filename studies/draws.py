@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from random import Random
+from typing import Any, TypeVar, cast
 
-import numpy as np
 from optuna.trial import FixedTrial
 
 T = TypeVar("T")
 
+_MOST_CHANGES = 3  # parameters that differ from those of the schedule nearby, besides what depends on them
 _NEAR = 0.1  # standard deviation of a moved number, as a part of its range
-_KEPT = 0.85  # share of the parameters that stay
+_FAR = 0.2  # share of the changed numbers that are drawn anywhere
 
 
 class Draw(FixedTrial):
@@ -20,63 +21,65 @@ class Draw(FixedTrial):
 
     Args:
         rng: Decides every answer.
-        near: Parameters to stay close to: most are kept, other numbers move a little or, like choices, are drawn
-            anew. None to draw all.
+        near: Parameters to stay close to: one to three of them change, the others stay. A number mostly moves a
+            little; a choice becomes another one. Parameters that are not among them are drawn. None to draw all.
 
     Attributes:
         drawn: The answers by name.
     """
 
-    def __init__(self, rng: np.random.Generator, near: Mapping[str, Any] | None = None):
+    def __init__(self, rng: Random, near: Mapping[str, Any] | None = None):
         super().__init__({})
         self._rng = rng
         self._near = near or {}
+        names = sorted(self._near)
+        self._changed = set(rng.sample(names, min(len(names), rng.randint(1, _MOST_CHANGES))))
         self.drawn: dict[str, Any] = {}
 
     def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
         """See ``optuna.Trial.suggest_int``."""
         if log:
-            return round(self.suggest_float(name, low, high, log=True))
-        return self._keep(name, low + step * self._step_number(name, 0, (high - low) // step, low, step))
+            return self._keep(name, round(self._float(name, low, high, log=True)))
+        return self._keep(name, low + step * self._place(name, (high - low) // step, low, step))
 
     def suggest_float(
         self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
     ) -> float:
         """See ``optuna.Trial.suggest_float``."""
         if step is not None:
-            count = math.floor((high - low) / step * (1 + 1e-9))
-            return self._keep(name, low + step * self._step_number(name, 0, count, low, step))
-        to, back = (math.log, math.exp) if log else (float, float)
-        first, last = to(low), to(high)
-        value = self._rng.uniform(first, last)
-        if name in self._near:
-            value = self._moved(to(self._near[name]), first, last, value)
-        return self._keep(name, min(max(back(value), low), high))
+            places = math.floor((high - low) / step * (1 + 1e-9))
+            return self._keep(name, low + step * self._place(name, places, low, step))
+        return self._keep(name, self._float(name, low, high, log))
 
     def suggest_categorical(self, name: str, choices: Sequence[T]) -> T:
         """See ``optuna.Trial.suggest_categorical``."""
-        drawn = choices[int(self._rng.integers(len(choices)))]
-        kept = name in self._near and self._rng.random() < _KEPT
-        return self._keep(name, self._near[name] if kept else drawn)
+        if name in self._near and name not in self._changed:
+            return self._keep(name, cast(T, self._near[name]))
+        others = [choice for choice in choices if name not in self._near or choice != self._near[name]]
+        return self._keep(name, self._rng.choice(others or list(choices)))
 
-    def _step_number(self, name: str, first: int, last: int, low: float, step: float) -> int:
-        """Draws which of several evenly spaced values; a moved one moves by one at least."""
-        drawn = int(self._rng.integers(first, last + 1))
+    def _float(self, name: str, low: float, high: float, log: bool) -> float:
+        if name in self._near and name not in self._changed:
+            return float(min(max(self._near[name], low), high))
+        to, back = (math.log, math.exp) if log else (float, float)
+        first, last = to(low), to(high)
+        if name in self._near and self._rng.random() >= _FAR:
+            value = to(self._near[name]) + self._rng.gauss(0, _NEAR * (last - first))
+        else:
+            value = self._rng.uniform(first, last)
+        return min(max(back(value), low), high)
+
+    def _place(self, name: str, last: int, low: float, step: float) -> int:
+        """Chooses among evenly spaced values, counted from 0; one that moves moves by a place at least."""
         if name not in self._near:
-            return drawn
-        now = round((self._near[name] - low) / step)
-        moved = self._moved(now, first, last, drawn)
-        if moved != now:
-            moved = now + math.copysign(max(1, round(abs(moved - now))), moved - now)
-        return int(min(max(moved, first), last))
-
-    def _moved(self, value: float, first: float, last: float, drawn: float) -> float:
-        """Keeps a number, or moves it a little, or, one time in five, takes the one that was drawn."""
-        if self._rng.random() < _KEPT:
-            return value
-        if self._rng.random() < 0.2:
-            return drawn
-        return min(max(value + self._rng.normal(0, _NEAR * (last - first)), first), last)
+            return self._rng.randint(0, last)
+        place: int = round((self._near[name] - low) / step)
+        if name in self._changed:
+            if self._rng.random() < _FAR:
+                return self._rng.randint(0, last)
+            move = self._rng.gauss(0, _NEAR * last)
+            place += int(math.copysign(max(1, round(abs(move))), move))
+        return min(max(place, 0), last)
 
     def _keep(self, name: str, value: T) -> T:
         self.drawn[name] = value

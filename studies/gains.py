@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 Array: TypeAlias = npt.NDArray[np.float64]
 
-WORTH = 3e-3
+WORTH = 1e-2
 """Part of the hypervolume that a candidate which spends the budget must be expected to add to go on after a rung.
 
 One that costs less must be expected to add less, in proportion.

@@ -202,7 +202,7 @@ class Loop:
         known = np.array([[cost(earlier.price), *losses(full)] for earlier, full in finished])
         given = known[[earlier.label != "search" for earlier, _ in finished], 1:]
         reference = reference_point(self._plan.budget.limit, given if len(given) else known[:, 1:])
-        estimates = {name: estimated(values, baseline[name]) for name, values in scores.items()}
+        estimates = {name: estimated(values, baseline[name], True) for name, values in scores.items()}
         expected = losses_of({name: estimate.mean for name, estimate in estimates.items()}, directions)
         errors = [estimates[name].error for name in directions]
         turned = [Estimate(mean, error) for mean, error in zip(expected, errors, strict=True)]
@@ -251,11 +251,11 @@ class Loop:
         self._told += 1
 
     def _expected(self, trial: Trial) -> dict[str, Estimate] | None:
-        """Means on all prompts; of a stopped trial what they are expected to be."""
+        """Means on all prompts, of a stopped trial what they are expected to be, and how far to trust them."""
         scores, baseline = self._outcomes[trial.number], self._baseline()
         if isinstance(scores, Failure) or baseline is None:
             return None
-        return {name: estimated(values, baseline[name]) for name, values in scores.items()}
+        return {name: estimated(values, baseline[name], False) for name, values in scores.items()}
 
     def _full_scores(self, trial: Trial) -> Scores | None:
         scores = self._outcomes.get(trial.number)

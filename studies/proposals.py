@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from random import Random
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -85,7 +86,7 @@ class Proposer:
         A space in which nothing new is found repeats a schedule, which costs nothing: what is evaluated is not run
         again.
         """
-        rng = np.random.default_rng(_seed(self._plan.settings.seed, str(len(self._asked))))
+        rng = Random(_seed(self._plan.settings.seed, str(len(self._asked))))
         drawn = self._draw(rng)
         chosen = drawn[self._most_promising(drawn)]
         self.repeat(chosen.params, chosen.schedule)
@@ -118,13 +119,13 @@ class Proposer:
             self._given.append(self._signs * means)
         return self._study.tell(trial, [*means, trial.user_attrs["cost"]])
 
-    def _draw(self, rng: np.random.Generator) -> list[_Drawn]:
+    def _draw(self, rng: Random) -> list[_Drawn]:
         """Draws schedules that were not proposed before, three of four near members of the front."""
         near = [trial.params for trial in self._front() if trial.params]
         drawn: dict[str, _Drawn] = {}
         known: _Drawn | None = None
         for attempt in range(_ATTEMPTS):
-            some = Draw(rng, near[int(rng.integers(len(near)))] if near and attempt % 4 else None)
+            some = Draw(rng, rng.choice(near) if near and attempt % 4 else None)
             schedule = self._plan.space.suggest(some)
             known = known or _Drawn(some.drawn, schedule, self._plan.price(schedule))
             if schedule.content_hash not in drawn and schedule.content_hash not in self._proposed:

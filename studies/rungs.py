@@ -35,7 +35,7 @@ Scores: TypeAlias = Mapping[str, Sequence[float]]
 
 
 class Estimate(NamedTuple):
-    """A mean score on all prompts and its standard error, which is 0 if all of them were scored."""
+    """A mean score and its standard error."""
 
     mean: float
     error: float
@@ -80,7 +80,7 @@ def is_beaten(
     )
 
 
-def estimated(scores: Sequence[float], baseline: Sequence[float]) -> Estimate:
+def estimated(scores: Sequence[float], baseline: Sequence[float], on_these: bool) -> Estimate:
     """Estimates a mean on all prompts: the baseline's plus the mean difference to it on the first prompts.
 
     Prompts are easy and hard, so a plain mean over the first ones could not be compared with one over all.
@@ -88,10 +88,13 @@ def estimated(scores: Sequence[float], baseline: Sequence[float]) -> Estimate:
     Args:
         scores: On the first prompts, or on all.
         baseline: On all prompts.
+        on_these: Whether the mean is asked for on these very prompts, which is exact if all of them were scored,
+            or on prompts like these.
     """
     n, everything = len(scores), len(baseline)
     differences = np.asarray(scores) - np.asarray(baseline[:n])
-    error = math.sqrt(differences.var(ddof=1) / n * (1 - n / everything)) if n < everything else 0.0
+    left = 1 - n / everything if on_these else 1.0
+    error = math.sqrt(differences.var(ddof=1) / n * left)
     return Estimate(float(np.mean(baseline)) + float(differences.mean()), error)
 
 

@@ -83,7 +83,7 @@ def test_rungs_and_kept_stages_spend_less_of_the_same() -> None:
 
 def test_the_volume_is_that_of_the_front_so_far(plan: Any) -> None:
     steps = search_efficiency.OURS["ours"](0)
-    found = search_efficiency.volumes(steps)
+    found = search_efficiency.volumes(steps, plan, search_efficiency._table())
     assert len(found) == len(steps)
     assert found[-1] > 0
     target = found[-1]

@@ -10,7 +10,7 @@ import pytest
 from studies import search
 from studies.gains import WORTH
 from studies.plan import make_plan
-from studies.rungs import ERROR_RATE, in_random_order, is_beaten, rung_sizes
+from studies.rungs import ERROR_RATE, Estimate, estimated, in_random_order, is_beaten, rung_sizes
 from studies.stopping import hypervolume
 from tests.studies.test_search import Shuffled, comparable
 from tests.studies.toy import Counting, toy_settings
@@ -99,6 +99,16 @@ def test_being_better_on_one_objective_is_enough_to_go_on() -> None:
     noise = 0.01 * rng.normal(size=32)
     assert stopped_at({"clip": rival["clip"] - 5 + noise, "loss": rival["loss"] - 1 + noise}, [rival]) is None
     assert stopped_at({"clip": rival["clip"] - 5 + noise, "loss": rival["loss"] + 1 + noise}, [rival]) == 4
+
+
+def test_a_mean_on_these_prompts_is_exact_when_all_are_scored_and_one_on_others_never_is() -> None:
+    scores, baseline = [1.0, 3.0, 2.0, 6.0], [0.0, 1.0, 2.0, 3.0]
+    assert estimated(scores, baseline, on_these=True) == Estimate(3.0, 0.0)
+    differences = np.subtract(scores, baseline)
+    assert estimated(scores, baseline, on_these=False).error == pytest.approx(differences.std(ddof=1) / 2)
+    half = estimated(scores[:2], baseline, on_these=True)
+    assert half.mean == pytest.approx(1.5 + 1.5)  # the baseline's mean and the mean difference so far
+    assert half.error == pytest.approx(np.std([1.0, 2.0], ddof=1) / 2)
 
 
 def test_equal_differences_and_no_rivals_prove_nothing() -> None:

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from random import Random
+
 import numpy as np
 import pytest
 
 import search_spaces
 from studies.draws import Draw
-from studies.plan import Plan, make_plan
 from studies.features import features
+from studies.plan import Plan, make_plan
 from studies.surrogate import Results, Surrogate
 from tests.search_spaces.anchored import loadable
 from tests.studies.toy import toy_settings
@@ -60,7 +62,7 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
 @pytest.mark.parametrize("space", loadable())
 def test_drawn_parameters_give_schedules_with_features_in_every_space(plan: Plan, space: str) -> None:
     found = search_spaces.load(space, plan.blueprint, plan.size, plan.budget)
-    rng = np.random.default_rng(0)
+    rng = Random(0)
     lengths = set()
     for _ in range(50):
         first = Draw(rng)
@@ -74,15 +76,15 @@ def test_drawn_parameters_give_schedules_with_features_in_every_space(plan: Plan
     assert len(lengths) == 1
 
 
-def test_near_a_schedule_most_parameters_are_its_own(plan: Plan) -> None:
-    rng = np.random.default_rng(0)
-    kept, asked = 0, 0
-    for _ in range(50):
+def test_near_a_schedule_one_to_three_parameters_change(plan: Plan) -> None:
+    rng = Random(0)
+    changes = []
+    for _ in range(100):
         first = Draw(rng)
         plan.space.suggest(first)
         near = Draw(rng, first.drawn)
         plan.space.suggest(near)
         both = first.drawn.keys() & near.drawn.keys()
-        kept += sum(first.drawn[name] == near.drawn[name] for name in both)
-        asked += len(both)
-    assert 0.8 < kept / asked < 0.97
+        changes.append(sum(first.drawn[name] != near.drawn[name] for name in both))
+    assert set(changes) <= {0, 1, 2, 3}  # a number on its bound may stay there
+    assert changes.count(0) < 10
