@@ -38,7 +38,6 @@ from tuner.solvers import SOLVERS
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial
 
-HELD_OUT_PROMPTS = 24
 _MOST_STAGES = 4
 _MOST_STEPS = 20
 
@@ -46,7 +45,7 @@ _MOST_STEPS = 20
 @functools.cache
 def _plan(seed: int) -> Plan:
     trials = search_efficiency.TRIALS
-    return make_plan(settings("runs", seed=seed, trials=trials, held_out_prompts=HELD_OUT_PROMPTS, reuse=False))
+    return make_plan(settings("runs", seed=seed, trials=trials, reuse=False))
 
 
 class LiveScores:
