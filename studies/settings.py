@@ -18,7 +18,7 @@ class SearchSettings(BaseModel):
     Attributes:
         model: Short name, folder or hub id.
         budget: What one image may cost, e.g. ``3x``, ``40%``, ``1200T``, ``16nfe``, ``4s``.
-        trials: Proposals of the sampler; the presets and step reductions evaluated before them come on top.
+        trials: Proposals; the presets and step reductions evaluated before them come on top.
         seed: Seed of the proposals and of the images' noise.
         objectives: ``name`` or ``name:weights``; a name alone takes the weights that suit the model.
         space: Name of the search space, or ``NAME:PRESET`` for one around a preset.

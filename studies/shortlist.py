@@ -1,4 +1,4 @@
-"""An Optuna storage that keeps the cost of a proposal bounded: a sampler sees the best and the latest trials."""
+"""An Optuna storage that keeps the cost of a proposal bounded: it lists the best and the latest trials."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 class Shortlist(InMemoryStorage):
     """Keeps one study in memory, and lists at most so many of its complete trials.
 
-    TPE tells the best few trials (at most 25) from the rest, and its time grows with their number. Those on the
-    Pareto front are therefore all listed, up to half of the places, the latest first; the latest of the others
-    fill the places that are left. What is listed depends on the trials and their order alone.
+    The time of a prediction grows with the number of results that it is made from. Those on the Pareto front are
+    therefore all listed, up to half of the places, the latest first; the latest of the others fill the places that
+    are left. What is listed depends on the trials and their order alone.
 
     Args:
         places: Complete trials that are listed.

@@ -45,8 +45,8 @@ def test_a_dominated_candidate_promises_something_only_while_it_is_unsure() -> N
 
     assert not worth(0.01)
     assert worth(3.0)
-    assert worth(0.35, prompts=4)  # whose spread is itself unsure
-    assert not worth(0.35, prompts=400)
+    assert worth(0.6, prompts=4)  # whose spread is itself unsure
+    assert not worth(0.6, prompts=400)
 
 
 def test_a_dearer_candidate_must_promise_more() -> None:
