@@ -1,9 +1,9 @@
 """How busy a search keeps its workers, by their number, rungs and lag: ``python -m benchmarks.busy_workers``.
 
 Whole searches run on simulated workers with a virtual clock: a unit of work takes 30 s, and one in ten three times
-as long. A trial is 32 prompts in 8 units. Scores are made up so that rungs stop most trials, as in a search, and
-proposals are random, to be done soon: what is proposed does not decide how long it takes. The share is that of all
-workers' time until the last proposal begins; from then on they run idle, as they must.
+as long. A trial is 32 prompts. Scores are made up so that rungs stop most trials, as in a search, and proposals
+are random, to be done soon: what is proposed does not decide how long it takes. The share is that of all workers'
+time until the last proposal begins; from then on they run idle, as they must.
 """
 
 from __future__ import annotations
@@ -25,9 +25,19 @@ from studies.proposals import Proposer
 from studies.simulator import Attempt, SimulatedExecutor
 from tuner.cli._common import print_table
 
-PROMPTS, CHUNK = 32, 4
-SEARCHES = ((4, 1, 3), (4, 4, 3), (4, 4, 6), (4, 4, 12), (16, 1, 12), (16, 4, 12), (16, 4, 24), (16, 4, 48))
-"""Workers, rungs and lag of each."""
+PROMPTS = 32
+SEARCHES = (
+    (4, 8, 1, 3),
+    (4, 8, 4, 3),
+    (4, 8, 4, 6),
+    (4, 8, 4, 12),
+    (16, 8, 1, 12),
+    (16, 8, 4, 12),
+    (16, 8, 4, 24),
+    (16, 8, 4, 48),
+    (64, 32, 4, 48),
+)
+"""Workers, units of work in a whole trial, rungs and lag of each."""
 
 
 class RandomProposer(Proposer):
@@ -49,7 +59,7 @@ def fate(task: Task, crashes: int) -> Attempt:
     return Attempt(90.0 if random.Random(repr(task.key)).random() < 0.1 else 30.0)
 
 
-def measure(workers: int, rungs: int, lag: int) -> dict[str, Any]:
+def measure(workers: int, units: int, rungs: int, lag: int) -> dict[str, Any]:
     """Runs one search, long enough for the workers to be busy for most of it, and returns plain JSON types."""
     executor = SimulatedExecutor(workers, evaluate, fate)
     with tempfile.TemporaryDirectory() as out, mock.patch("studies.loop.Proposer", RandomProposer):
@@ -60,7 +70,7 @@ def measure(workers: int, rungs: int, lag: int) -> dict[str, Any]:
             out=out,
             search_prompts=PROMPTS,
             held_out_prompts=2,
-            chunk=CHUNK,
+            chunk=PROMPTS // units,
             rungs=rungs,
             lag=lag,
         )
@@ -70,9 +80,10 @@ def measure(workers: int, rungs: int, lag: int) -> dict[str, Any]:
     stopped = sum(candidate.stopped_at is not None for candidate in result.evaluated)
     return {
         "workers": workers,
+        "units": units,
         "rungs": rungs,
         "lag": lag,
-        "units": len({run.task.key for run in searched}) / len(begun),  # images are drawn again at the end
+        "units_run": len({run.task.key for run in searched}) / len(begun),  # images are drawn again at the end
         "busy": executor.busy_share(max(begun.values())),
         "stopped": stopped / len(result.evaluated),
     }
@@ -89,12 +100,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print()
         return
     print_table(
-        ["workers", "rungs", "lag", "units of work per trial", "trials stopped", "workers busy"],
+        ["workers", "units per trial", "rungs", "lag", "trials stopped", "units run", "workers busy"],
         [
             (
-                *(row[name] for name in ("workers", "rungs", "lag")),
-                f"{row['units']:.1f}",
+                *(row[name] for name in ("workers", "units", "rungs", "lag")),
                 f"{row['stopped']:.0%}",
+                f"{row['units_run']:.1f}",
                 f"{row['busy']:.1%}",
             )
             for row in rows
