@@ -4,18 +4,21 @@ Full-size networks are built on the device with random bfloat16 weights: latency
 text encoders and the VAE are left out; conditioning is random, too. For each model, FLUX.1-dev and Wan 2.1 1.3B,
 the script measures the baseline, step reduction and every shipped preset, each beside its price; single steps at
 every stage size, plain and compiled; and FLUX's stock pipeline on the same schedule. Progress goes to stderr, JSON
-to the output. ``--small`` runs the same code with networks of a few blocks, in seconds on a CPU.
+to the output. ``--small`` runs the same code with networks of a few blocks, in seconds on a CPU. What a table sets
+beside each other, plain and compiled steps, our loop and the stock pipeline, is timed in turn. On a CPU, seconds
+are those of the process in one thread, so that other work on the machine does not decide.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
 import json
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,8 +27,10 @@ from typing import Any
 import diffusers
 import torch
 
+from benchmarks.stock import in_turn, stock_flux
 from tuner import presets
 from tuner.flops import price
+from tuner.invariance import one_thread
 from tuner.models import blueprint
 from tuner.models._diffusers import PipelineBlueprint
 from tuner.models._loading import compile_network
@@ -65,6 +70,7 @@ class Bench:
             known = known if known.fps is None else known.with_frames(5)
         self.known: PipelineBlueprint = known
         self.device, self.repeats = device, repeats
+        self._clock = time.process_time if device == "cpu" else time.perf_counter
         self.network = random_network(known, device)
         pipe = SimpleNamespace(transformer=self.network, _execution_device=torch.device(device))
         self.model: PipelineModel = known.model_class(pipe, known)
@@ -75,15 +81,18 @@ class Bench:
 
     def seconds(self, run: Callable[[], object]) -> float:
         """Returns the median time of a call after one that warms up."""
+        return self.medians({"it": run})["it"]
+
+    def medians(self, ways: Mapping[str, Callable[[], object]]) -> dict[str, float]:
+        """Returns the median times of ways of doing the same thing, timed in turn."""
+        return {name: statistics.median(times) for name, times in in_turn(ways, self._timed, self.repeats).items()}
+
+    def _timed(self, run: Callable[[], object]) -> float:
+        self._wait()
+        start = self._clock()
         run()
-        times = []
-        for _ in range(self.repeats):
-            self._wait()
-            start = time.perf_counter()
-            run()
-            self._wait()
-            times.append(time.perf_counter() - start)
-        return statistics.median(times)
+        self._wait()
+        return self._clock() - start
 
     def _wait(self) -> None:
         if self.device.startswith("cuda"):
@@ -114,19 +123,41 @@ class Bench:
         }
 
     def steps(self, schedules: dict[str, Schedule]) -> list[dict[str, Any]]:
-        """Times one velocity at every stage size of some schedules, plain and compiled."""
+        """Times one velocity at every stage size of some schedules, plain and compiled, and compiling for it."""
         scales = sorted({stage.scale for schedule in schedules.values() for stage in schedule.stages})
         sizes = [self.known.stage_size(self.known.size, scale) for scale in scales]
-        rows = [{"height": height, "width": width} for height, width in sizes]
-        for kind in ("plain_seconds", "compiled_seconds"):
-            if kind == "compiled_seconds":
-                compile_network(self.network)
-            for row, size in zip(rows, sizes, strict=True):
-                log(f"{self.known.name}: one step at {size[0]}x{size[1]}, {kind.partition('_')[0]}")
-                x = self.model.noise(size, [0])
-                with torch.inference_mode():
-                    row[kind] = self.seconds(lambda x=x: self.model.velocity(x, 0.5, self.text))
+        compile_network(self.network)
+        rows = []
+        for size in sizes:
+            log(f"{self.known.name}: one step at {size[0]}x{size[1]}, plain and compiled")
+            x = self.model.noise(size, [0])
+
+            def compiled(x: torch.Tensor = x) -> object:
+                return self.model.velocity(x, 0.5, self.text)
+
+            def plain(step: Callable[[], object] = compiled) -> object:
+                with torch.compiler.set_stance("force_eager"):
+                    return step()
+
+            with torch.inference_mode():
+                start = time.perf_counter()
+                compiled()
+                first = time.perf_counter() - start
+                medians = self.medians({"plain_seconds": plain, "compiled_seconds": compiled})
+            rows.append({"height": size[0], "width": size[1], "compiling_seconds": first} | medians)
         return rows
+
+    def loops(self) -> dict[str, Callable[[], torch.Tensor]]:
+        """Returns FLUX's baseline from embeddings to latents, with our loop and with the stock pipeline."""
+        known = self.known
+        scheduler = diffusers.FlowMatchEulerDiscreteScheduler(**known.scheduler)
+        missing = dict.fromkeys(("vae", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2"))
+        pipe = diffusers.FluxPipeline(scheduler=scheduler, transformer=self.network, **missing)
+        pipe.set_progress_bar_config(disable=True)
+        return {
+            "ours": lambda: sample(self.model, known.baseline(), self.text, [0]),
+            "stock": lambda: stock_flux(pipe, known, self.text, known.steps, [0], known.size),
+        }
 
     def measure(self) -> dict[str, Any]:
         """Measures everything of this model; returns plain JSON types."""
@@ -141,8 +172,8 @@ class Bench:
         result = {"model": self.known.name, "height": self.known.height, "width": self.known.width, "runs": runs}
         if self.known.name == "flux":
             log("flux: the stock pipeline")
-            result["stock_seconds"] = self.seconds(lambda: stock_flux(self))
-            result["ours_over_stock"] = baseline["seconds"] / result["stock_seconds"]
+            medians = self.medians(self.loops())
+            result |= {"stock_seconds": medians["stock"], "ours_over_stock": medians["ours"] / medians["stock"]}
         return result | {"frames": self.known.frames, "steps": self.steps(schedules)}
 
 
@@ -158,42 +189,18 @@ def random_network(known: PipelineBlueprint, device: str) -> Any:
     return network.to(torch.bfloat16).eval().requires_grad_(False)
 
 
-def stock_flux(bench: Bench) -> None:
-    """Runs diffusers' own FLUX loop with the baseline's steps, from embeddings to latents."""
-    pipe = diffusers.FluxPipeline(
-        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(**bench.known.scheduler),
-        vae=None,
-        text_encoder=None,
-        tokenizer=None,
-        text_encoder_2=None,
-        tokenizer_2=None,
-        transformer=bench.network,
-    )
-    pipe.set_progress_bar_config(disable=True)
-    pipe(
-        prompt_embeds=bench.text["tokens"],
-        pooled_prompt_embeds=bench.text["pooled"],
-        height=bench.known.height,
-        width=bench.known.width,
-        num_inference_steps=bench.known.steps,
-        guidance_scale=bench.known.guidance,
-        generator=torch.Generator("cpu").manual_seed(0),
-        output_type="latent",
-    )
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures the models and writes one JSON file, whole after every model."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
     parser.add_argument("-o", "--output", type=Path, default=Path("gpu.json"))
     parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--repeats", type=int, default=3, help="runs of which the median is taken")
+    parser.add_argument("--repeats", type=int, help="runs of which the median is taken: 3, or 20 if small")
     parser.add_argument("--small", action="store_true", help="networks of a few blocks, to prove the script")
     options = parser.parse_args(arguments)
     if options.device == "cpu" and not options.small:
         parser.error("full-size networks need a GPU; run with --small to prove the script on a CPU.")
-    on_gpu = options.device.startswith("cuda")
+    on_gpu, repeats = options.device.startswith("cuda"), options.repeats or (20 if options.small else 3)
     result: dict[str, Any] = {
         "device": torch.cuda.get_device_name(options.device) if on_gpu else "cpu",
         "small": options.small,
@@ -202,7 +209,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     for name in options.models:
         log(f"{name}: building the network")
-        result["models"].append(Bench(name, options.device, options.small, options.repeats).measure())
+        with contextlib.nullcontext() if on_gpu else one_thread():
+            result["models"].append(Bench(name, options.device, options.small, repeats).measure())
         options.output.write_text(json.dumps(result, indent=2))
         gc.collect()
     return 0

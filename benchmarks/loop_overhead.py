@@ -4,7 +4,7 @@ Both draw latents from the same text embeddings and seed with the embedded model
 after one run each that is not counted. What is compared is the median of the process's CPU time in one thread, so
 that other work on the machine does not decide; wall time is reported beside it.
 
-    python benchmarks/loop_overhead.py --json
+    python -m benchmarks.loop_overhead --json
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ def main(runs: int, steps: int, batch: int, as_json: bool) -> None:
     """Runs both in turn and prints their medians and the ratio of them."""
     import torch
 
+    from benchmarks.stock import in_turn, stock_flux
     from tuner.models import blueprint
     from tuner.sampling import sample
 
@@ -40,25 +41,10 @@ def main(runs: int, steps: int, batch: int, as_json: bool) -> None:
         return sample(model, schedule, conditioning, list(range(batch)), size)
 
     def stock() -> Any:
-        packed = model.pipe(
-            prompt_embeds=conditioning["tokens"],
-            pooled_prompt_embeds=conditioning["pooled"],
-            height=size[0],
-            width=size[1],
-            num_inference_steps=steps,
-            guidance_scale=model.blueprint.guidance or 3.5,
-            max_sequence_length=model.blueprint.text_tokens,
-            generator=[torch.Generator("cpu").manual_seed(seed) for seed in range(batch)],
-            output_type="latent",
-        ).images
-        return model.pipe._unpack_latents(packed, *size, model.pipe.vae_scale_factor)
+        return stock_flux(model.pipe, model.blueprint, conditioning, steps, range(batch), size)
 
     difference = float((ours() - stock()).abs().max())
-    times: dict[str, list[tuple[float, float]]] = {"ours": [], "stock": []}
-    for run in range(runs):
-        pair = [("ours", ours), ("stock", stock)]
-        for name, draw in pair if run % 2 else reversed(pair):
-            times[name].append(_timed(draw))
+    times = in_turn({"ours": ours, "stock": stock}, _timed, runs)
     medians = {
         name: {"cpu_ms": 1e3 * statistics.median(cpu), "wall_ms": 1e3 * statistics.median(wall)}
         for name, (cpu, wall) in ((name, tuple(zip(*pairs, strict=True))) for name, pairs in times.items())
@@ -79,7 +65,7 @@ def main(runs: int, steps: int, batch: int, as_json: bool) -> None:
     print(f"ratio  {result['ratio']:8.4f}; latents differ by at most {difference:.1e}")
 
 
-def _timed(draw: Callable[[], Any]) -> tuple[float, float]:
+def _timed(draw: Callable[[], object]) -> tuple[float, float]:
     cpu, wall = time.process_time(), time.perf_counter()
     draw()
     return time.process_time() - cpu, time.perf_counter() - wall

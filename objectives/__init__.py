@@ -10,11 +10,8 @@ What stands before the first colon is one of these names, or else a Python modul
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
 
 from objectives import _custom
@@ -30,6 +27,7 @@ from objectives.base import (
 )
 from tuner.errors import UserError, unknown_name
 from tuner.models import Item
+from tuner.registry import Registry
 
 if TYPE_CHECKING:
     from objectives.base import Described
@@ -53,7 +51,7 @@ __all__ = [
     "score",
 ]
 
-_ENTRY_POINT_GROUP = "tuner.objectives"
+_REGISTRY = Registry("objective", __name__, __path__)
 
 
 @dataclass(frozen=True)
@@ -79,7 +77,7 @@ class Description:
 
 def available() -> list[str]:
     """Lists the names that ``load`` accepts, sorted, without importing any objective."""
-    return sorted({*_files(), *_entry_points()})
+    return _REGISTRY.available()
 
 
 def parse(spec: str) -> tuple[str, str | None]:
@@ -125,7 +123,7 @@ def load(spec: str, device: str = "cpu") -> AnyObjective:
     name, weights = parse(spec)
     if ":" in name:
         return _function(name, weights)
-    built: AnyObjective = _class(name)(weights, device)
+    built: AnyObjective = _REGISTRY.load(name)(weights, device)
     return built
 
 
@@ -146,7 +144,7 @@ def describe(spec: str) -> Description:
             are none.
     """
     name, weights = parse(spec)
-    found: Any = _function(name, weights) if ":" in name else _class(name)
+    found: Any = _function(name, weights) if ":" in name else _REGISTRY.load(name)
     described: Described = found
     about: About = getattr(found, "about", About())
     if hasattr(found, "about") and about.weights is None and not about.embedded and ":" not in name:
@@ -179,33 +177,10 @@ def check_fit(specs: Sequence[str], prompts: Sequence[str], videos: bool) -> Non
         if not videos and describe(spec).reads == "videos":
             raise UserError(f"Objective {spec!r} scores videos, but the model draws images; choose another one.")
         name, _ = parse(spec)
-        check_prompts = None if ":" in name else getattr(_class(name), "check_prompts", None)
+        check_prompts = None if ":" in name else getattr(_REGISTRY.load(name), "check_prompts", None)
         if check_prompts is not None:
             check_prompts(prompts)
 
 
 def _function(name: str, direction: str | None) -> AnyObjective:
     return _custom.Custom(name, direction, available())
-
-
-def _class(name: str) -> Any:
-    if name in _files():
-        module = importlib.import_module(f"{__name__}.{name}")
-        return getattr(module, _class_name(name))
-    return _entry_points()[name].load()
-
-
-def _files() -> list[str]:
-    return [
-        module.name
-        for module in pkgutil.iter_modules(__path__)
-        if not module.ispkg and not module.name.startswith("_") and module.name != "base"
-    ]
-
-
-def _entry_points() -> dict[str, EntryPoint]:
-    return {point.name: point for point in entry_points(group=_ENTRY_POINT_GROUP)}
-
-
-def _class_name(file_name: str) -> str:
-    return "".join(word.capitalize() for word in file_name.split("_"))

@@ -7,26 +7,24 @@ takes it after a colon: ``load("oss:FILE", ...)``. Other packages add spaces thr
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import pkgutil
-from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from search_spaces.base import Budget, SearchSpace, TimeLimit
-from tuner.errors import UserError, unknown_name
+from tuner.errors import UserError
+from tuner.registry import Registry
 
 if TYPE_CHECKING:
     from tuner.models import Blueprint, Size
 
 __all__ = ["Budget", "SearchSpace", "TimeLimit", "available", "load", "preset_of", "stage_sizes"]
 
-_ENTRY_POINT_GROUP = "tuner.search_spaces"
+_REGISTRY = Registry("search space", __name__, __path__)
 
 
 def available() -> list[str]:
     """Lists the names that ``load`` accepts, sorted, without importing any space."""
-    return sorted({*_files(), *_entry_points()})
+    return _REGISTRY.available()
 
 
 def load(name: str, blueprint: Blueprint, size: Size, budget: Budget) -> SearchSpace:
@@ -42,13 +40,7 @@ def load(name: str, blueprint: Blueprint, size: Size, budget: Budget) -> SearchS
         UserError: If no space has this name, or if it takes no preset, or needs another one.
     """
     plain = name.partition(":")[0]
-    if plain in _files():
-        class_name = "".join(word.capitalize() for word in plain.split("_"))
-        space_class: Any = getattr(importlib.import_module(f"{__name__}.{plain}"), class_name)
-    elif plain in _entry_points():
-        space_class = _entry_points()[plain].load()
-    else:
-        raise unknown_name("search space", plain, available())
+    space_class = _REGISTRY.load(plain)
     around: dict[str, str] = {}
     if (preset := preset_of(name)) is not None:
         if "preset" not in inspect.signature(space_class).parameters:
@@ -77,15 +69,3 @@ def stage_sizes(blueprint: Blueprint, size: Size) -> list[Size]:
     from search_spaces._costs import distinct_scales
 
     return [blueprint.stage_size(size, scale) for scale in distinct_scales(blueprint, size)]
-
-
-def _files() -> list[str]:
-    return [
-        module.name
-        for module in pkgutil.iter_modules(__path__)
-        if not module.name.startswith("_") and module.name != "base"
-    ]
-
-
-def _entry_points() -> dict[str, EntryPoint]:
-    return {point.name: point for point in entry_points(group=_ENTRY_POINT_GROUP)}

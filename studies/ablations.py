@@ -7,9 +7,9 @@ they could not be checked against the paper's text.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from studies.evaluation import Evaluator, Failure, Task
 from studies.statistics import paired_score
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 WHOLE = "whole method"
 KERNELS: tuple[Resample, ...] = ("nearest", "bilinear", "bicubic", "lanczos")
 _FIVE_STAGES = "bottleneck-flux-5stage"
+
+OnProgress: TypeAlias = "Callable[[int, int], None]"
+"""Called with the images drawn so far and all that will be."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,7 @@ def run_ablations(
     size: Size,
     batch: int,
     seed: int = 0,
+    on_progress: OnProgress | None = None,
 ) -> list[Row]:
     """Draws and scores every schedule on the same prompts and noise.
 
@@ -104,14 +108,24 @@ def run_ablations(
         size: Output (height, width) in pixels.
         batch: Images drawn at once.
         seed: Noise seed of the first prompt.
+        on_progress: Called after every batch.
 
     Raises:
         UserError: If a schedule gives no valid image.
     """
-    values = {
-        name: _scores(evaluator, name, schedule, prompts, size, batch, seed)
-        for name, schedule in schedules.items()
-    }
+    values: dict[str, dict[str, list[float]]] = {name: {} for name in schedules}
+    done = 0
+    for (name, schedule), start in itertools.product(schedules.items(), range(0, len(prompts), batch)):
+        chunk = tuple(prompts[start : start + batch])
+        seeds = tuple(range(seed + start, seed + start + len(chunk)))
+        result = evaluator.evaluate(Task(schedule, chunk, seeds, size))
+        if isinstance(result, Failure):
+            raise UserError(f"The ablation {name!r} cannot be scored: {result.reason}")
+        for objective, found in result.scores.items():
+            values[name].setdefault(objective, []).extend(found)
+        done += len(chunk)
+        if on_progress is not None:
+            on_progress(done, len(schedules) * len(prompts))
     whole = next(iter(values.values()))
     return [
         Row(
@@ -121,21 +135,6 @@ def run_ablations(
         )
         for name, found in values.items()
     ]
-
-
-def _scores(
-    evaluator: Evaluator, name: str, schedule: Schedule, prompts: Sequence[str], size: Size, batch: int, seed: int
-) -> dict[str, list[float]]:
-    scores: dict[str, list[float]] = {}
-    for start in range(0, len(prompts), batch):
-        chunk = tuple(prompts[start : start + batch])
-        seeds = tuple(range(seed + start, seed + start + len(chunk)))
-        result = evaluator.evaluate(Task(schedule, chunk, seeds, size))
-        if isinstance(result, Failure):
-            raise UserError(f"The ablation {name!r} cannot be scored: {result.reason}")
-        for objective, found in result.scores.items():
-            scores.setdefault(objective, []).extend(found)
-    return scores
 
 
 def _with(schedule: Schedule, stages: Sequence[Stage]) -> Schedule:

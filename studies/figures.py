@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -34,29 +35,45 @@ _STYLE: Any = {
 def front_figure(result: StudyResult) -> Figure:
     """Draws one panel per objective: paired difference to the baseline against the cost of an image.
 
-    Bars are 95 % intervals. The vertical range is chosen for the baseline, the pick, everything dearer on the
-    front and the presets; what falls outside it is counted in a corner instead of flattening the rest.
+    Bars are 95 % intervals. Presets are numbered by cost and named in a list at the side, as their names would
+    cover each other. The vertical range is chosen for the baseline, the pick, everything dearer on the front and
+    the presets; what falls outside it is counted in a corner instead of flattening the rest.
     """
     import matplotlib
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
-    names = list(result.baseline.scores)
+    names, presets = list(result.baseline.scores), _presets(result)
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(6.4 * len(names), 5.4), layout="constrained")
+        figure = Figure(figsize=(6.4 * len(names) + 2.6 * bool(presets), 5.4), layout="constrained")
         panels = figure.subplots(1, len(names), squeeze=False)[0]
         for axes, name in zip(panels, names, strict=True):
             _draw_panel(axes, result, name)
         figure.suptitle(f"{result.study}: {result.trials} trials on {result.model}", fontsize=13)
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=3 * len(names), frameon=False)
+        if presets:
+            numbered = [
+                Line2D([], [], color=_PRESET, marker=f"${number}$", markersize=8, linestyle="none")
+                for number in range(1, len(presets) + 1)
+            ]
+            listed = [preset.label for preset in presets]
+            figure.legend(numbered, listed, loc="outside right upper", title="published presets", frameon=False)
     return figure
+
+
+def _presets(result: StudyResult) -> list[Candidate]:
+    """The presets that were evaluated, the cheapest first: the order of their numbers."""
+    known = {candidate.trial: candidate for candidate in (*result.evaluated, *result.references)}.values()
+    presets = (c for c in known if c.label != "search" and not c.label.startswith("plain-"))
+    return sorted(presets, key=lambda candidate: candidate.cost)
 
 
 def _draw_panel(axes: Axes, result: StudyResult, name: str) -> None:
     known = {candidate.trial: candidate for candidate in (*result.evaluated, *result.references)}
     searched = [candidate for candidate in known.values() if candidate.label == "search"]
     plain = sorted((c for c in known.values() if c.label.startswith("plain-")), key=lambda c: c.cost)
-    presets = [c for c in known.values() if c.label != "search" and not c.label.startswith("plain-")]
+    presets = _presets(result)
 
     axes.axhline(0, color=_INK, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
     axes.plot(result.baseline.cost, 0, "s", color=_INK, markersize=9, linestyle="none", zorder=5, label="baseline")
@@ -65,8 +82,8 @@ def _draw_panel(axes: Axes, result: StudyResult, name: str) -> None:
     _draw(axes, presets, name, _PRESET, "D", "published presets", hollow=True)
     _draw(axes, result.front, name, _FRONT, "o", "Pareto front", linestyle="-")
     _draw(axes, [result.pick], name, _PICK, "*", "pick", markersize=18)
-    for candidate in presets:
-        _write_beside(axes, candidate, name)
+    for number, candidate in enumerate(presets, start=1):
+        _write_beside(axes, str(number), (number - 1) / len(presets), candidate, name)
     _limit(axes, list(known.values()), [*presets, *(c for c in result.front if c.cost >= result.pick.cost)], name)
     _label(axes, result.baseline, name)
 
@@ -114,15 +131,19 @@ def _draw(
     )
 
 
-def _write_beside(axes: Axes, candidate: Candidate, name: str) -> None:
+def _write_beside(axes: Axes, text: str, turn: float, candidate: Candidate, name: str) -> None:
+    """Writes as on a clock, a part of a turn from the top, so that the texts of marks in one place are apart."""
     from matplotlib.patheffects import withStroke
 
     axes.annotate(
-        candidate.label,
+        text,
         (candidate.cost, candidate.scores[name].delta),
-        xytext=(8, -15),
+        xytext=(14 * math.sin(2 * math.pi * turn), 14 * math.cos(2 * math.pi * turn)),
         textcoords="offset points",
-        fontsize=8.5,
+        ha="center",
+        va="center",
+        fontsize=9,
+        fontweight="bold",
         color=_PRESET,
         path_effects=[withStroke(linewidth=3, foreground="white")],
         zorder=7,

@@ -123,9 +123,7 @@ class Plan:
     @cached_property
     def made_by(self) -> dict[str, str]:
         """What makes the scores of each objective, by its ``name:weights``; see `studies.identity.made_by`."""
-        return {
-            spec: made_by(spec, versions() | options_identity(self.settings.options)) for spec in self.objectives
-        }
+        return makers(self.objectives, self.settings.options)
 
     @cached_property
     def weights(self) -> str:
@@ -170,6 +168,12 @@ def options_identity(options: ModelOptions) -> dict[str, Any]:
         if path.is_file():
             identity["lora_hash"] = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     return {"options": identity} if identity else {}
+
+
+def makers(specs: Sequence[str], options: ModelOptions) -> dict[str, str]:
+    """Names what makes the scores of each objective here and now, with a model loaded with these options."""
+    conditions = versions() | options_identity(options)
+    return {spec: made_by(spec, conditions) for spec in specs}
 
 
 def make_plan(settings: SearchSettings) -> Plan:

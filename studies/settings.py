@@ -35,7 +35,8 @@ class SearchSettings(BaseModel):
         lag: A proposal sees the results of all trials but the ``lag - 1`` last ones, which may still run. It is
             chosen by hand, and not from the number of workers, because it decides what is proposed. To keep W
             workers busy, though trials are told in order and one unit of work in ten may take three times as
-            long as the others, about 6 W units must be in flight: lag 6 W / (units of work per trial).
+            long as the others, about 6 W units must be in flight: lag 6 W / (units of work per trial) with one
+            rung. With four, which keep units of work back, it is 24 W / (units of work per trial).
 
     What does not decide it:
 

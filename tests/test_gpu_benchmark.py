@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
 from benchmarks import gpu
+from benchmarks.stock import in_turn
 from tuner import presets
 
 
@@ -33,6 +35,29 @@ def test_the_script_measures_what_it_says_with_small_networks(tmp_path: Path) ->
         assert all(run["seconds"] > 0 for run in model["runs"])
         assert all({"plain_seconds", "compiled_seconds"} < row.keys() for row in model["steps"])
     assert flux["ours_over_stock"] > 0
+
+
+def test_our_loop_and_the_stock_pipeline_do_the_same_work() -> None:
+    bench = gpu.Bench("flux", "cpu", small=True, repeats=1)
+    calls: list[torch.Size] = []
+    bench.network.register_forward_pre_hook(
+        lambda network, args, given: calls.append(given["hidden_states"].shape), with_kwargs=True
+    )
+    latents = {name: run() for name, run in bench.loops().items()}
+    assert calls == [(1, 64, 64)] * (2 * bench.known.steps)
+    torch.testing.assert_close(latents["ours"], latents["stock"].float(), atol=0.05, rtol=0)
+
+
+def test_what_is_timed_beside_each_other_is_timed_in_turn() -> None:
+    order: list[str] = []
+    ways = {name: lambda name=name: order.append(name) for name in ("a", "b")}
+
+    def timed(run: Callable[[], object]) -> int:
+        run()
+        return len(order)
+
+    assert in_turn(ways, timed, runs=2) == {"a": [3, 6], "b": [4, 5]}
+    assert "".join(order) == "ababba"
 
 
 def test_full_size_networks_are_refused_on_a_cpu(capsys: pytest.CaptureFixture[str]) -> None:

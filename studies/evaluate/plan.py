@@ -14,7 +14,6 @@ from studies.drawing import Contender, OwnOptions, drawing_price
 from studies.evaluate.contenders import contender, load_named, plain, with_plain_rivals
 from studies.evaluate.settings import EvalSettings
 from studies.evaluation import Task
-from studies.identity import made_by
 from studies.noninferiority import Margin, parse_margins
 from studies.plan import (
     check_counts,
@@ -22,9 +21,9 @@ from studies.plan import (
     directions_of,
     fingerprint,
     image_seeds,
+    makers,
     objective_specs,
     options_identity,
-    versions,
 )
 from studies.prompts import load_prompts
 from tuner.errors import UserError
@@ -107,8 +106,7 @@ class EvalPlan:
     @cached_property
     def made_by(self) -> dict[str, str]:
         """What makes the scores of each objective, by its ``name:weights``; see `studies.identity.made_by`."""
-        conditions = versions() | options_identity(self.settings.options)
-        found = {spec: made_by(spec, conditions) for spec in self.objectives}
+        found = makers(self.objectives, self.settings.options)
         return found | {spec: f"{found[spec]} against {self.baseline.key}" for spec in self._fidelity_to_another()}
 
     @cached_property

@@ -27,6 +27,8 @@ def test_one_search_writes_a_preset_for_every_number_of_steps(run: Run, folder: 
     outcome = run("schedule", "oss", *arguments, "--steps", "2-3,6", "-o", str(tmp_path / "many"), "--json")
     data = json.loads(outcome.out)
     assert outcome.code == 0
+    passes = data["image_forward_passes"]
+    assert outcome.err.splitlines()[-1] == f"image forward passes: {passes}/{passes}"
     assert [row["steps"] for row in data["presets"]] == [2, 3, 6]
     for row in data["presets"]:
         written = presets.load(row["preset"])
@@ -92,6 +94,7 @@ def test_ablations_print_one_row_per_part(run: Run, folder: str, tmp_path: Path)
     outcome = run("ablate", "bottleneck", *common, "--prompts", str(prompts), "-o", str(file), "--json")
     assert outcome.code == 0
     rows = json.loads(outcome.out)["rows"]
+    assert outcome.err.splitlines()[-1] == f"images: {2 * len(rows)}/{2 * len(rows)}"
     assert [row["name"] for row in rows][:2] == ["whole method", "without re-shifting"]
     assert all(set(row["scores"]) == {"clip"} for row in rows)
     assert "| without renoising |" in file.read_text()

@@ -64,6 +64,25 @@ def test_polishing_comes_nearer_to_the_teacher_and_never_less_near(model: FlowMo
     assert min(fine.costs[steps] / rough.costs[steps] for steps in (2, 3, 4)) < 1
 
 
+def test_progress_ends_at_the_calls_that_were_foretold(model: FlowModel) -> None:
+    seen: list[tuple[int, int | None]] = []
+    settings = Settings(teacher_steps=6, batch=2)
+    staged = Schedule(stages=(Stage(scale=0.5, steps=2), Stage(sigmas=(0.8, 0.2, 0))))
+    runs = [
+        lambda: search(model, PROMPTS, SEEDS, [2, 4], SIZE, settings, lambda *at: seen.append(at)),
+        lambda: retime(model, PROMPTS, SEEDS, staged, SIZE, settings, lambda *at: seen.append(at)),
+    ]
+    for run in runs:
+        seen.clear()
+        images = run().images
+        assert seen[-1] == (images, images)
+        assert [done for done, _ in seen] == sorted({done for done, _ in seen})
+        assert {total for _, total in seen} == {images}
+    seen.clear()
+    search(model, PROMPTS, SEEDS, [2], SIZE, replace(settings, polish=True), lambda *at: seen.append(at))
+    assert {total for _, total in seen} == {None}
+
+
 def test_retiming_keeps_what_the_stages_are(model: FlowModel) -> None:
     staged = Schedule(
         stages=(

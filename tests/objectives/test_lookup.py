@@ -9,6 +9,7 @@ from PIL.Image import Image
 
 import objectives
 from objectives import _hub
+from tuner import registry
 from tuner.errors import UserError
 
 
@@ -29,7 +30,7 @@ class Brightness:
 @pytest.fixture
 def third_party(monkeypatch: pytest.MonkeyPatch) -> None:
     point = EntryPoint("brightness", f"{__name__}:Brightness", "tuner.objectives")
-    monkeypatch.setattr(objectives, "entry_points", lambda group: [point] if group == "tuner.objectives" else [])
+    monkeypatch.setattr(registry, "entry_points", lambda group: [point] if group == "tuner.objectives" else [])
 
 
 def test_files_are_the_names() -> None:

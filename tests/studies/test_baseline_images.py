@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from PIL import Image
 
 from objectives.base import CutPromptWarning
@@ -19,20 +18,8 @@ from studies.baseline_images import BaselineImages
 from studies.evaluation import ChunkResult, Evaluator, Failure, Task
 from studies.executors import LocalExecutor
 from studies.plan import make_plan
-from tests.studies.toy import TOY, Brightness, ToyModel, toy_settings
+from tests.studies.toy import TOY, Brightness, CountingModel, ToyModel, toy_settings
 from tuner.errors import UserError
-
-
-class CountingModel(ToyModel):
-    """Counts network calls."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.calls = 0
-
-    def velocity(self, *args: Any) -> torch.Tensor:
-        self.calls += 1
-        return super().velocity(*args)
 
 
 def task(steps: int, seeds: tuple[int, ...] = (1, 2)) -> Task:

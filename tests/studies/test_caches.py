@@ -11,7 +11,7 @@ from studies.caches import LimitedCache
 from studies.evaluation import ChunkResult, Evaluator
 from studies.plan import make_plan
 from tests.studies.test_evaluation import PROMPTS, SCHEDULE, finished, task
-from tests.studies.toy import Brightness, Counting, Smoothness, ToyModel, toy_settings
+from tests.studies.toy import Brightness, Counting, CountingModel, Smoothness, ToyModel, toy_settings
 from tuner.errors import UserError
 from tuner.models import ModelOptions
 from tuner.schedule import Schedule, Stage
@@ -36,20 +36,8 @@ def test_what_is_larger_than_all_that_may_be_kept_is_not_kept() -> None:
     assert cache.get("large") is None
 
 
-class Calls(ToyModel):
-    """Counts network calls."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.calls = 0
-
-    def velocity(self, *args: Any) -> torch.Tensor:
-        self.calls += 1
-        return super().velocity(*args)
-
-
 def test_shared_first_stages_run_once_and_change_no_bit() -> None:
-    model = Calls()
+    model = CountingModel()
     evaluator = Evaluator(model, [Brightness(), Smoothness()])
     for schedule, kept, calls in ((SCHEDULE, 0, 6), (SIBLING, 1, 2), (SCHEDULE, 1, 2), (OTHER_SOLVER, 0, 10)):
         before = model.calls

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks import busy_workers
 from studies import StudyResult, search
 from studies.evaluation import ChunkResult, Failure, Task
 from studies.simulator import Attempt, SimulatedExecutor
@@ -124,3 +125,10 @@ def test_stragglers_do_not_idle_the_other_workers(toy_search: Any) -> None:
 def test_a_short_window_idles_them(toy_search: Any) -> None:
     _, executor = toy_search(64, stragglers, trials=30, lag=4, **UNITS)
     assert executor.busy_share(drained_from(executor, 4)) < 0.9
+
+
+def test_with_rungs_workers_are_busy_where_the_window_is_longer() -> None:
+    searches = {lag: busy_workers.measure(workers=4, units=8, rungs=4, lag=lag) for lag in (3, 12)}
+    assert all(search["stopped"] > 0.4 for search in searches.values())
+    assert searches[3]["busy"] < 0.9
+    assert searches[12]["busy"] >= 0.97

@@ -110,6 +110,18 @@ class ToyModel(FlowModel):
         return [Image.fromarray(image).resize(size, Image.Resampling.NEAREST) for image in grey_BHWC]
 
 
+class CountingModel(ToyModel):
+    """Counts network calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def velocity(self, *args: Any) -> torch.Tensor:
+        self.calls += 1
+        return super().velocity(*args)
+
+
 class Brightness:
     """Stands in for the objective ``clip``."""
 

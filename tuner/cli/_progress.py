@@ -70,7 +70,7 @@ class ProgressDisplay:
         if self._bar.console.is_terminal:
             self._move(new, phase, done or 0, total, details)
         elif new or (done != (self._shown or ("", None))[1] and self._prints(done, total)):
-            count = "" if done is None else f": {done}/{total}"
+            count = "" if done is None else f": {done}" if total is None else f": {done}/{total}"
             click.echo(f"{phase}{count} {details}".rstrip(), err=True)
         self._shown = phase, done
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from tuner.cli._common import json_option, print_json, print_table, size_option
+from tuner.cli._progress import ProgressDisplay
 from tuner.errors import unwritable
 
 if TYPE_CHECKING:
@@ -72,7 +74,11 @@ def bottleneck(
         name if parse(name)[1] or not known.scorers else f"{name}:{known.scorers}"
         for name in names or ("clip", "image_reward")
     ]
-    rows = run_ablations(Evaluator.load(model, specs, device), known, schedules, texts, size, batch, seed)
+    with ProgressDisplay() as display:
+        display.show("loading the model")
+        evaluator = Evaluator.load(model, specs, device)
+        on_progress = functools.partial(display.show, "images")
+        rows = run_ablations(evaluator, known, schedules, texts, size, batch, seed, on_progress)
     title = f"{preset} on {model} at {size[0]}x{size[1]}, {len(texts)} prompts"
     header, cells = _cells(rows)
     if output is not None:

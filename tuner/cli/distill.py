@@ -62,6 +62,7 @@ def _list_of(convert: Callable[[str], Any]) -> Callable[[click.Context, click.Pa
 @click.option("--lora-rank", "rank", default=64, show_default=True, help="Rank of the LoRA.")
 @click.option("--loss", "losses", default="mmd,dmd,gan", show_default=True, callback=_list_of(str), help="Losses.")
 @click.option("--kernel", default="linear", show_default=True, help="Kernel of the patch loss: linear or rbf.")
+@click.option("--starts", default="data", show_default=True, help="What the next stage enlarges: data or student.")
 @click.option("--lr", "rate", default=1e-4, show_default=True, help="Learning rate of the student.")
 @click.option("--critic-lr", "critic_rate", default=1e-4, show_default=True, help="Learning rate of the critic.")
 @click.option("--critic-steps", default=5, show_default=True, help="Critic steps before a student step.")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from tuner.cli._common import json_option, print_json, print_table, size_option
+from tuner.cli._progress import ProgressDisplay
 from tuner.errors import UserError
 
 if TYPE_CHECKING:
@@ -136,11 +138,14 @@ def oss(
         raise UserError(f"{len(wanted)} presets do not fit into one file {str(output)!r}; name a folder.")
     texts = load_prompts(prompts, known).search[:images]
     seeds = range(seed, seed + len(texts))
-    flow = known.load(device, dtype)
-    if loaded:
-        result = retime(flow, texts, seeds, loaded.schedule, size, chosen)
-    else:
-        result = search(flow, texts, seeds, wanted, size, chosen)
+    with ProgressDisplay() as display:
+        display.show("loading the model")
+        flow = known.load(device, dtype)
+        on_progress = functools.partial(display.show, "image forward passes")
+        if loaded:
+            result = retime(flow, texts, seeds, loaded.schedule, size, chosen, on_progress)
+        else:
+            result = search(flow, texts, seeds, wanted, size, chosen, on_progress)
     made = _presets(result, known, size, chosen, loaded, f"{len(texts)} prompts, noise seeds from {seed}")
     alone = len(made) == 1 and output.suffix
     rows = []

@@ -103,7 +103,7 @@ class _DurationType(click.ParamType[float]):
     "--lag",
     default=4,
     show_default=True,
-    help="Trials in flight; with many workers 6 x WORKERS / units per trial.",
+    help="Trials in flight; with many workers 24 x WORKERS / units per trial, or 6 x with --rungs 1.",
 )
 @click.option("--workers", type=int, help="Worker processes; by default one per GPU, or per CPU core.")
 @click.option("--gpus-per-worker", type=float, metavar="F", help="GPUs of each worker; may be a fraction.")

@@ -6,11 +6,11 @@ schedule is re-timed stage by stage: each stage starts from what the stages befo
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
-from tuner.distill.steps import Found, Settings, best_steps
+from tuner.distill.steps import Found, Settings, best_steps, planned_calls
 from tuner.distill.table import walk
 from tuner.errors import UserError
 from tuner.sampling import run_stage, stage_start
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     import torch
 
     from tuner.models import Conditioning, FlowModel, Size
+
+OnProgress: TypeAlias = "Callable[[int, int | None], None]"
+"""Called with the image forward passes so far and all that there will be; None where that is not known before."""
 
 
 @dataclass(frozen=True)
@@ -46,25 +49,35 @@ class BatchedNetwork:
         model: The model.
         conditioning: A row per prompt.
         batch: Most rows in one call.
+        total: How many image forward passes there will be, if that is known.
+        on_progress: Called after every call.
         images: How many image forward passes there were: calls times the images in each.
     """
 
     model: FlowModel
     conditioning: Conditioning
     batch: int
-    images: int = field(default=0)
+    total: int | None = None
+    on_progress: OnProgress | None = None
+    images: int = field(default=0, init=False)
 
     def __call__(self, x: torch.Tensor, sigma: float) -> torch.Tensor:
         """Predicts the velocity of all prompts at one noise level."""
         import torch
 
-        self.images += len(x)
         parts = []
         for start in range(0, len(x), self.batch):
             rows = slice(start, start + self.batch)
             some = {key: value[rows] for key, value in self.conditioning.items()}
             parts.append(self.model.velocity(x[rows], sigma, some))
+            self.count(len(parts[-1]))
         return torch.cat(parts)
+
+    def count(self, images: int) -> None:
+        """Counts image forward passes, those of calls that were made elsewhere, too."""
+        self.images += images
+        if self.on_progress is not None:
+            self.on_progress(self.images, self.total)
 
 
 def search(
@@ -74,6 +87,7 @@ def search(
     steps: Collection[int],
     size: Size,
     settings: Settings,
+    on_progress: OnProgress | None = None,
 ) -> Result:
     """Finds one-stage schedules for every wanted number of steps from one teacher pass.
 
@@ -84,6 +98,7 @@ def search(
         steps: The wanted numbers of steps.
         size: Output (height, width) in pixels.
         settings: How to search.
+        on_progress: Called after every network call.
 
     Returns:
         A schedule per number of steps, increasing.
@@ -93,8 +108,11 @@ def search(
     """
     import torch
 
-    schedule = model.blueprint.plain(settings.teacher_steps, size)
-    network = BatchedNetwork(model, model.encode(prompts), settings.batch)
+    levels = settings.teacher_steps
+    schedule = model.blueprint.plain(levels, size)
+    calls = _calls(levels, steps, settings)
+    total = None if calls is None else len(prompts) * calls
+    network = BatchedNetwork(model, model.encode(prompts), settings.batch, total, on_progress)
     with torch.inference_mode():
         start = stage_start(model, schedule, 0, None, seeds, size)
         teacher = walk(network, start, schedule.stages[0].sigmas)
@@ -113,6 +131,7 @@ def retime(
     schedule: Schedule,
     size: Size,
     settings: Settings,
+    on_progress: OnProgress | None = None,
 ) -> Result:
     """Gives every stage of a schedule its best sigmas, keeping its size, steps, first and last sigma.
 
@@ -126,6 +145,7 @@ def retime(
         schedule: What to re-time; its solver is kept.
         size: Output (height, width) in pixels of the whole schedule.
         settings: How to search; its solver is not used.
+        on_progress: Called after every network call.
 
     Raises:
         UserError: If a stage has more steps than its teacher, or reuses velocities.
@@ -134,7 +154,13 @@ def retime(
 
     settings = replace(settings, solver=schedule.solver)
     conditioning = model.encode(prompts)
-    network = BatchedNetwork(model, conditioning, settings.batch)
+    grids = [_levels_inside(model, stage, size, settings.teacher_steps) for stage in schedule.stages]
+    planned = [
+        _calls(len(grid) - 1, [stage.steps], settings) for grid, stage in zip(grids, schedule.stages, strict=True)
+    ]
+    known = [calls for calls in planned if calls is not None]
+    total = len(prompts) * (sum(known) + schedule.steps) if len(known) == len(planned) else None
+    network = BatchedNetwork(model, conditioning, settings.batch, total, on_progress)
     x: torch.Tensor | None = None
     cost = 0.0
     for index, stage in enumerate(schedule.stages):
@@ -142,16 +168,21 @@ def retime(
             raise UserError(
                 f"Stage {index + 1} reuses velocities, so its steps cannot be re-timed; remove `reuse`."
             )
-        grid = _levels_inside(model, stage, size, settings.teacher_steps)
         with torch.inference_mode():
-            teacher = walk(network, stage_start(model, schedule, index, x, seeds, size), grid)
+            teacher = walk(network, stage_start(model, schedule, index, x, seeds, size), grids[index])
             found = best_steps(network, teacher, [stage.steps], settings)[stage.steps]
         stages = [_stage(stage, found) if i == index else other for i, other in enumerate(schedule.stages)]
         schedule = Schedule(stages=tuple(stages), solver=schedule.solver)
         x = run_stage(model, schedule, index, x, conditioning, seeds, size)
-        network.images += len(x) * network_calls(schedule.solver, found.sigmas)
+        network.count(len(x) * network_calls(schedule.solver, found.sigmas))
         cost = found.cost
     return Result({schedule.steps: schedule}, {schedule.steps: cost}, network.images)
+
+
+def _calls(levels: int, wanted: Collection[int], settings: Settings) -> int | None:
+    """Counts the calls for each prompt, the teacher's own ones included; see `planned_calls`."""
+    planned = planned_calls(levels, wanted, settings)
+    return None if planned is None else levels + planned
 
 
 def _levels_inside(model: FlowModel, stage: Stage, size: Size, steps: int) -> tuple[float, ...]:

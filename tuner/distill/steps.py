@@ -106,6 +106,19 @@ def best_steps(
     return {steps: _found(teacher, walked, settings) for steps, walked in found.items()}
 
 
+def planned_calls(levels: int, wanted: Collection[int], settings: Settings) -> int | None:
+    """Counts the network calls that `best_steps` makes for each prompt; None where they depend on what is found.
+
+    Args:
+        levels: Number of the teacher's last level.
+        wanted: Numbers of steps.
+        settings: How to search.
+    """
+    if settings.coarse_to_fine or settings.polish or (settings.distance, settings.solver) != ("x_t", "euler"):
+        return None
+    return calls(everywhere(levels, min(levels, max(wanted)))) + sum(wanted)
+
+
 @dataclass(frozen=True)
 class _Walks:
     """Finds ways and walks them."""

@@ -9,19 +9,17 @@ whose values are `Blueprint` objects.
 from __future__ import annotations
 
 import functools
-import importlib
 import json
-import pkgutil
 import re
 from collections.abc import Mapping, Sequence
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from tuner.errors import UserError, unknown_name
+from tuner.errors import UserError
 from tuner.models._loading import as_on_file
 from tuner.models._options import ModelOptions
 from tuner.models.base import Blueprint, Conditioning, FlowModel, Item, ReadConfig, Size, Sound
+from tuner.registry import Registry
 
 __all__ = [
     "Blueprint",
@@ -36,13 +34,18 @@ __all__ = [
     "wrap",
 ]
 
-_ENTRY_POINTS = "tuner.models"
-_NOT_MODELS = {"base"}
+
+def _short_name(file_name: str) -> str:
+    """Spells a file's name as users do: ``_`` stands for ``-``, a ``p`` between digits for a point."""
+    return re.sub(r"(?<=\d)p(?=\d)", ".", file_name).replace("_", "-")
+
+
+_REGISTRY = Registry("model", __name__, __path__, member=lambda _: "BLUEPRINT", spelled=_short_name)
 
 
 def available() -> list[str]:
     """Lists the short names, without importing any family."""
-    return sorted(_modules().keys() | {point.name for point in entry_points(group=_ENTRY_POINTS)})
+    return _REGISTRY.available()
 
 
 def blueprint(model: str) -> Blueprint:
@@ -54,16 +57,10 @@ def blueprint(model: str) -> Blueprint:
     Raises:
         UserError: If nothing has this name, or if the pipeline's class belongs to no known family.
     """
-    if model in available():
-        for point in entry_points(group=_ENTRY_POINTS):
-            if point.name == model:
-                found: Blueprint = point.load()
-                return found
-        own: Blueprint = importlib.import_module(f"{__name__}.{_modules()[model]}").BLUEPRINT
-        return own
-    if "/" in model or Path(model).is_dir():
+    if model not in available() and ("/" in model or Path(model).is_dir()):
         return _from_configs(model, functools.partial(_read_config, model))
-    raise unknown_name("model", model, available())
+    found: Blueprint = _REGISTRY.load(model)
+    return found
 
 
 def wrap(pipe: Any) -> FlowModel:
@@ -85,16 +82,6 @@ def wrap(pipe: Any) -> FlowModel:
 
     source = str(getattr(pipe, "name_or_path", "") or type(pipe).__name__)
     return _from_configs(source, read).wrap(pipe)
-
-
-def _modules() -> dict[str, str]:
-    """Finds the module of every short name: ``_`` stands for ``-``, a ``p`` between digits for a point."""
-    names = [name for _, name, _ in pkgutil.iter_modules(__path__)]
-    return {
-        re.sub(r"(?<=\d)p(?=\d)", ".", name).replace("_", "-"): name
-        for name in names
-        if name not in _NOT_MODELS and not name.startswith("_")
-    }
 
 
 def _from_configs(source: str, read: ReadConfig) -> Blueprint:

@@ -19,11 +19,14 @@ from tests.small_flux import small_flux
 from tuner import generate, presets
 from tuner.distill.swd import LORA, SwdSettings, distill
 from tuner.distill.swd.data import ImageFolder, encode_at_scales
+from tuner.distill.swd.draws import Draws
 from tuner.distill.swd.networks import denoiser, features, trainable, with_lora
 from tuner.distill.swd.objective import predict
+from tuner.distill.swd.settings import RESAMPLE
 from tuner.distill.swd.trainer import Trainer
 from tuner.errors import UserError
-from tuner.models import FlowModel, wrap
+from tuner.models import Conditioning, FlowModel, wrap
+from tuner.resample import resize
 
 PROMPTS = ("a red fox", "a blue circle")
 SMALL = {"scales": (0.5, 1.0), "sigmas": (1.0, 0.7, 0.0), "batch": 2, "rank": 4, "critic_steps": 1}
@@ -92,6 +95,27 @@ def test_the_critic_learns_what_the_student_makes(folder: Path) -> None:
     for term in ("fake", "discriminator"):
         first, last = (np.mean([step[term] for step in part]) for part in (history[:10], history[-10:]))
         assert last < 0.97 * first
+
+
+@pytest.mark.parametrize("starts", ["data", "student"])
+def test_the_next_stage_starts_from_the_data_or_from_what_the_student_made(
+    folder: Path, starts: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = trainer(folder, losses=("mmd",), starts=starts, sigmas=(1.0, 1e-4, 0.0))
+    calls: list[tuple[torch.Tensor, torch.Tensor]] = []  # start and prediction of each stage
+
+    def watched(model: FlowModel, x: torch.Tensor, sigma: float, conditioning: Conditioning) -> torch.Tensor:
+        calls.append((x, predict(model, x, sigma, conditioning)))
+        return calls[-1][1]
+
+    monkeypatch.setattr("tuner.distill.swd.trainer.predict", watched)
+    run.train_step()
+    (_, made), (start, _) = calls
+    assert not start.requires_grad  # no gradient from one stage to the one before
+    pixels = ImageFolder(folder).pixels(Draws("0/0/student").images(2, 2), (32, 32))
+    before = made if starts == "student" else encode_at_scales(run.student, pixels, [(16, 16)])[0]
+    enlarged = resize(before, (start.shape[-2], start.shape[-1]), RESAMPLE)
+    torch.testing.assert_close(start, enlarged, rtol=0, atol=0.01)
 
 
 def test_an_interrupted_run_ends_at_the_same_bits(folder: Path, tmp_path: Path) -> None:

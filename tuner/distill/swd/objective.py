@@ -23,18 +23,16 @@ GENERATOR_WEIGHT, DISCRIMINATOR_WEIGHT = 5e-3, 1e-2
 
 @dataclass(frozen=True)
 class StageBatch:
-    """What a stage is trained on.
+    """What the student made in one stage, and the real images that had these captions.
 
     Attributes:
         real: Clean latents at the stage's size, (B, C, h, w).
-        start: What the stage starts from: the latents one size smaller, enlarged, at noise level ``sigma``.
-        sigma: The stage's noise level.
+        generated: The student's, of the same shape; with gradient where the student is trained.
         conditioning: B rows.
     """
 
     real: torch.Tensor
-    start: torch.Tensor
-    sigma: float
+    generated: torch.Tensor
     conditioning: Conditioning
 
 
@@ -59,9 +57,9 @@ class Objective:
         self._critic = critic
         self._head = head
 
-    def student(self, batch: StageBatch, generated_BChw: torch.Tensor, draws: Draws) -> dict[Loss, torch.Tensor]:
-        """Returns the terms that the student minimises the sum of; their gradients reach ``generated_BChw``."""
-        terms: dict[Loss, torch.Tensor] = {}
+    def student(self, batch: StageBatch, draws: Draws) -> dict[Loss, torch.Tensor]:
+        """Returns the terms that the student minimises the sum of; their gradients reach ``batch.generated``."""
+        generated_BChw, terms = batch.generated, dict[Loss, torch.Tensor]()
         if self._settings.critic:
             sigma = draws.level(DMD_TOP)
             noised = renoise(generated_BChw, draws.noise(generated_BChw), 0.0, sigma)
@@ -74,11 +72,12 @@ class Objective:
                 tokens = features(self._critic, noised, sigma, batch.conditioning)
                 terms["gan"] = GENERATOR_WEIGHT * losses.generator_loss(self._head(tokens))
         if "mmd" in self._settings.losses:
-            terms["mmd"] = self._patch_loss(batch, generated_BChw, draws)
+            terms["mmd"] = self._patch_loss(batch, draws)
         return terms
 
-    def critic(self, batch: StageBatch, generated_BChw: torch.Tensor, draws: Draws) -> dict[str, torch.Tensor]:
+    def critic(self, batch: StageBatch, draws: Draws) -> dict[str, torch.Tensor]:
         """Returns the critic's terms: denoising of generated images and, where asked for, telling them apart."""
+        generated_BChw = batch.generated
         sigma = draws.level(1.0)
         eps = draws.noise(generated_BChw)
         noised = renoise(generated_BChw, eps, 0.0, sigma)
@@ -91,11 +90,11 @@ class Objective:
             terms["discriminator"] = DISCRIMINATOR_WEIGHT * loss
         return terms
 
-    def _patch_loss(self, batch: StageBatch, generated_BChw: torch.Tensor, draws: Draws) -> torch.Tensor:
+    def _patch_loss(self, batch: StageBatch, draws: Draws) -> torch.Tensor:
         """Compares the teacher's features of generated and of real images under the same noise."""
         sigma = draws.level(MMD_TOP)
-        eps = draws.noise(generated_BChw)
-        tokens = features(self._teacher, renoise(generated_BChw, eps, 0.0, sigma), sigma, batch.conditioning)
+        eps = draws.noise(batch.generated)
+        tokens = features(self._teacher, renoise(batch.generated, eps, 0.0, sigma), sigma, batch.conditioning)
         with torch.no_grad():
             real = features(self._teacher, renoise(batch.real, eps, 0.0, sigma), sigma, batch.conditioning)
         return losses.patch_mmd(tokens, real, self._settings.kernel)

@@ -11,6 +11,7 @@ from tuner.schedule import Schedule, Stage
 
 Loss = Literal["mmd", "dmd", "gan"]
 Kernel = Literal["linear", "rbf"]
+Starts = Literal["data", "student"]
 LOSSES: tuple[str, ...] = get_args(Loss)
 KERNELS: tuple[str, ...] = get_args(Kernel)
 
@@ -29,6 +30,9 @@ class SwdSettings(BaseModel):
         batch: Images per process and step; each stage is trained on all of them.
         losses: What the student minimises the sum of.
         kernel: Kernel of the patch loss.
+        starts: What a stage after the first starts from, enlarged and noised: the real image at the size before,
+            as in SwD, or what the student itself made there, as when it draws: the backward simulation of DMD2
+            (arXiv 2405.14867, 4.5).
         rank: Rank of the LoRA.
         rate: Learning rate of the student.
         critic_rate: Learning rate of the critic: fake score and discriminator.
@@ -48,6 +52,7 @@ class SwdSettings(BaseModel):
     batch: int = Field(default=8, gt=0)
     losses: tuple[Loss, ...] = Field(default=("mmd", "dmd", "gan"), min_length=1)
     kernel: Kernel = "linear"
+    starts: Starts = "data"
     rank: int = Field(default=64, gt=0)
     rate: float = Field(default=1e-4, gt=0)
     critic_rate: float = Field(default=1e-4, gt=0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,6 +12,7 @@ from tuner.distill.swd.draws import Draws
 from tuner.distill.swd.networks import Head, denoiser, trainable, with_lora
 from tuner.distill.swd.objective import Objective, StageBatch, predict
 from tuner.distill.swd.settings import RESAMPLE, SwdSettings
+from tuner.models import Conditioning
 from tuner.models._pipeline_model import PipelineModel
 from tuner.resample import resize
 from tuner.sampling import renoise
@@ -64,15 +65,12 @@ class Trainer:
         means: dict[str, float] = {}
         for turn in range(turns):
             draws = self._draws(f"critic {turn}")
-            for batch in self._stages(draws):
-                with torch.no_grad():
-                    generated = predict(self.student, batch.start, batch.sigma, batch.conditioning)
-                self._backward(self._objective.critic(batch, generated, draws), means, 1 / turns)
+            for batch in self._stages(draws, gradients=False):
+                self._backward(self._objective.critic(batch, draws), means, 1 / turns)
             self._critic.update(cooling)
         draws = self._draws("student")
-        for batch in self._stages(draws):
-            generated = predict(self.student, batch.start, batch.sigma, batch.conditioning)
-            self._backward(self._objective.student(batch, generated, draws), means)
+        for batch in self._stages(draws, gradients=True):
+            self._backward(self._objective.student(batch, draws), means)
         self._student.update(cooling)
         self._critic.forget()  # the student's adversarial term leaves gradients there
         self.step += 1
@@ -98,21 +96,32 @@ class Trainer:
         for name, value in terms.items():
             means[name] = means.get(name, 0.0) + share * value.item() / stages
 
+    def _stages(self, draws: Draws, gradients: bool) -> Iterator[StageBatch]:
+        """Lets the student make a batch of images, stage by stage: the scale-wise training step of SwD.
+
+        No gradient passes from a stage to the one before it.
+        """
+        stages = self.settings.schedule.stages
+        reals, conditioning = self._real(draws)
+        noises = [draws.noise(real) for real in reals]
+        before = reals[0]  # the first stage starts from noise alone, whatever this is
+        for stage, real, noise in zip(stages, reals, noises, strict=True):
+            sigma = stage.sigmas[0]
+            start = renoise(resize(before, (real.shape[-2], real.shape[-1]), RESAMPLE), noise, 0.0, sigma)
+            with torch.set_grad_enabled(gradients):
+                generated = predict(self.student, start, sigma, conditioning)
+            yield StageBatch(real, generated, conditioning)
+            before = real if self.settings.starts == "data" else generated.detach()
+
     @torch.no_grad()
-    def _stages(self, draws: Draws) -> list[StageBatch]:
-        """Draws images and makes each stage's batch of them: the scale-wise training step of SwD."""
-        model, stages = self._teacher, self.settings.schedule.stages
+    def _real(self, draws: Draws) -> tuple[list[torch.Tensor], Conditioning]:
+        """Draws real images: their latents at each stage's size, and their captions."""
+        model = self._teacher
         chosen = draws.images(len(self._data), self.settings.batch)
         pixels = self._data.pixels(chosen, model.blueprint.size).to(self._accelerator.device)
-        conditioning = model.encode(self._data.texts(chosen))
-        sizes = [model.blueprint.stage_size(model.blueprint.size, stage.scale) for stage in stages]
-        latents = encode_at_scales(model, pixels, sizes)
-        batches = []
-        for stage, real, before in zip(stages, latents, [latents[0], *latents[:-1]], strict=True):
-            enlarged = resize(before, (real.shape[-2], real.shape[-1]), RESAMPLE)
-            start = renoise(enlarged, draws.noise(real), 0.0, stage.sigmas[0])
-            batches.append(StageBatch(real, start, stage.sigmas[0], conditioning))
-        return batches
+        scales = [stage.scale for stage in self.settings.schedule.stages]
+        sizes = [model.blueprint.stage_size(model.blueprint.size, scale) for scale in scales]
+        return encode_at_scales(model, pixels, sizes), model.encode(self._data.texts(chosen))
 
 
 class _Trained:

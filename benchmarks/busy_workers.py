@@ -1,0 +1,117 @@
+"""How busy a search keeps its workers, by their number, rungs and lag: ``python -m benchmarks.busy_workers``.
+
+Whole searches run on simulated workers with a virtual clock: a unit of work takes 30 s, and one in ten three times
+as long. A trial is 32 prompts. Scores are made up so that rungs stop most trials, as in a search, and proposals
+are random, to be done soon: what is proposed does not decide how long it takes. The share is that of all workers'
+time until the last proposal begins; from then on they run idle, as they must.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+import tempfile
+from collections.abc import Sequence
+from typing import Any
+from unittest import mock
+
+import optuna
+
+from studies import SearchSettings, search
+from studies.evaluation import ChunkResult, Task
+from studies.proposals import Proposer
+from studies.simulator import Attempt, SimulatedExecutor
+from tuner.cli._common import print_table
+
+PROMPTS = 32
+SEARCHES = (
+    (4, 8, 1, 3),
+    (4, 8, 4, 3),
+    (4, 8, 4, 6),
+    (4, 8, 4, 12),
+    (16, 8, 1, 12),
+    (16, 8, 4, 12),
+    (16, 8, 4, 24),
+    (16, 8, 4, 48),
+    (64, 32, 4, 48),
+)
+"""Workers, units of work in a whole trial, rungs and lag of each."""
+
+
+class RandomProposer(Proposer):
+    """Proposes at random, the same for a trial of the same number."""
+
+    def _sampler(self, attempt: int = 0) -> optuna.samplers.BaseSampler:
+        return optuna.samplers.RandomSampler(seed=1000 * len(self._asked) + attempt)
+
+
+def evaluate(task: Task) -> ChunkResult:
+    """A merit of the schedule, and less of what the prompt adds to it."""
+    merit = random.Random(task.schedule.content_hash).random()
+    noise = [random.Random(f"{task.schedule.content_hash}/{seed}") for seed in task.seeds]
+    return ChunkResult({name: [merit + one.gauss(0, 0.3) for one in noise] for name in ("clip", "image_reward")})
+
+
+def fate(task: Task, crashes: int) -> Attempt:
+    """Half a minute; one task in ten takes three times as long."""
+    return Attempt(90.0 if random.Random(repr(task.key)).random() < 0.1 else 30.0)
+
+
+def measure(workers: int, units: int, rungs: int, lag: int) -> dict[str, Any]:
+    """Runs one search, long enough for the workers to be busy for most of it, and returns plain JSON types."""
+    executor = SimulatedExecutor(workers, evaluate, fate)
+    with tempfile.TemporaryDirectory() as out, mock.patch("studies.loop.Proposer", RandomProposer):
+        settings = SearchSettings(
+            model="tiny",
+            budget="3x",
+            trials=max(80, 6 * lag),
+            out=out,
+            search_prompts=PROMPTS,
+            held_out_prompts=2,
+            chunk=PROMPTS // units,
+            rungs=rungs,
+            lag=lag,
+        )
+        result = search(settings, executor=executor)
+    searched = [run for run in executor.runs if run.task.seeds[0] < PROMPTS]
+    begun = {run.task.schedule: run.start for run in reversed(searched)}
+    stopped = sum(candidate.stopped_at is not None for candidate in result.evaluated)
+    return {
+        "workers": workers,
+        "units": units,
+        "rungs": rungs,
+        "lag": lag,
+        "units_run": len({run.task.key for run in searched}) / len(begun),  # images are drawn again at the end
+        "busy": executor.busy_share(max(begun.values())),
+        "stopped": stopped / len(result.evaluated),
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Prints the table, or JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+    options = parser.parse_args(arguments)
+    rows = [measure(*one) for one in SEARCHES]
+    if options.json:
+        json.dump({"searches": rows}, sys.stdout, indent=2)
+        print()
+        return
+    print_table(
+        ["workers", "units per trial", "rungs", "lag", "trials stopped", "units run", "workers busy"],
+        [
+            (
+                *(row[name] for name in ("workers", "units", "rungs", "lag")),
+                f"{row['stopped']:.0%}",
+                f"{row['units_run']:.1f}",
+                f"{row['busy']:.1%}",
+            )
+            for row in rows
+        ],
+    )
+
+
+if __name__ == "__main__":
+    main()
