@@ -3,69 +3,21 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-if TYPE_CHECKING:
-    from objectives.base import Direction
-    from studies.rungs import Estimate
-
 Array: TypeAlias = npt.NDArray[np.float64]
-
-WORTH = 1e-2
-"""Part of the hypervolume that a candidate which spends the budget must be expected to add to go on after a rung.
-
-One that costs less must be expected to add less, in proportion.
-"""
 
 _BEYOND = 1.1  # the volume reaches to so many budgets, or a schedule that spends all of one would add nothing
 _HEADROOM = 0.25  # how far the volume that can be won reaches below the best losses known
 _POINTS = 1024
-_EXACT = 1e-9
 
 
 def reference_point(limit: float, losses: Array) -> Array:
     """The worst cost and losses that count: somewhat beyond the budget, and the worst of some (n, losses)."""
     return np.array([_BEYOND * limit, *losses.max(axis=0)])
-
-
-def losses_of(means: Mapping[str, float], directions: Mapping[str, Direction]) -> list[float]:
-    """Turns mean scores so that less is better, in the order of the directions."""
-    return [-means[name] if way == "maximize" else means[name] for name, way in directions.items()]
-
-
-def is_worth_it(
-    cost: float, estimates: Sequence[Estimate], prompts: int, finished: Array, reference: Array
-) -> bool:
-    """Whether a candidate is expected to add to the hypervolume as much as ``WORTH`` says, after a rung.
-
-    Where the finished ones span no volume there is nothing to compare with, and it is.
-
-    Args:
-        cost: What an image costs, as the budget counts it.
-        estimates: Of each loss, on all prompts.
-        prompts: How many those were made from. The spread of few prompts is itself unsure: Student's t of n - 1
-            degrees has the variance (n - 1) / (n - 3).
-        finished: Cost and losses of finished candidates, (n, 1 + losses).
-        reference: Worst cost and losses that count.
-    """
-    if not len(finished) or np.any(finished.min(axis=0) >= reference):
-        return True
-    wider = np.sqrt((prompts - 1) / (prompts - 3)) if prompts > 3 else np.inf
-    means = np.array([[estimate.mean for estimate in estimates]])
-    errors = np.array([[max(wider * estimate.error, _EXACT) for estimate in estimates]])
-    gain = expected_gains(np.array([cost]), means, errors, finished, reference)[0]
-    asked = WORTH * cost * _BEYOND / reference[0]
-    return bool(gain >= asked * dominated(finished, reference))
-
-
-def dominated(finished: Array, reference: Array) -> float:
-    """The part of the volume that `expected_gains` measures in which is dominated already."""
-    points = _points(finished, reference)
-    return 1 - len(_open(points, finished)) / len(points)
 
 
 def expected_gains(costs: Array, means: Array, errors: Array, front: Array, reference: Array) -> Array:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from studies.evaluation import Failure
-from studies.gains import is_worth_it, losses_of, reference_point
 from studies.proposals import Proposer
 from studies.results import Candidate
 from studies.rungs import Estimate, Scores, estimated, is_beaten
@@ -179,34 +176,17 @@ class Loop:
         visible = self._visible(trial.number)
         if not all(earlier.number in self._outcomes for earlier in visible):
             return False
-        if self._is_hopeless(trial, scores, visible):
+        cost = self._plan.budget.cost
+        rivals = [
+            finished
+            for earlier in visible
+            if cost(earlier.price) <= cost(trial.price) and (finished := self._full_scores(earlier)) is not None
+        ]
+        if is_beaten(scores, rivals, self._plan.directions, looks=len(self._plan.rungs) - 1):
             self._outcomes[trial.number] = scores
         else:
             self._climb(trial, rung + 1)
         return True
-
-    def _is_hopeless(self, trial: Trial, scores: Scores, visible: Sequence[Trial]) -> bool:
-        """Whether a finished trial beats this one, or all of them leave it next to nothing to gain."""
-        finished = [(earlier, full) for earlier in visible if (full := self._full_scores(earlier)) is not None]
-        directions, cost = self._plan.directions, self._plan.budget.cost
-        rivals = [full for earlier, full in finished if cost(earlier.price) <= cost(trial.price)]
-        if is_beaten(scores, rivals, directions, looks=len(self._plan.rungs) - 1):
-            return True
-        baseline = self._baseline()
-        if baseline is None or not finished:
-            return False
-
-        def losses(full: Scores) -> list[float]:
-            return losses_of({name: fmean(values) for name, values in full.items()}, directions)
-
-        known = np.array([[cost(earlier.price), *losses(full)] for earlier, full in finished])
-        given = known[[earlier.label != "search" for earlier, _ in finished], 1:]
-        reference = reference_point(self._plan.budget.limit, given if len(given) else known[:, 1:])
-        estimates = {name: estimated(values, baseline[name], True) for name, values in scores.items()}
-        expected = losses_of({name: estimate.mean for name, estimate in estimates.items()}, directions)
-        errors = [estimates[name].error for name in directions]
-        turned = [Estimate(mean, error) for mean, error in zip(expected, errors, strict=True)]
-        return not is_worth_it(cost(trial.price), turned, _prompts_of(scores), known, reference)
 
     def _visible(self, number: int) -> list[Trial]:
         """The trials whose outcomes trial ``number`` may depend on."""
@@ -255,7 +235,7 @@ class Loop:
         scores, baseline = self._outcomes[trial.number], self._baseline()
         if isinstance(scores, Failure) or baseline is None:
             return None
-        return {name: estimated(values, baseline[name], False) for name, values in scores.items()}
+        return {name: estimated(values, baseline[name]) for name, values in scores.items()}
 
     def _full_scores(self, trial: Trial) -> Scores | None:
         scores = self._outcomes.get(trial.number)

@@ -80,21 +80,17 @@ def is_beaten(
     )
 
 
-def estimated(scores: Sequence[float], baseline: Sequence[float], on_these: bool) -> Estimate:
-    """Estimates a mean on all prompts: the baseline's plus the mean difference to it on the first prompts.
+def estimated(scores: Sequence[float], baseline: Sequence[float]) -> Estimate:
+    """Estimates a mean on prompts like these: the baseline's on all, plus the mean difference on the first ones.
 
     Prompts are easy and hard, so a plain mean over the first ones could not be compared with one over all.
 
     Args:
         scores: On the first prompts, or on all.
         baseline: On all prompts.
-        on_these: Whether the mean is asked for on these very prompts, which is exact if all of them were scored,
-            or on prompts like these.
     """
-    n, everything = len(scores), len(baseline)
-    differences = np.asarray(scores) - np.asarray(baseline[:n])
-    left = 1 - n / everything if on_these else 1.0
-    error = math.sqrt(differences.var(ddof=1) / n * left)
+    differences = np.asarray(scores) - np.asarray(baseline[: len(scores)])
+    error = math.sqrt(differences.var(ddof=1) / len(scores))
     return Estimate(float(np.mean(baseline)) + float(differences.mean()), error)
 
 

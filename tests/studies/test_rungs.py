@@ -8,10 +8,8 @@ import numpy as np
 import pytest
 
 from studies import search
-from studies.gains import WORTH
 from studies.plan import make_plan
-from studies.rungs import ERROR_RATE, Estimate, estimated, in_random_order, is_beaten, rung_sizes
-from studies.stopping import hypervolume
+from studies.rungs import ERROR_RATE, estimated, in_random_order, is_beaten, rung_sizes
 from tests.studies.test_search import Shuffled, comparable
 from tests.studies.toy import Counting, toy_settings
 from tuner.flops import price
@@ -101,14 +99,13 @@ def test_being_better_on_one_objective_is_enough_to_go_on() -> None:
     assert stopped_at({"clip": rival["clip"] - 5 + noise, "loss": rival["loss"] + 1 + noise}, [rival]) == 4
 
 
-def test_a_mean_on_these_prompts_is_exact_when_all_are_scored_and_one_on_others_never_is() -> None:
+def test_a_mean_is_the_baselines_and_the_difference_so_far() -> None:
     scores, baseline = [1.0, 3.0, 2.0, 6.0], [0.0, 1.0, 2.0, 3.0]
-    assert estimated(scores, baseline, on_these=True) == Estimate(3.0, 0.0)
-    differences = np.subtract(scores, baseline)
-    assert estimated(scores, baseline, on_these=False).error == pytest.approx(differences.std(ddof=1) / 2)
-    half = estimated(scores[:2], baseline, on_these=True)
-    assert half.mean == pytest.approx(1.5 + 1.5)  # the baseline's mean and the mean difference so far
-    assert half.error == pytest.approx(np.std([1.0, 2.0], ddof=1) / 2)
+    whole, half = estimated(scores, baseline), estimated(scores[:2], baseline)
+    assert whole.mean == pytest.approx(np.mean(scores))
+    assert whole.error == pytest.approx(np.std([1.0, 2.0, 0.0, 3.0], ddof=1) / 2)
+    assert half.mean == pytest.approx(np.mean(baseline) + 1.5)
+    assert half.error == pytest.approx(np.std([1.0, 2.0], ddof=1) / np.sqrt(2))
 
 
 def test_equal_differences_and_no_rivals_prove_nothing() -> None:
@@ -147,27 +144,17 @@ def test_a_stopped_candidate_draws_the_prompts_of_its_rungs_alone(race: Any) -> 
         assert drawn[candidate.schedule.content_hash] == set(range(candidate.stopped_at))
 
 
-def test_a_stopped_candidate_would_add_next_to_nothing_to_the_finished_ones(race: Any) -> None:
+def test_every_stopped_candidate_has_a_finished_rival_that_is_cheaper_and_better(race: Any) -> None:
     result, _, plan = race
     for candidate in result.evaluated:
-        if candidate.stopped_at is None:
-            continue
-        finished = [
-            other
-            for other in result.evaluated
-            if other.trial <= candidate.trial - plan.settings.lag and other.stopped_at is None
-        ]
-        losses = np.array([losses_with(other, result) for other in [candidate, *finished]])
-        given = [other.label != "search" for other in finished]
-        reference = [plan.budget.tflops * 1.1, *losses[1:, 1:][given].max(axis=0)]
-        before, after = hypervolume(losses[1:], reference), hypervolume(losses, reference)
-        assert after <= before * (1 + WORTH)
-
-
-def losses_with(candidate: Any, result: Any) -> list[float]:
-    """Cost and expected losses on all prompts."""
-    baseline = result.baseline.scores
-    return [candidate.tflops, *(-baseline[name].mean - score.delta for name, score in candidate.scores.items())]
+        if candidate.stopped_at is not None:
+            assert any(
+                rival.trial <= candidate.trial - plan.settings.lag
+                and rival.stopped_at is None
+                and rival.tflops <= candidate.tflops
+                and all(rival.scores[n].mean > candidate.scores[n].mean for n in candidate.scores)
+                for rival in result.evaluated
+            )
 
 
 def test_the_front_and_the_pick_were_scored_on_all_prompts(race: Any) -> None:
