@@ -63,7 +63,7 @@ class LiveScores:
         if path.exists():
             for line in path.read_text().splitlines():
                 self._learn(json.loads(line))
-        self._file = path.open("a")
+        self._path = path
 
     def scores(self, schedule: Schedule, prompts: Sequence[str]) -> dict[str, list[float]]:
         """See `benchmarks.search_efficiency.Scored`."""
@@ -72,7 +72,8 @@ class LiveScores:
             found = self._scorer.score(schedule, [self._prompts.index(prompt) for prompt in missing])
             line = {"schedule": schedule.content_hash, "scores": dict(zip(missing, found.tolist(), strict=True))}
             self._learn(line)
-            print(json.dumps(line), file=self._file, flush=True)
+            with self._path.open("a") as file:
+                print(json.dumps(line), file=file)
         rows = [self._known[schedule.content_hash, prompt] for prompt in prompts]
         return {name: [row[k] for row in rows] for k, name in enumerate(OBJECTIVES)}
 

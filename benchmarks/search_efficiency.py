@@ -42,6 +42,7 @@ from tuner.schedule import Schedule
 
 TRIALS = 200
 MECHANISMS = ("budget by construction", "warm start", "rungs", "kept stages")
+EARLY = 1 / 8  # of the best peer's spend
 EARLIER_BUDGET = "6x"  # of the study whose scores the row with earlier scores starts from
 
 
@@ -298,12 +299,13 @@ def compare(
     best = max(final, key=lambda name: float(np.median(final[name])))
     rows = []
     for name in (*peers, *ours):
-        ratios, gains = [], []
+        ratios, gains, early = [], [], []
         for seed in range(seeds):
             target, spent = final[best][seed], runs[best, seed][0][-1].spent
             steps, found = runs[name, seed]
             ratios.append(spent_to_reach(steps, found, target) / spent)
             gains.append(volume_at(steps, found, spent))
+            early.append(volume_at(steps, found, EARLY * spent))
         gain = paired_score(gains, final[best]) if seeds > 1 else None
         rows.append(
             {
@@ -312,6 +314,7 @@ def compare(
                 "final_hypervolume": float(np.median([runs[name, seed][1][-1] for seed in range(seeds)])),
                 "share_of_best_peers_spend": _median(ratios),
                 "shares": [None if np.isinf(ratio) else ratio for ratio in ratios],
+                "hypervolume_at_an_eighth": float(np.median(early)),
                 "gain_at_equal_spend": gain and gain.delta,
                 "gain_ci95": gain and gain.ci95,
             }
@@ -334,7 +337,8 @@ def report(result: dict[str, Any]) -> str:
     """Formats what ``measure`` returned as a table."""
     lines = [
         f"{result['seeds']} seeds, {result['trials']} trials; the best peer is {result['best_peer']}",
-        f"{'':>36}{'TFLOPs':>9}{'volume':>10}{'spend to reach the best peer':>34}{'gain at its spend':>30}",
+        f"{'':>36}{'TFLOPs':>9}{'volume':>10}{'at 1/8':>10}"
+        f"{'spend to reach the best peer':>34}{'gain at its spend':>30}",
     ]
     for row in result["rows"]:
         median, low, high = ("never" if v is None else f"{v:.3f}" for v in row["share_of_best_peers_spend"])
@@ -345,6 +349,7 @@ def report(result: dict[str, Any]) -> str:
         )
         lines.append(
             f"{row['search']:>36}{row['tflops_spent']:>9.3f}{row['final_hypervolume']:>10.3g}"
+            f"{row['hypervolume_at_an_eighth']:>10.3g}"
             f"{f'{median} [{low}, {high}]':>34}{gain:>30}"
         )
     return "\n".join(lines)
