@@ -17,12 +17,11 @@ import tempfile
 import time
 from collections.abc import Sequence
 from statistics import median
-from typing import Any
 from unittest import mock
 
+from benchmarks.busy_workers import RandomProposer
 from studies import SearchSettings, search
 from studies.evaluation import ChunkResult, Task
-from studies.proposals import Proposer
 from studies.simulator import Attempt, SimulatedExecutor
 from tuner.schedule import Schedule
 
@@ -32,24 +31,19 @@ WORKERS = 8
 BAR_MS = 50.0
 
 
-class TimedProposer(Proposer):
-    """Takes the time of every proposal, and proposes the first of those drawn where it is not of interest."""
+class TimedProposer(RandomProposer):
+    """Takes the time of every proposal, and chooses where that is of interest."""
 
     times: dict[int, tuple[float, float]]
 
-    def propose(self) -> Schedule:
+    def propose(self) -> tuple[str, Schedule]:
         """Asks for the schedule of the next trial."""
-        self.times[self._number()] = time.perf_counter(), time.process_time()
+        self.times[len(self._asked)] = time.perf_counter(), time.process_time()
         return super().propose()
 
-    def _most_promising(self, drawn: Sequence[Any]) -> int:
-        number = self._number()
-        if any(size <= number <= size + WINDOW for size in SIZES):
-            return super()._most_promising(drawn)
-        return 0
-
-    def _number(self) -> int:
-        return len(self._asked)
+    def chooses(self) -> bool:
+        """Whether the time of the next proposal, or to it, is wanted."""
+        return any(size <= len(self._asked) <= size + WINDOW for size in SIZES)
 
 
 def evaluate(task: Task) -> ChunkResult:

@@ -66,7 +66,7 @@ class LiveScores:
         self._path = path
 
     def scores(self, schedule: Schedule, prompts: Sequence[str]) -> dict[str, list[float]]:
-        """See `benchmarks.search_efficiency.Scored`."""
+        """See `benchmarks.table.Scored`."""
         missing = [prompt for prompt in prompts if (schedule.content_hash, prompt) not in self._known]
         if missing:
             found = self._scorer.score(schedule, [self._prompts.index(prompt) for prompt in missing])

@@ -20,7 +20,16 @@ import numpy as np
 import torch
 
 import objectives
-from benchmarks.table import DEAR_PROMPTS, OBJECTIVES, OTHERS_HELD_OUT, PATH, schedules, settings
+from benchmarks.table import (
+    DEAR_PROMPTS,
+    FAR_HELD_OUT,
+    FAR_PROMPTS,
+    OBJECTIVES,
+    PATH,
+    schedules,
+    settings,
+)
+from studies.pareto import dominators
 from studies.plan import Plan, make_plan, versions
 from tuner.sampling import run_stage
 from tuner.schedule import Schedule
@@ -104,13 +113,9 @@ def _near_the_front(
 ) -> list[Schedule]:
     """Picks the affordable schedules that few others beat on the search prompts, at no higher cost."""
     losses = np.array(
-        [
-            [plan.price(one).tflops, *-found[one.content_hash][: len(plan.prompts.search)].mean(axis=0)]
-            for one in affordable
-        ]
+        [[plan.price(one).tflops, *-found[one.content_hash][:FAR_PROMPTS].mean(axis=0)] for one in affordable]
     )
-    beaten_by = [int(np.sum(np.all(losses <= mine, axis=1) & np.any(losses < mine, axis=1))) for mine in losses]
-    return [schedule for schedule, others in zip(affordable, beaten_by, strict=True) if others < _FEW]
+    return [schedule for schedule, others in zip(affordable, dominators(losses), strict=True) if others < _FEW]
 
 
 def main() -> None:
@@ -127,26 +132,28 @@ def main() -> None:
     found, seconds = _read(options.output, plan.weights, prompts)
     scorer = Scorer(plan, prompts)
 
-    def score(wanted: Sequence[Schedule], count: int) -> None:
+    def score(wanted: Sequence[Schedule], search: int, held_out: int) -> None:
         nonlocal seconds
+        numbers = [*range(search), *range(len(plan.prompts.search), len(plan.prompts.search) + held_out)]
         for done, schedule in enumerate(wanted):
             scores = found.setdefault(schedule.content_hash, np.full((len(prompts), len(OBJECTIVES)), np.nan))
-            missing = np.flatnonzero(np.isnan(scores[:count, 0]))
-            if not len(missing):
+            missing = [number for number in numbers if np.isnan(scores[number, 0])]
+            if not missing:
                 continue
             started = time.process_time()
-            scores[missing] = scorer.score(schedule, missing.tolist())
+            scores[missing] = scorer.score(schedule, missing)
             seconds += time.process_time() - started
             if done % _WRITE_EVERY == 0:
                 _write(options.output, plan, prompts, found, seconds)
                 print(f"{done} of {len(wanted)} schedules, {seconds:.0f} s of one core", flush=True)
         _write(options.output, plan, prompts, found, seconds)
 
-    score(always, len(prompts))
-    score([one for one in everything if not plan.budget.allows(plan.price(one))], DEAR_PROMPTS)
+    everywhere = len(plan.prompts.search), len(plan.prompts.held_out)
+    score(always, *everywhere)
+    score([one for one in everything if not plan.budget.allows(plan.price(one))], DEAR_PROMPTS, 0)
     affordable = [one for one in everything if plan.budget.allows(plan.price(one))]
-    score(affordable, len(plan.prompts.search) + OTHERS_HELD_OUT)
-    score(_near_the_front(plan, affordable, found), len(prompts))
+    score(affordable, FAR_PROMPTS, FAR_HELD_OUT)
+    score(_near_the_front(plan, affordable, found), *everywhere)
 
 
 if __name__ == "__main__":

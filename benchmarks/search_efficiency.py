@@ -25,13 +25,14 @@ from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from benchmarks.table import OBJECTIVES, Table, TableExecutor, TableSpace, raw, schedule_of, settings
+from benchmarks.table import OBJECTIVES, Scored, Table, TableExecutor, TableSpace, raw, schedule_of, settings
 from studies.evaluations import Evaluations
 from studies.loop import Loop
+from studies.pareto import dominators
 from studies.plan import Plan, make_plan
 from studies.scores import EarlierScores, ScoreLog
 from studies.statistics import paired_score
@@ -52,14 +53,6 @@ class Step:
 
     spent: float
     schedule: Schedule | None
-
-
-class Scored(Protocol):
-    """Knows, or finds out, what schedules score on prompts; see `benchmarks.table.Table`."""
-
-    def scores(self, schedule: Schedule, prompts: Sequence[str]) -> dict[str, list[float]]:
-        """Scores by objective, in the order of the prompts."""
-        ...
 
 
 Search = Callable[[int], list[Step]]
@@ -232,11 +225,8 @@ def volumes(steps: Sequence[Step], plan: Plan, scored: Scored) -> list[float]:
             *(-mean for mean in means(scored, step.schedule, plan.prompts.search)),
         ]
         known[step.schedule] = losses
-        front = [
-            schedule
-            for schedule, mine in known.items()
-            if not any(other != mine and all(map(np.less_equal, other, mine)) for other in known.values())
-        ]
+        beaten = dominators(np.array(list(known.values())))
+        front = [schedule for schedule, worse in zip(known, beaten, strict=True) if not worse]
         points = [
             [known[schedule][0], *(-mean for mean in means(scored, schedule, plan.prompts.held_out))]
             for schedule in front

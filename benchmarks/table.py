@@ -13,7 +13,7 @@ import json
 from collections import deque
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -27,14 +27,13 @@ from tuner.sigmas import partial_sigmas, shift_sigma, truncated_sigmas
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial
 
-    from benchmarks.search_efficiency import Scored
-
 PATH = Path(__file__).parent / "data" / "tiny_table.npz"
 OBJECTIVES = ("clip", "image_reward")
-SEARCH_PROMPTS = 24
+SEARCH_PROMPTS = 64
 HELD_OUT_PROMPTS = 64
-DEAR_PROMPTS = 4  # those that schedules beyond the budget are scored on; see ``benchmarks.make_table``
-OTHERS_HELD_OUT = 12  # those of the held-out prompts that schedules far from the front are scored on
+DEAR_PROMPTS = 4  # search prompts that schedules beyond the budget are scored on; see ``benchmarks.make_table``
+FAR_PROMPTS = 32  # search prompts that schedules far from the front are scored on
+FAR_HELD_OUT = 12  # and held-out ones
 
 _PLAIN = {"steps": (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32), "shift": (1.0, 1.5, 2.0, 3.0, 5.0, 8.0)}
 _TWO = {
@@ -148,6 +147,14 @@ class TableSpace:
                     f"{count}.{name}": values.index(params[name]) for name, values in _GRIDS[count - 1].items()
                 }
         raise ValueError("the schedule is not in the raw space.")
+
+
+class Scored(Protocol):
+    """Knows, or finds out, what schedules score on prompts."""
+
+    def scores(self, schedule: Schedule, prompts: Sequence[str]) -> dict[str, list[float]]:
+        """Scores by objective, in the order of the prompts."""
+        ...
 
 
 class Table:

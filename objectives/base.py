@@ -29,6 +29,12 @@ if TYPE_CHECKING:
 
 Direction = Literal["maximize", "minimize"]
 
+
+def loss_sign(direction: Direction) -> int:
+    """What a score is multiplied with to be a loss, of which less is better."""
+    return -1 if direction == "maximize" else 1
+
+
 DTYPES = ("float32", "float16", "bfloat16")
 
 

@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from studies.evaluation import Failure
-from studies.proposals import Proposer
+from studies.proposals import PROPOSED, Proposer
 from studies.results import Candidate
 from studies.rungs import Estimate, Scores, estimated, is_beaten
 from studies.statistics import paired_score
@@ -17,6 +17,8 @@ from studies.stopping import StopRules
 from tuner.schedule import Schedule
 
 if TYPE_CHECKING:
+    import optuna
+
     from studies.evaluations import Evaluations
     from studies.plan import Plan
     from studies.results import EndedBy
@@ -76,6 +78,10 @@ class Loop:
         return len(self._plan.references) + self._plan.settings.trials
 
     @property
+    def _proposed_all(self) -> bool:
+        return sum(trial.label == PROPOSED for trial in self.trials) >= self._plan.settings.trials
+
+    @property
     def finished(self) -> list[Trial]:
         """The trials that have an outcome, failed ones included."""
         return [trial for trial in self.trials if trial.number in self._outcomes]
@@ -114,14 +120,13 @@ class Loop:
             RuntimeError: If the baseline itself fails.
         """
         self._evaluations.request(self._plan.search_tasks(self._plan.baseline))
-        for reference in self._plan.references:
-            self._proposer.refer(reference)
-            self._start(reference.label, reference.schedule)
         while True:
             self._baseline()  # nothing is worth waiting for if it failed
             self._judge()
             if self._may_propose(deadline):
-                self._start("search", self._propose())
+                self._start(*self._propose())
+            elif self._proposer.waiting and self._may_refer():
+                self._start(*self._proposer.refer(self._proposer.waiting[0]))
             elif self._evaluations.working:
                 self._evaluations.wait()
                 self._on_change()
@@ -195,7 +200,7 @@ class Loop:
     def _may_propose(self, deadline: float | None) -> bool:
         number = len(self.trials)
         visible = self._visible(number)
-        if number >= self.total or self.ended_by != "trials":
+        if self._proposed_all or self.ended_by != "trials":
             return False
         if visible and self._baseline() is None:  # the first trials are proposed without any results
             return False
@@ -207,16 +212,29 @@ class Loop:
             self.ended_by = rule
         return self.ended_by == "trials"
 
-    def _propose(self) -> Schedule:
+    def _may_refer(self) -> bool:
+        """Whether the references that still wait are run, which promise little but are what users compare with.
+
+        After the time limit the cheapest one alone is, if there is no trial at all: a study without has no result.
+        """
+        return (
+            not self.trials if self.ended_by == "time limit" else self._proposed_all or self.ended_by != "trials"
+        )
+
+    def _propose(self) -> tuple[str, Schedule]:
         number = len(self.trials)
         while self._told < len(self._visible(number)):
             self._tell()
         if number < len(self._record.trials):
-            known = self._record.trials[number]
-            schedule = Schedule.model_validate(known.user_attrs["schedule"])
-            self._proposer.repeat(known.params, schedule)
-            return schedule
+            return self._repeat(self._record.trials[number])
         return self._proposer.propose()
+
+    def _repeat(self, known: optuna.trial.FrozenTrial) -> tuple[str, Schedule]:
+        """Makes a trial of an earlier sitting the next one."""
+        for reference in self._proposer.waiting:
+            if reference.label == known.user_attrs["label"]:
+                return self._proposer.refer(reference)
+        return self._proposer.repeat(known.params, Schedule.model_validate(known.user_attrs["schedule"]))
 
     def _start(self, label: str, schedule: Schedule) -> None:
         self.trials.append(Trial(len(self.trials), label, schedule, self._plan.price(schedule)))

@@ -8,7 +8,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from objectives.base import Direction
+from objectives.base import Direction, loss_sign
 from studies.results import Candidate
 from tuner.errors import UserError, unknown_name
 
@@ -37,6 +37,12 @@ def front(candidates: Sequence[Candidate], directions: Directions) -> list[Candi
         if not any(np.all(np.less_equal(_losses(better, directions), losses)) for better in kept):
             kept.append(candidate)
     return kept
+
+
+def dominators(losses: _Array) -> npt.NDArray[np.int_]:
+    """Counts for each of n points, (n, losses), the others that dominate it: (n,)."""
+    counts = [np.sum(np.all(losses <= mine, axis=1) & np.any(losses < mine, axis=1)) for mine in losses]
+    return np.array(counts, dtype=int)
 
 
 def knee(candidates: Sequence[Candidate], directions: Directions) -> Candidate:
@@ -97,10 +103,9 @@ def pick(candidates: Sequence[Candidate], spec: str, directions: Directions) -> 
 
 def _losses(candidate: Candidate, directions: Directions) -> tuple[float, ...]:
     """The cost and then every objective, turned so that less is better."""
-    signs = {"minimize": 1, "maximize": -1}
     return (
         candidate.cost,
-        *(signs[direction] * candidate.scores[name].mean for name, direction in directions.items()),
+        *(loss_sign(direction) * candidate.scores[name].mean for name, direction in directions.items()),
     )
 
 

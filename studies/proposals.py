@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from objectives.base import loss_sign
 from studies.draws import Draw
 from studies.features import features
 from studies.gains import Array, reference_point
+from studies.pareto import dominators
 from studies.surrogate import Results
 from tuner.schedule import Schedule
 
@@ -28,25 +30,32 @@ if TYPE_CHECKING:
     from studies.plan import Plan
     from studies.references import Reference
     from studies.rungs import Estimate
-    from tuner.flops import Price
+
+PROPOSED = "search"
+"""Label of a trial that is no reference; see `studies.results.Candidate`."""
 
 _LISTED = 100  # finished trials that predictions are made from; see `Shortlist`
-_DRAWN = 128  # schedules that are drawn for a proposal
-_ATTEMPTS = 4 * _DRAWN
+_DRAWN = 64  # schedules that are drawn for a proposal
+_ATTEMPTS = 4  # times as many draws before a space counts as exhausted
 _LEAST_KNOWN = 3  # results without which there is nothing to predict from
 
 
 class _Drawn(NamedTuple):
-    params: dict[str, Any]
+    params: Mapping[str, Any]
     schedule: Schedule
-    price: Price
 
 
 class Proposer:
     """Turns numbers of trials into schedules, and learns from their scores.
 
+    A reference waits until it is the most promising of all candidates. While too little is known to tell, that is
+    the cheapest one.
+
     Args:
         plan: The search.
+
+    Attributes:
+        waiting: The references that are no trials yet, the cheapest first.
     """
 
     def __init__(self, plan: Plan):
@@ -56,47 +65,54 @@ class Proposer:
 
         self._plan = plan
         directions = directions_of(plan)
-        self._signs = np.array([-1.0 if way == "maximize" else 1.0 for way in plan.directions.values()])
+        self._signs = np.array([loss_sign(way) for way in plan.directions.values()])
         self._study = optuna.create_study(
             storage=Shortlist(_LISTED, directions),
             directions=directions,
             sampler=optuna.samplers.RandomSampler(seed=plan.settings.seed),
         )
+        self.waiting = list(plan.references)
         self._asked: list[optuna.Trial] = []
         self._features: dict[int, list[float]] = {}  # by the study's number of the trial
         self._errors: dict[int, list[float]] = {}
-        self._proposed: set[str] = set()  # content hashes
+        self._known = {reference.schedule.content_hash for reference in plan.references}  # not to be drawn again
         self._given: list[Array] = []  # losses of the references
         self._told = 0
 
-    def refer(self, reference: Reference) -> None:
-        """Makes a reference the next trial; its parameters are known to the sampler where the space has it."""
+    def propose(self) -> tuple[str, Schedule]:
+        """Makes the most promising candidate the next trial: a reference that waits, or a schedule that is new.
+
+        A space in which nothing new is found repeats a schedule, which costs nothing: what is evaluated is not run
+        again.
+
+        Returns:
+            Its label, see `studies.results.Candidate`, and the schedule.
+        """
+        rng = Random(_seed(self._plan.settings.seed, str(len(self._asked))))
+        drawn = self._draw(rng, _DRAWN)
+        schedules = [*(reference.schedule for reference in self.waiting), *(one.schedule for one in drawn)]
+        chosen = self._most_promising(schedules)
+        if chosen < len(self.waiting):
+            return self.refer(self.waiting[chosen])
+        return self.repeat(*drawn[chosen - len(self.waiting)])
+
+    def refer(self, reference: Reference) -> tuple[str, Schedule]:
+        """Makes a reference the next trial, with its parameters where the space has it."""
+        self.waiting.remove(reference)
         try:
             params = self._plan.space.params_of(reference.schedule)
         except ValueError:
             trial = self._study.ask()
         else:
             trial = self._ask(params)
-            self._proposed.add(self._plan.space.suggest(trial).content_hash)  # rounded unlike the reference
-        self._accept(trial, reference.label, reference.schedule)
+            self._known.add(self._plan.space.suggest(trial).content_hash)  # rounded unlike the reference
+        return self._accept(trial, reference.label, reference.schedule)
 
-    def propose(self) -> Schedule:
-        """Chooses the schedule of the next trial, which is none that was proposed before.
-
-        A space in which nothing new is found repeats a schedule, which costs nothing: what is evaluated is not run
-        again.
-        """
-        rng = Random(_seed(self._plan.settings.seed, str(len(self._asked))))
-        drawn = self._draw(rng)
-        chosen = drawn[self._most_promising(drawn)]
-        self.repeat(chosen.params, chosen.schedule)
-        return chosen.schedule
-
-    def repeat(self, params: Mapping[str, Any], schedule: Schedule) -> None:
+    def repeat(self, params: Mapping[str, Any], schedule: Schedule) -> tuple[str, Schedule]:
         """Makes a proposal of these parameters, or of an earlier sitting, the next trial."""
         trial = self._ask(params)
         self._plan.space.suggest(trial)
-        self._accept(trial, "search", schedule)
+        return self._accept(trial, PROPOSED, schedule)
 
     def tell(self, estimates: Mapping[str, Estimate] | None) -> optuna.trial.FrozenTrial:
         """Tells how the first trial went that nothing has been told of yet.
@@ -115,28 +131,25 @@ class Proposer:
             return self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
         self._errors[trial.number] = [estimates[name].error for name in self._plan.directions]
         means = [estimates[name].mean for name in self._plan.directions]
-        if trial.user_attrs["label"] != "search":
+        if trial.user_attrs["label"] != PROPOSED:
             self._given.append(self._signs * means)
         return self._study.tell(trial, [*means, trial.user_attrs["cost"]])
 
-    def _draw(self, rng: Random) -> list[_Drawn]:
+    def _draw(self, rng: Random, count: int) -> list[_Drawn]:
         """Draws schedules that were not proposed before, three of four near members of the front."""
         near = [trial.params for trial in self._front() if trial.params]
-        drawn: dict[str, _Drawn] = {}
-        known: _Drawn | None = None
-        for attempt in range(_ATTEMPTS):
-            some = Draw(rng, rng.choice(near) if near and attempt % 4 else None)
-            schedule = self._plan.space.suggest(some)
-            known = known or _Drawn(some.drawn, schedule, self._plan.price(schedule))
-            if schedule.content_hash not in drawn and schedule.content_hash not in self._proposed:
-                drawn[schedule.content_hash] = _Drawn(some.drawn, schedule, self._plan.price(schedule))
-            if len(drawn) == _DRAWN:
+        new: dict[str, _Drawn] = {}
+        for attempt in range(_ATTEMPTS * count):
+            answers = Draw(rng, rng.choice(near) if near and attempt % 4 else None)
+            drawn = _Drawn(answers.drawn, self._plan.space.suggest(answers))
+            if drawn.schedule.content_hash not in self._known:
+                new[drawn.schedule.content_hash] = drawn
+            if len(new) == count:
                 break
-        assert known is not None  # the first attempt found it
-        return list(drawn.values()) or [known]
+        return list(new.values()) or [drawn]
 
-    def _most_promising(self, drawn: Sequence[_Drawn]) -> int:
-        """Finds the one that wins most hypervolume per TFLOP; the first where too little is known to tell."""
+    def _most_promising(self, schedules: Sequence[Schedule]) -> int:
+        """Finds the one that is expected to add most hypervolume for its cost; the first while little is known."""
         complete = self._complete()
         if len(complete) < _LEAST_KNOWN:
             return 0
@@ -151,8 +164,9 @@ class Proposer:
             running_costs=np.array([trial.user_attrs["cost"] for trial in self._asked[self._told :]]),
         )
         reference = reference_point(self._plan.budget.limit, np.array(self._given or losses))
-        wanted = np.array([features(one.schedule, one.price) for one in drawn])
-        costs = np.array([self._plan.budget.cost(one.price) for one in drawn])
+        prices = [self._plan.price(schedule) for schedule in schedules]
+        wanted = np.array([features(*priced) for priced in zip(schedules, prices, strict=True)])
+        costs = np.array([self._plan.budget.cost(price) for price in prices])
         worth = results.expected_gains(wanted, costs, reference) / costs
         return int(np.argmax(worth))
 
@@ -164,17 +178,13 @@ class Proposer:
     def _front(self) -> list[optuna.trial.FrozenTrial]:
         complete = self._complete()
         losses = np.array([[*self._signs, 1.0] * np.array(trial.values) for trial in complete])
-        return [
-            trial
-            for trial, mine in zip(complete, losses, strict=True)
-            if not np.any(np.all(losses <= mine, axis=1) & np.any(losses < mine, axis=1))
-        ]
+        return [trial for trial, worse in zip(complete, dominators(losses), strict=True) if not worse]
 
     def _ask(self, params: Mapping[str, Any]) -> optuna.Trial:
         self._study.enqueue_trial(dict(params))
         return self._study.ask()
 
-    def _accept(self, trial: optuna.Trial, label: str, schedule: Schedule) -> None:
+    def _accept(self, trial: optuna.Trial, label: str, schedule: Schedule) -> tuple[str, Schedule]:
         price = self._plan.price(schedule)
         for name, value in {
             "label": label,
@@ -186,7 +196,8 @@ class Proposer:
             trial.set_user_attr(name, value)
         self._features[trial.number] = features(schedule, price)
         self._asked.append(trial)
-        self._proposed.add(schedule.content_hash)
+        self._known.add(schedule.content_hash)
+        return label, schedule
 
 
 def directions_of(plan: Plan) -> Sequence[Direction]:

@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 
+from objectives.base import loss_sign
+
 if TYPE_CHECKING:
     from objectives.base import Direction
 
@@ -99,7 +101,9 @@ def _best(rivals: Sequence[Scores], directions: Mapping[str, Direction]) -> list
 
     What is left does not depend on the candidate, nor on which prompts came first.
     """
-    means = [[_sign(way) * float(np.mean(rival[name])) for name, way in directions.items()] for rival in rivals]
+    means = [
+        [-loss_sign(way) * float(np.mean(rival[name])) for name, way in directions.items()] for rival in rivals
+    ]
     kept: list[int] = []
     for index in sorted(range(len(rivals)), key=lambda i: means[i], reverse=True):
         if not any(all(a >= b for a, b in zip(means[i], means[index], strict=True)) for i in kept):
@@ -112,12 +116,8 @@ def _is_better(rival: Sequence[float], candidate: Sequence[float], direction: Di
     from scipy.stats import t
 
     n, everything = len(candidate), len(rival)
-    differences = _sign(direction) * (np.asarray(rival[:n]) - np.asarray(candidate))
+    differences = loss_sign(direction) * (np.asarray(candidate) - np.asarray(rival[:n]))
     if np.ptp(differences) <= _ROUNDING * np.abs(differences).max():
         return False
     error = math.sqrt(differences.var(ddof=1) / n * (1 - n / everything))
     return bool(t.sf(differences.mean() / error, n - 1) < level)
-
-
-def _sign(direction: Direction) -> int:
-    return 1 if direction == "maximize" else -1

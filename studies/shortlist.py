@@ -9,6 +9,8 @@ import numpy as np
 from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
 
+from objectives.base import loss_sign
+
 if TYPE_CHECKING:
     from objectives.base import Direction
 
@@ -28,7 +30,7 @@ class Shortlist(InMemoryStorage):
     def __init__(self, places: int, directions: Sequence[Direction]):
         super().__init__()
         self._places = places
-        self._signs = [-1.0 if direction == "maximize" else 1.0 for direction in directions]
+        self._signs = [loss_sign(direction) for direction in directions]
         self._front: list[tuple[int, tuple[float, ...]]] = []  # number and losses
         self._complete: list[int] = []  # numbers
 

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING
 
+from objectives.base import loss_sign
 from studies.evaluation import Failure
+from studies.proposals import PROPOSED
 
 if TYPE_CHECKING:
     from studies.loop import Trial
@@ -32,13 +34,12 @@ class StopRules:
 
     def __init__(self, plan: Plan):
         self._plan = plan
-        self._references = len(plan.references)
         self._seen = 0
         self._spent = 0.0
-        self._losses: list[list[float]] = []
+        self._losses: list[list[float]] = []  # cost first
         self._worst: list[float] = []
         self._hypervolume = 0.0
-        self._last_gain = self._references
+        self._since_gain = 0
 
     def ended_by(
         self, visible: Sequence[Trial], outcomes: Mapping[int, Scores | Failure], running: Sequence[Trial]
@@ -56,13 +57,13 @@ class StopRules:
         settings = self._plan.settings
         if settings.max_tflops is not None and self._committed(running) > settings.max_tflops:
             return "max tflops"
-        if settings.patience is not None and self._seen - self._last_gain >= settings.patience:
+        if settings.patience is not None and self._since_gain >= settings.patience:
             return "patience"
         return None
 
     def _committed(self, running: Sequence[Trial]) -> float:
         """What the study will have taken at most if there is one more trial."""
-        prices = [trial.price.tflops for trial in running if trial.number >= self._references]
+        prices = [trial.price.tflops for trial in running if trial.label == PROPOSED]
         at_most = len(self._plan.prompts.search) * (sum(prices) + self._plan.budget.tflops)
         return self._plan.least_tflops + self._spent + at_most
 
@@ -70,18 +71,19 @@ class StopRules:
         """Counts what a trial took, and what it adds to the hypervolume."""
         prompts = len(self._plan.prompts.search)
         scored = prompts if isinstance(scores, Failure) else len(next(iter(scores.values())))
-        if trial.number >= self._references:  # references are counted from the start, on all prompts
+        proposed = trial.label == PROPOSED
+        if proposed:  # references are counted from the start, on all prompts
             self._spent += scored * trial.price.tflops
+            self._since_gain += 1
         if isinstance(scores, Failure) or scored < prompts or not self._plan.budget.allows(trial.price):
             return
-        signs = {"minimize": 1.0, "maximize": -1.0}
-        losses = [signs[way] * fmean(scores[name]) for name, way in self._plan.directions.items()]
+        losses = [loss_sign(way) * fmean(scores[name]) for name, way in self._plan.directions.items()]
         self._losses.append([self._plan.budget.cost(trial.price), *losses])
-        if trial.number < self._references or not self._worst:
-            self._worst = [max(column) for column in zip(*self._losses, strict=True)][1:]
+        if not proposed or not self._worst:
+            self._worst = [max(worst) for worst in zip(self._worst or losses, losses, strict=True)]
         grown = hypervolume(self._losses, [self._plan.budget.limit, *self._worst])
-        if grown > self._hypervolume * (1 + GAIN) and trial.number >= self._references:
-            self._last_gain = trial.number + 1
+        if proposed and grown > self._hypervolume * (1 + GAIN):
+            self._since_gain = 0
         self._hypervolume = grown
 
 

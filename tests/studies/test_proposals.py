@@ -36,7 +36,7 @@ def scored(number: int) -> dict[str, Estimate]:
 
 
 def coarse_plan(out: Path) -> Plan:
-    return replace(make_plan(toy_settings(out)), space=Coarse())
+    return replace(make_plan(toy_settings(out)), space=Coarse(), references=())
 
 
 def test_no_schedule_is_proposed_twice(tmp_path: Path) -> None:
@@ -44,12 +44,12 @@ def test_no_schedule_is_proposed_twice(tmp_path: Path) -> None:
     proposer = Proposer(plan)
     hashes = []
     for number in range(12):
-        schedule = proposer.propose()
+        _, schedule = proposer.propose()
         hashes.append(schedule.content_hash)
         proposer.tell(scored(number))
     assert len(set(hashes)) == 12
     assert plan.space.asked > 12  # the sampler did repeat itself
-    assert proposer.propose().content_hash in hashes  # there is no thirteenth
+    assert proposer.propose()[1].content_hash in hashes  # there is no thirteenth
 
 
 def test_a_replayed_study_proposes_what_the_first_one_did(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_a_replayed_study_proposes_what_the_first_one_did(tmp_path: Path) -> Non
                 assert schedule.content_hash == content_hash
                 proposer.repeat(params, schedule)
             else:
-                schedule = proposer.propose()
+                _, schedule = proposer.propose()
             trial = proposer.tell(scored(number))
             found.append((schedule.content_hash, trial.params))
         return found
@@ -78,9 +78,9 @@ def test_a_space_that_a_reference_exhausts_repeats_it(tmp_path: Path) -> None:
     plan = make_plan(toy_settings(tmp_path, budget="1nfe", space="plain"))
     (reference,) = plan.references  # one step, which is all that the space holds
     proposer = Proposer(plan)
-    proposer.refer(reference)
+    assert proposer.propose() == (reference.label, reference.schedule)
     assert proposer.tell(None).params == {"steps": 1}
-    assert proposer.propose() == reference.schedule  # at no cost, as it is evaluated already
+    assert proposer.propose() == ("search", reference.schedule)  # at no cost, as it is evaluated already
 
 
 @pytest.mark.parametrize("space", loadable())

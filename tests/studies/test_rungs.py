@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +9,12 @@ import pytest
 
 from studies import search
 from studies.plan import make_plan
+from studies.proposals import Proposer
 from studies.rungs import ERROR_RATE, estimated, in_random_order, is_beaten, rung_sizes
 from tests.studies.test_search import Shuffled, comparable
 from tests.studies.toy import Counting, toy_settings
 from tuner.flops import price
+from tuner.schedule import Schedule
 
 DIRECTIONS: Any = {"clip": "maximize", "loss": "minimize"}
 RUNGS = rung_sizes(32, 4)
@@ -113,6 +115,20 @@ def test_equal_differences_and_no_rivals_prove_nothing() -> None:
     zeros = {"clip": [0.0] * 32, "loss": [1.0] * 32}
     assert stopped_at(zeros, [ones]) is None
     assert stopped_at(zeros, []) is None
+
+
+class Blind(Proposer):
+    """Proposes what is drawn first, so that some of it is worth stopping."""
+
+    def _most_promising(self, schedules: Sequence[Schedule]) -> int:
+        return 0
+
+
+@pytest.fixture(autouse=True, scope="module")
+def blind() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("studies.loop.Proposer", Blind)
+        yield
 
 
 def raced(out: Path, **changes: Any) -> Any:

@@ -179,7 +179,7 @@ def test_a_failing_baseline_ends_the_search(tmp_path: Path, plain_run: StudyResu
 def test_after_the_time_limit_nothing_new_is_proposed(tmp_path: Path, plain_run: StudyResult) -> None:
     settings = toy_settings(tmp_path, time_limit=1e-9)
     result = search(settings, executor=Counting())
-    assert {candidate.label for candidate in result.evaluated} == {"plain-6", "plain-3"}
+    assert [candidate.label for candidate in result.evaluated] == ["plain-3"]  # a study has a result
     resumed = search(settings.model_copy(update={"time_limit": None}), executor=Counting(), resume=True)
     assert [c.schedule for c in resumed.evaluated] == [c.schedule for c in plain_run.evaluated]
 
@@ -195,7 +195,7 @@ def test_a_proposal_sees_all_trials_but_the_last_ones(tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(Loop, "_propose", spy)
     search(toy_settings(tmp_path, lag=3), executor=Shuffled())
-    assert told == [(number, number - 2) for number in range(2, 10)]
+    assert told == [(number, max(0, number - 2)) for number in range(10)]
 
 
 def test_an_existing_study_is_not_overwritten(tmp_path: Path) -> None:
