@@ -15,7 +15,6 @@ import argparse
 import functools
 import json
 import tempfile
-import warnings
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -27,7 +26,17 @@ import torch
 
 from benchmarks import search_efficiency
 from benchmarks.make_table import Scorer
-from benchmarks.search_efficiency import Run, Step, compare, means, report, run_loop, volumes
+from benchmarks.search_efficiency import (
+    Run,
+    Step,
+    compare,
+    means,
+    report,
+    run_loop,
+    silence_optuna,
+    tpe_sampler,
+    volumes,
+)
 from benchmarks.table import OBJECTIVES, settings
 from search_spaces._costs import distinct_scales, reused_steps
 from studies.plan import Plan, make_plan
@@ -40,12 +49,13 @@ if TYPE_CHECKING:
 
 _MOST_STAGES = 4
 _MOST_STEPS = 20
+_SEARCH_PROMPTS = 24  # fewer than the table has, or a seed would take an hour
 
 
 @functools.cache
 def _plan(seed: int) -> Plan:
     trials = search_efficiency.TRIALS
-    return make_plan(settings("runs", seed=seed, trials=trials, reuse=False))
+    return make_plan(settings("runs", seed=seed, trials=trials, reuse=False, search_prompts=_SEARCH_PROMPTS))
 
 
 class LiveScores:
@@ -109,12 +119,10 @@ def raw(trial: BaseTrial, scales: Sequence[float]) -> Schedule:
 
 def tpe(seed: int, scored: LiveScores) -> list[Step]:
     """Runs an Optuna loop as a person would write it."""
+    silence_optuna()
     plan = _plan(0)
     prompts, scales = plan.prompts.search, distinct_scales(plan.blueprint, plan.size)
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-    sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True)
-    study = optuna.create_study(directions=["maximize", "maximize", "minimize"], sampler=sampler)
+    study = optuna.create_study(directions=["maximize", "maximize", "minimize"], sampler=tpe_sampler(seed))
     spent, steps = plan.baseline_price.tflops * len(prompts), list[Step]()
     while len(steps) < search_efficiency.TRIALS:
         trial = study.ask()

@@ -28,6 +28,7 @@ from statistics import fmean
 from typing import Any
 
 import numpy as np
+import optuna
 
 from benchmarks.table import OBJECTIVES, Scored, Table, TableExecutor, TableSpace, raw, schedule_of, settings
 from studies.evaluations import Evaluations
@@ -76,6 +77,7 @@ def means(scored: Scored, schedule: Schedule, prompts: Sequence[str]) -> list[fl
 
 def peer(kind: str, seed: int) -> list[Step]:
     """Runs a loop as a person would write it."""
+    silence_optuna()
     plan = _plan(0)
     prompts = plan.prompts.search
     spent, known, steps = plan.baseline_price.tflops * len(prompts), set(), []
@@ -88,16 +90,23 @@ def peer(kind: str, seed: int) -> list[Step]:
     return steps
 
 
+def silence_optuna() -> None:
+    """Leaves out a line per trial, and warnings of what is experimental."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.simplefilter("ignore")
+
+
+def tpe_sampler(seed: int) -> optuna.samplers.BaseSampler:
+    """TPE as well set up as we know: parameters modelled jointly, and by groups that trials have in common."""
+    return optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True)
+
+
 Tell = Callable[[list[float], bool], None]
 
 
 def _optuna_loop(kind: str, seed: int) -> Iterator[tuple[Schedule, Tell]]:
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    warnings.simplefilter("ignore")
     samplers: dict[str, Callable[[], optuna.samplers.BaseSampler]] = {
-        "Optuna TPE": lambda: optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True),
+        "Optuna TPE": lambda: tpe_sampler(seed),
         "Optuna NSGA-II": lambda: optuna.samplers.NSGAIISampler(seed=seed, population_size=20),
         "random": lambda: optuna.samplers.RandomSampler(seed=seed),
     }
@@ -114,18 +123,13 @@ def _optuna_loop(kind: str, seed: int) -> Iterator[tuple[Schedule, Tell]]:
 
 
 def _ray_search(kind: str, seed: int) -> Iterator[tuple[Schedule, Tell]]:
-    import optuna
     from ray.tune.search.optuna import OptunaSearch
-
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    warnings.simplefilter("ignore")
 
     def space(trial: Any) -> None:
         raw(trial)
 
     metrics = [*OBJECTIVES, "tflops"]
-    sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True)
-    searcher = OptunaSearch(space=space, metric=metrics, mode=["max", "max", "min"], sampler=sampler)
+    searcher = OptunaSearch(space=space, metric=metrics, mode=["max", "max", "min"], sampler=tpe_sampler(seed))
     for number in range(TRIALS):
         indices = searcher.suggest(str(number))
 

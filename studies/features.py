@@ -7,9 +7,11 @@ and how finely. Two schedules that are alike in this score alike, so a few dozen
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import TYPE_CHECKING
 
+from tuner.schedule import RESAMPLE_MODES
 from tuner.solvers import SOLVERS, call_sigmas
 
 if TYPE_CHECKING:
@@ -21,11 +23,13 @@ _SCALE_WEIGHT = 3.0  # twice the size weighs like steps that are a twentieth as 
 _FINENESS_WEIGHT = 0.5
 _SOLVER_WEIGHT = 0.7
 _CACHE_WEIGHT = 2.0
+_RESAMPLE_WEIGHT = 1.0
+_EARLY_WEIGHT = 2.0
 _CACHES = ("first_block", "taylorseer", "mag", "pab")
 
 
 def features(schedule: Schedule, price: Price) -> list[float]:
-    """Describes a schedule: its cost, its rules, and scale and fineness at some noise levels.
+    """Describes a schedule: its cost, its rules, how stages meet, and scale and fineness at some noise levels.
 
     All are logarithms or the like, so that equal distances are about equally much. A step that reuses the last
     velocity only prolongs the one before it, so the steps that count are those between network calls.
@@ -38,6 +42,11 @@ def features(schedule: Schedule, price: Price) -> list[float]:
     described += [_SOLVER_WEIGHT * (schedule.solver == name) for name in SOLVERS]
     cache = schedule.cache and schedule.cache.kind
     described += [_CACHE_WEIGHT * (cache == kind) for kind in _CACHES]
+    modes = {
+        after.resample for before, after in itertools.pairwise(schedule.stages) if before.scale != after.scale
+    }
+    described += [_RESAMPLE_WEIGHT * (mode in modes) for mode in RESAMPLE_MODES]
+    described.append(_EARLY_WEIGHT * max(stage.sigmas[-1] for stage in schedule.stages))
     for level in _LEVELS:
         scale, length = _last_passed(schedule, min(level, schedule.stages[0].sigmas[0]))
         described += [_SCALE_WEIGHT * scale, -_FINENESS_WEIGHT * math.log(length)]

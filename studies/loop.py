@@ -32,7 +32,7 @@ class Trial:
     """A schedule that the study evaluates on the search prompts.
 
     Attributes:
-        number: From 0, references first.
+        number: From 0, in the order of their start.
         label: Where it comes from; see `Candidate`.
         schedule: What is evaluated.
         price: Its cost per image.
@@ -47,9 +47,10 @@ class Trial:
 class Loop:
     """Runs the references and the proposals of one study.
 
-    Trial i is proposed when the baseline and trials 0 to i - lag are finished and told, in order; up to ``lag``
-    trials and all references run at the same time, split into chunks over all workers. Whether trial i goes on
-    after a rung is decided by the same trials 0 to i - lag, so nothing depends on what happened to finish first.
+    Trial i is chosen, a reference or a proposal, when the baseline and trials 0 to i - lag are finished and told,
+    in order; up to ``lag`` trials run at the same time, split into chunks over all workers. Whether trial i goes
+    on after a rung is decided by the same trials 0 to i - lag, so nothing depends on what finished first.
+    References that were never chosen run after all others.
 
     Args:
         plan: The search.
@@ -65,6 +66,7 @@ class Loop:
         self._on_change = on_change
         self._proposer = Proposer(plan)
         self._told = 0
+        self._recorded: int | None = None  # trials of the Optuna study; None while there may be more
         self._rungs: dict[int, int] = {}  # by number, the rung that a trial is on
         self._outcomes: dict[int, Scores | Failure] = {}  # by number; of fewer prompts where a trial was stopped
         self._baseline_scores: Scores | None = None
@@ -76,10 +78,6 @@ class Loop:
     def total(self) -> int:
         """Trials when all are done, references included."""
         return len(self._plan.references) + self._plan.settings.trials
-
-    @property
-    def _proposed_all(self) -> bool:
-        return sum(trial.label == PROPOSED for trial in self.trials) >= self._plan.settings.trials
 
     @property
     def finished(self) -> list[Trial]:
@@ -125,14 +123,14 @@ class Loop:
             self._judge()
             if self._may_propose(deadline):
                 self._start(*self._propose())
-            elif self._proposer.waiting and self._may_refer():
-                self._start(*self._proposer.refer(self._proposer.waiting[0]))
+            elif self._recorded is None and self._is_over():
+                self._close()
             elif self._evaluations.working:
                 self._evaluations.wait()
                 self._on_change()
             else:
                 break
-        while self._told < len(self.trials):
+        while self._told < (self._recorded or 0):
             self._tell()
 
     def candidates(self) -> list[Candidate]:
@@ -200,7 +198,7 @@ class Loop:
     def _may_propose(self, deadline: float | None) -> bool:
         number = len(self.trials)
         visible = self._visible(number)
-        if self._proposed_all or self.ended_by != "trials":
+        if self._is_over():
             return False
         if visible and self._baseline() is None:  # the first trials are proposed without any results
             return False
@@ -212,14 +210,21 @@ class Loop:
             self.ended_by = rule
         return self.ended_by == "trials"
 
-    def _may_refer(self) -> bool:
-        """Whether the references that still wait are run, which promise little but are what users compare with.
+    def _is_over(self) -> bool:
+        """Whether nothing more is proposed."""
+        proposed = sum(trial.label == PROPOSED for trial in self.trials)
+        return proposed >= self._plan.settings.trials or self.ended_by != "trials"
 
-        After the time limit the cheapest one alone is, if there is no trial at all: a study without has no result.
+    def _close(self) -> None:
+        """Starts the references that still wait: they promise little, but are what users compare with.
+
+        After the time limit that is the cheapest alone, and only if there is no trial at all, as a study has a
+        result. They are neither told nor recorded, so more proposals extend the study as if asked for at once.
         """
-        return (
-            not self.trials if self.ended_by == "time limit" else self._proposed_all or self.ended_by != "trials"
-        )
+        self._recorded = len(self.trials)
+        late = self.ended_by == "time limit"
+        for reference in self._proposer.waiting[: int(not self.trials) if late else None]:
+            self._start(reference.label, reference.schedule)
 
     def _propose(self) -> tuple[str, Schedule]:
         number = len(self.trials)

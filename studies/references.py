@@ -1,4 +1,4 @@
-"""Schedules that a study evaluates before any proposal: what is known to work, brought to the budget."""
+"""Schedules that a study evaluates whatever is proposed: what is known to work, brought to the budget."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _FEWEST_STEPS = 2  # of plain sampling; a single step is a blur on every model
 
 @dataclass(frozen=True)
 class Reference:
-    """A schedule that is evaluated before any proposal; ``label`` says where it comes from."""
+    """A schedule that a study evaluates in any case; ``label`` says where it comes from."""
 
     label: str
     schedule: Schedule
@@ -33,8 +33,7 @@ def references(model: Blueprint, size: Size, budget: Budget, starts: Sequence[st
     """Plain sampling at the budget, and with half as many steps again and again, and presets that suit the model.
 
     A preset that costs more than the budget is rescaled to it; one that does not fit with a single step in every
-    stage is left out. The baseline and repetitions are left out, too. The cheapest come first, so that what is no
-    better than a cheaper one stops early.
+    stage is left out. The baseline and repetitions are left out, too. The cheapest come first.
 
     Args:
         model: The model.

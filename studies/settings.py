@@ -18,11 +18,11 @@ class SearchSettings(BaseModel):
     Attributes:
         model: Short name, folder or hub id.
         budget: What one image may cost, e.g. ``3x``, ``40%``, ``1200T``, ``16nfe``, ``4s``.
-        trials: Proposals; the presets and step reductions evaluated before them come on top.
+        trials: Proposals; the presets and step reductions that are evaluated, too, come on top.
         seed: Seed of the proposals and of the images' noise.
         objectives: ``name`` or ``name:weights``; a name alone takes the weights that suit the model.
         space: Name of the search space, or ``NAME:PRESET`` for one around a preset.
-        start: Presets, by name or file, that are evaluated beside the shipped ones before any proposal.
+        start: Presets, by name or file, that are evaluated beside the shipped ones.
         prompts: File with one prompt per line; None for the shipped set that suits the model.
         size: Output (height, width) in pixels; the model's default if None.
         search_prompts: At most this many prompts score a candidate.

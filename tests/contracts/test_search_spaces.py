@@ -69,7 +69,7 @@ def test_a_study_takes_what_params_of_returns(name: str, recwarn: pytest.Warning
     assert not [warning for warning in recwarn if "out of" in str(warning.message)]
 
 
-def test_the_default_sampler_can_model_the_space(name: str) -> None:
+def test_a_sampler_of_optuna_can_model_the_space(name: str) -> None:
     budget = budget_of("3x")
     space = load(name, budget)
     sampler = optuna.samplers.TPESampler(seed=0, multivariate=True, group=True, n_startup_trials=5)

@@ -159,6 +159,45 @@ def test_more_trials_extend_a_study_as_if_asked_for_at_once(tmp_path: Path, plai
     assert [c.schedule for c in longer.evaluated] == [c.schedule for c in plain_run.evaluated]
 
 
+PRESETS = ("bottleneck-flux-3x", "bottleneck-flux-5stage", "ralu-flux-4x", "ralu-flux-7x", "speed-flux-2stage")
+
+
+@pytest.fixture(scope="module")
+def many_references(tmp_path_factory: pytest.TempPathFactory) -> StudyResult:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(studies.plan, "blueprint", find_blueprint)
+        out = tmp_path_factory.mktemp("references")
+        return search(toy_settings(out, start=PRESETS, lag=1, trials=8), executor=Counting())
+
+
+def test_references_run_when_they_promise_most_and_all_of_them_in_the_end(many_references: StudyResult) -> None:
+    labels = [candidate.label for candidate in many_references.evaluated]
+    costs = [candidate.tflops for candidate in many_references.evaluated]
+    assert labels.count("search") == 8
+    assert len(set(labels)) == 1 + 2 + len(PRESETS)
+    assert "search" not in labels[:3]  # while nothing is known, the cheapest
+    assert costs[:3] == sorted(c for c, label in zip(costs, labels, strict=True) if label != "search")[:3]
+    assert labels[-1] != "search"  # this one never promised most
+    assert "search" in labels[3:-1]
+
+
+@pytest.mark.parametrize("after", [12, 30, 45])
+def test_references_that_wait_wait_again_after_an_interruption(
+    tmp_path: Path, many_references: StudyResult, after: int
+) -> None:
+    settings = toy_settings(tmp_path, start=PRESETS, lag=1, trials=8)
+    with pytest.raises(KeyboardInterrupt):
+        search(settings, executor=Counting(interrupt_after=after))
+    assert comparable(search(settings, executor=Counting(), resume=True)) == comparable(many_references)
+
+
+def test_more_trials_extend_a_study_whose_references_waited(tmp_path: Path, many_references: StudyResult) -> None:
+    short = toy_settings(tmp_path, start=PRESETS, lag=1, trials=4)
+    search(short, executor=Counting())
+    longer = search(short.model_copy(update={"trials": 8}), executor=Counting(), resume=True)
+    assert [c.schedule for c in longer.evaluated] == [c.schedule for c in many_references.evaluated]
+
+
 def test_a_failing_schedule_fails_its_trial_alone(tmp_path: Path, plain_run: StudyResult) -> None:
     unlucky = plain_run.evaluated[0]
     executor = Counting(failing={unlucky.schedule.content_hash: "the latents are not finite."})

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from studies.plan import Plan, make_plan
 from studies.surrogate import Results, Surrogate
 from tests.search_spaces.anchored import loadable
 from tests.studies.toy import toy_settings
+from tuner.schedule import Schedule
 
 RNG = np.random.default_rng(0)
 KNOWN = RNG.uniform(0, 3, size=(40, 2))
@@ -74,6 +76,24 @@ def test_drawn_parameters_give_schedules_with_features_in_every_space(plan: Plan
         lengths.add(len(features(schedule, plan.price(schedule))))
         assert np.isfinite(features(near, moved)).all()
     assert len(lengths) == 1
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"solver": "heun"},
+        {"cache": {"kind": "taylorseer", "interval": 2}},
+        {"stages": [{"scale": 0.5, "sigmas": [1, 0.6, 0]}, {"sigmas": [0.6, 0.3, 0], "resample": "nearest"}]},
+        {"stages": [{"scale": 0.5, "sigmas": [1, 0.6, 0.2]}, {"sigmas": [0.6, 0.3, 0]}]},
+        {"stages": [{"scale": 0.5, "sigmas": [1, 0.6, 0]}, {"sigmas": [0.6, 0.3, 0], "reuse": [1]}]},
+        {"stages": [{"scale": 0.75, "sigmas": [1, 0.6, 0]}, {"sigmas": [0.6, 0.3, 0]}]},
+        {"stages": [{"scale": 0.5, "sigmas": [1, 0.6, 0]}, {"sigmas": [0.6, 0.2, 0]}]},
+    ],
+)
+def test_whatever_tells_schedules_of_equal_cost_apart_is_a_feature(plan: Plan, other: dict[str, Any]) -> None:
+    one = {"stages": [{"scale": 0.5, "sigmas": [1, 0.6, 0]}, {"sigmas": [0.6, 0.3, 0]}]}
+    price = plan.price(Schedule.model_validate(one))
+    assert features(Schedule.model_validate(one), price) != features(Schedule.model_validate(one | other), price)
 
 
 def test_near_a_schedule_one_to_three_parameters_change(plan: Plan) -> None:

@@ -90,7 +90,7 @@ class _DurationType(click.ParamType[float]):
     show_default=True,
     help=f"Search space: {', '.join(search_spaces.available())}; oss as oss:PRESET.",
 )
-@click.option("--start", multiple=True, metavar="PRESET", help="Evaluate this preset first, too; may be repeated.")
+@click.option("--start", multiple=True, metavar="PRESET", help="Evaluate this preset, too; may be repeated.")
 @size_option
 @model_options
 @click.option("--pick", default="knee", show_default=True, help="Winner: knee, cheapest or best:OBJECTIVE.")
