@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 _MOST_CHANGES = 3  # parameters that differ from those of the schedule nearby, besides what depends on them
 _NEAR = 0.1  # standard deviation of a moved number, as a part of its range
-_FAR = 0.2  # share of the changed numbers that are drawn anywhere
+_FAR = 0.4  # share of the changed numbers that are drawn anywhere
 
 
 class Draw(FixedTrial):

@@ -136,11 +136,11 @@ class Proposer:
         return self._study.tell(trial, [*means, trial.user_attrs["cost"]])
 
     def _draw(self, rng: Random, count: int) -> list[_Drawn]:
-        """Draws schedules that were not proposed before, three of four near members of the front."""
+        """Draws schedules that were not proposed before, every second one near a member of the front."""
         near = [trial.params for trial in self._front() if trial.params]
         new: dict[str, _Drawn] = {}
         for attempt in range(_ATTEMPTS * count):
-            answers = Draw(rng, rng.choice(near) if near and attempt % 4 else None)
+            answers = Draw(rng, rng.choice(near) if near and attempt % 2 else None)
             drawn = _Drawn(answers.drawn, self._plan.space.suggest(answers))
             if drawn.schedule.content_hash not in self._known:
                 new[drawn.schedule.content_hash] = drawn
