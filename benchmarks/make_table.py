@@ -2,9 +2,9 @@
 
 What is scored is what a search scores: the same prompts, the same noise, the same scorers. Stages that schedules
 share are run once, and so is each text encoding. Schedules beyond the budget, which are on no front, are scored on
-the first prompts alone; those that many others beat on the search prompts on some of the held-out ones; the rest,
-the baseline and the references of a search on all (see ``benchmarks.table``). It takes about an hour of one core;
-a run that is killed goes on where it was.
+a few prompts alone; those that many others beat on half of the search prompts on that half and on some of the
+held-out ones; the rest, the baseline and the references of a search on all (see ``benchmarks.table``). It takes more
+than an hour of one core; a run that is killed goes on where it was.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def _write(
 def _near_the_front(
     plan: Plan, affordable: Sequence[Schedule], found: dict[str, npt.NDArray[np.float64]]
 ) -> list[Schedule]:
-    """Picks the affordable schedules that few others beat on the search prompts, at no higher cost."""
+    """Picks the affordable schedules that few others beat on the prompts that all have, at no higher cost."""
     losses = np.array(
         [[plan.price(one).tflops, *-found[one.content_hash][:FAR_PROMPTS].mean(axis=0)] for one in affordable]
     )

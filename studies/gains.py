@@ -11,7 +11,7 @@ import numpy.typing as npt
 Array: TypeAlias = npt.NDArray[np.float64]
 
 _BEYOND = 1.1  # the volume reaches to so many budgets, or a schedule that spends all of one would add nothing
-_HEADROOM = 0.02  # how far the volume that can be won reaches below the best losses known; see `_points`
+_HEADROOM = 0.1  # how far the volume that can be won reaches below the best losses known; see `_points`
 _POINTS = 1024
 
 
@@ -51,7 +51,7 @@ def expected_gains(costs: Array, means: Array, errors: Array, front: Array, refe
 def _points(front: Array, reference: Array) -> Array:
     """Points spread evenly between the reference and somewhat below the best of a front, (points, 1 + losses).
 
-    Only just below it: what lies far below would be won by little more than chance and mostly by what is dear, and
+    Not far below it: what lies there would be won by little more than chance and mostly by what is dear, and
     yet outweigh the gaps between members of the front. The best moves with every schedule that is better.
     """
     best = front.min(axis=0)
