@@ -161,9 +161,9 @@ class Table:
     """Scores of every schedule on every prompt, and an executor that looks them up.
 
     A schedule beyond the budget has been scored on a few prompts alone, and one far from the front on half of the
-    search prompts and some of the held-out ones. On the others they are given the baseline's score plus their mean difference to the baseline
-    where they have been scored. The former are never on a front, their means only steer a search that is not told
-    the budget; the latter are on one only while a search knows little.
+    search prompts and some of the held-out ones. On the others they are given the baseline's score plus their mean
+    difference to the baseline where they have been scored. The former are never on a front, their means only steer
+    a search that is not told the budget; the latter are on one only while a search knows little.
     """
 
     def __init__(self, path: Path = PATH):
