@@ -15,7 +15,7 @@ from studies.loop import Loop, paired_scores
 from studies.pareto import front, pick
 from studies.plan import Plan, make_plan
 from studies.progress import OnProgress, Phase, Progress
-from studies.results import Baseline, Candidate, Mean, Pick, Reused, StudyResult
+from studies.results import PROPOSED, Baseline, Candidate, Mean, Pick, Reused, StudyResult
 from studies.scores import EarlierScores, ScoreLog
 from studies.storage import TrialRecord
 from studies.store import StudyFolder, start_study
@@ -101,7 +101,7 @@ class _Sitting:
             )
         chosen = self._check_on_held_out(pick(finished, plan.settings.pick, plan.directions))
         members = front(finished, plan.directions)
-        references = [other for other in finished if other.label != "search" and other not in members]
+        references = [other for other in finished if other.label != PROPOSED and other not in members]
         self._keep_images([plan.baseline, *(candidate.schedule for candidate in (*members, *references, chosen))])
         result = StudyResult(
             study=self._folder.name,

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from studies.results import Baseline, Candidate, StudyResult
+from studies.results import PROPOSED, Baseline, Candidate, StudyResult
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -65,13 +65,13 @@ def front_figure(result: StudyResult) -> Figure:
 def _presets(result: StudyResult) -> list[Candidate]:
     """The presets that were evaluated, the cheapest first: the order of their numbers."""
     known = {candidate.trial: candidate for candidate in (*result.evaluated, *result.references)}.values()
-    presets = (c for c in known if c.label != "search" and not c.label.startswith("plain-"))
+    presets = (c for c in known if c.label != PROPOSED and not c.label.startswith("plain-"))
     return sorted(presets, key=lambda candidate: candidate.cost)
 
 
 def _draw_panel(axes: Axes, result: StudyResult, name: str) -> None:
     known = {candidate.trial: candidate for candidate in (*result.evaluated, *result.references)}
-    searched = [candidate for candidate in known.values() if candidate.label == "search"]
+    searched = [candidate for candidate in known.values() if candidate.label == PROPOSED]
     plain = sorted((c for c in known.values() if c.label.startswith("plain-")), key=lambda c: c.cost)
     presets = _presets(result)
 

@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from studies.evaluation import Failure
-from studies.proposals import PROPOSED, Proposer
+from studies.proposals import Proposer
 from studies.results import Candidate
 from studies.rungs import Estimate, Scores, estimated, is_beaten
 from studies.statistics import paired_score
@@ -211,9 +211,8 @@ class Loop:
         return self.ended_by == "trials"
 
     def _is_over(self) -> bool:
-        """Whether nothing more is proposed."""
-        proposed = sum(trial.label == PROPOSED for trial in self.trials)
-        return proposed >= self._plan.settings.trials or self.ended_by != "trials"
+        """Whether nothing more is proposed: a rule says so, or only references that wait are left."""
+        return self.ended_by != "trials" or len(self.trials) + len(self._proposer.waiting) >= self.total
 
     def _close(self) -> None:
         """Starts the references that still wait: they promise little, but are what users compare with.

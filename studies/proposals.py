@@ -20,6 +20,7 @@ from studies.draws import Draw
 from studies.features import features
 from studies.gains import Array, reference_point
 from studies.pareto import dominators
+from studies.results import PROPOSED
 from studies.surrogate import Results
 from tuner.schedule import Schedule
 
@@ -30,9 +31,6 @@ if TYPE_CHECKING:
     from studies.plan import Plan
     from studies.references import Reference
     from studies.rungs import Estimate
-
-PROPOSED = "search"
-"""Label of a trial that is no reference; see `studies.results.Candidate`."""
 
 _LISTED = 100  # finished trials that predictions are made from; see `Shortlist`
 _DRAWN = 64  # schedules that are drawn for a proposal
@@ -201,7 +199,7 @@ class Proposer:
 
 
 def directions_of(plan: Plan) -> Sequence[Direction]:
-    """The x."""
+    """Which way each value of a trial improves: every objective, and then the cost."""
     return [*plan.directions.values(), "minimize"]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from studies.figures import contact_sheet, front_figure
-from studies.results import Candidate, StudyResult
+from studies.results import PROPOSED, Candidate, StudyResult
 from tuner.errors import UserError, unwritable
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def _cells(result: StudyResult, candidates: Sequence[Candidate]) -> tuple[list[s
     rows = []
     for candidate in candidates:
         mark = " (pick)" if candidate.trial == result.pick.trial else ""
-        origin = "" if candidate.label == "search" else f" {candidate.label}"
+        origin = "" if candidate.label == PROPOSED else f" {candidate.label}"
         if candidate.stopped_at is not None:
             origin += f" (stopped after {candidate.stopped_at} prompts)"
         rows.append(

@@ -28,12 +28,16 @@ class _Priced(BaseModel):
         return self.tflops if self.seconds is None else self.seconds
 
 
+PROPOSED = "search"
+"""Label of a candidate that the search proposed itself: it is no reference."""
+
+
 class Candidate(_Priced):
     """One evaluated schedule.
 
     Attributes:
         trial: Its number in the study, from 0.
-        label: Where it comes from: a preset's name, ``"plain-N"`` for step reduction, or ``"search"``.
+        label: Where it comes from: a preset's name, ``"plain-N"`` for step reduction, or `PROPOSED`.
         tflops: TFLOPs per image.
         speedup: The baseline's TFLOPs over ``tflops``.
         nfe: Network forward passes per image.

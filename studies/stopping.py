@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from objectives.base import loss_sign
 from studies.evaluation import Failure
-from studies.proposals import PROPOSED
+from studies.results import PROPOSED
 
 if TYPE_CHECKING:
     from studies.loop import Trial
@@ -25,8 +25,8 @@ class StopRules:
 
     TFLOPs count whether they were spent or reused, so that a study ends at the same trial wherever its scores come
     from. The hypervolume is that of the front within the budget, over cost and all objectives. Its reference
-    point is the budget itself and, for each objective, the worst mean among the references within the budget
-    that were scored on all prompts.
+    point is the budget itself and, for each objective, the worst mean so far among the references within the
+    budget that were scored on all prompts.
 
     Args:
         plan: The search.

@@ -13,7 +13,7 @@ from studies.environment import environment
 from studies.export import preset_of
 from studies.figures import contact_sheet, front_figure
 from studies.report import describe, markdown
-from studies.results import Candidate, Pick, StudyResult
+from studies.results import PROPOSED, Candidate, Pick, StudyResult
 from tuner import presets
 from tuner.errors import one_line
 
@@ -176,7 +176,7 @@ class _Log:
 
     def _log_candidate(self, parent: str, candidate: Candidate) -> None:
         picked = candidate.trial == self._result.pick.trial
-        name = f"trial {candidate.trial}" + ("" if candidate.label == "search" else f" ({candidate.label})")
+        name = f"trial {candidate.trial}" + ("" if candidate.label == PROPOSED else f" ({candidate.label})")
         tags = {
             _PARENT_TAG: parent,
             _TRIAL_TAG: str(candidate.trial),

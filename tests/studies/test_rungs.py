@@ -1,20 +1,19 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from benchmarks.busy_workers import RandomProposer
 from studies import search
 from studies.plan import make_plan
-from studies.proposals import Proposer
 from studies.rungs import ERROR_RATE, estimated, in_random_order, is_beaten, rung_sizes
 from tests.studies.test_search import Shuffled, comparable
 from tests.studies.toy import Counting, toy_settings
 from tuner.flops import price
-from tuner.schedule import Schedule
 
 DIRECTIONS: Any = {"clip": "maximize", "loss": "minimize"}
 RUNGS = rung_sizes(32, 4)
@@ -117,17 +116,11 @@ def test_equal_differences_and_no_rivals_prove_nothing() -> None:
     assert stopped_at(zeros, []) is None
 
 
-class Blind(Proposer):
-    """Proposes what is drawn first, so that some of it is worth stopping."""
-
-    def _most_promising(self, schedules: Sequence[Schedule]) -> int:
-        return 0
-
-
 @pytest.fixture(autouse=True, scope="module")
-def blind() -> Iterator[None]:
+def random_proposals() -> Iterator[None]:
+    """Some of which are worth stopping."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("studies.loop.Proposer", Blind)
+        patch.setattr("studies.loop.Proposer", RandomProposer)
         yield
 
 
