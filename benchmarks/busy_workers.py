@@ -22,7 +22,6 @@ from studies.evaluation import ChunkResult, Task
 from studies.proposals import Proposer
 from studies.simulator import Attempt, SimulatedExecutor
 from tuner.cli._common import print_table
-from tuner.schedule import Schedule
 
 PROMPTS = 32
 SEARCHES = (
@@ -46,11 +45,11 @@ class RandomProposer(Proposer):
         """Whether the next proposal is chosen nevertheless."""
         return False
 
-    def _draw(self, rng: random.Random, count: int) -> list[Any]:
-        return super()._draw(rng, count if self.chooses() else 1)
+    def _draw(self, rng: random.Random, near: Sequence[Any], count: int) -> list[Any]:
+        return super()._draw(rng, near, count if self.chooses() else 1)
 
-    def _most_promising(self, schedules: Sequence[Schedule]) -> int:
-        return super()._most_promising(schedules) if self.chooses() else 0
+    def _results(self, known: Sequence[Any]) -> Any:
+        return super()._results(known) if self.chooses() else None
 
 
 def evaluate(task: Task) -> ChunkResult:

@@ -54,7 +54,7 @@ _SEARCH_PROMPTS = 24  # fewer than the table has, or a seed would take an hour
 
 @functools.cache
 def _plan(seed: int) -> Plan:
-    trials = search_efficiency.TRIALS
+    trials = search_efficiency.OUR_TRIALS
     return make_plan(settings("runs", seed=seed, trials=trials, reuse=False, search_prompts=_SEARCH_PROMPTS))
 
 

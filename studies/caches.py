@@ -9,6 +9,7 @@ import cachetools
 
 if TYPE_CHECKING:
     from studies.evaluation import Task
+    from tuner.schedule import Schedule
 
 LIMIT = 1024**3
 """Bytes that a worker keeps, on whatever device they are."""
@@ -45,7 +46,11 @@ class LimitedCache:
         return value
 
 
+def beginning(schedule: Schedule, stages: int) -> Hashable:
+    """What of a schedule the latents after its first stages depend on."""
+    return schedule.stages[:stages], schedule.solver, schedule.cache
+
+
 def prefix_key(task: Task, stages: int) -> Hashable:
     """What the latents after the first stages of a task depend on: equal keys, equal bits."""
-    schedule = task.schedule
-    return schedule.stages[:stages], schedule.solver, schedule.cache, task.prompts, task.seeds, task.size, task.own
+    return beginning(task.schedule, stages), task.prompts, task.seeds, task.size, task.own

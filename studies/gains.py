@@ -11,7 +11,6 @@ import numpy.typing as npt
 Array: TypeAlias = npt.NDArray[np.float64]
 
 _BEYOND = 1.1  # the volume reaches to so many budgets, or a schedule that spends all of one would add nothing
-_HEADROOM = 0.1  # how far the volume that can be won reaches below the best losses known; see `_points`
 _POINTS = 1024
 
 
@@ -20,7 +19,9 @@ def reference_point(limit: float, losses: Array) -> Array:
     return np.array([_BEYOND * limit, *losses.max(axis=0)])
 
 
-def expected_gains(costs: Array, means: Array, errors: Array, front: Array, reference: Array) -> Array:
+def expected_gains(
+    costs: Array, means: Array, errors: Array, front: Array, reference: Array, headroom: float
+) -> Array:
     """Expected growth of a front's hypervolume by each of m candidates, of known cost and uncertain losses.
 
     Every point of the volume that no member of the front dominates yet is won by a candidate with the probability
@@ -33,13 +34,15 @@ def expected_gains(costs: Array, means: Array, errors: Array, front: Array, refe
         errors: Standard errors of those, (m, losses).
         front: Cost and losses of the front so far, (n, 1 + losses).
         reference: Worst cost and losses that count, (1 + losses,).
+        headroom: How far below the best losses known what can be won reaches, as a part of their range. The
+            smaller it is, the more the gaps between members of the front count, and the less what is unlikely.
 
     Returns:
         Gains, (m,), as parts of the volume between the reference and somewhat below the best losses known.
     """
     from scipy.special import ndtr
 
-    points = _points(front, reference)
+    points = _points(front, reference, headroom)
     open_points = _open(points, front)
     won = (costs[:, None] <= open_points[:, 0]).astype(float)
     for k in range(means.shape[1]):
@@ -48,14 +51,10 @@ def expected_gains(costs: Array, means: Array, errors: Array, front: Array, refe
     return gains
 
 
-def _points(front: Array, reference: Array) -> Array:
-    """Points spread evenly between the reference and somewhat below the best of a front, (points, 1 + losses).
-
-    Not far below it: what lies there would be won by little more than chance and mostly by what is dear, and
-    yet outweigh the gaps between members of the front. The best moves with every schedule that is better.
-    """
+def _points(front: Array, reference: Array, headroom: float) -> Array:
+    """Points spread evenly between the reference and somewhat below the best of a front, (points, 1 + losses)."""
     best = front.min(axis=0)
-    ideal = best - _HEADROOM * np.maximum(reference - best, 0)
+    ideal = best - headroom * np.maximum(reference - best, 0)
     ideal[0] = 0
     points: Array = ideal + _low_discrepancy(len(reference)) * (reference - ideal)
     return points

@@ -1,25 +1,27 @@
 """Which schedule comes next: the one of many drawn that promises most hypervolume for its cost.
 
 What a schedule costs is known before it runs; what it scores is predicted from the results so far
-(`studies.surrogate`). Trial i is drawn and chosen from the study's seed, i, and the results of trials 0 to i - lag
-and no others, however many workers there were and whatever was interrupted. The trials between are known by their
-schedules alone: they are taken to score what is predicted of them.
+(`studies.surrogate`). The cost that counts is what is left to run, as workers keep the stages that trials begin
+with (`studies.caches`). Trial i is drawn and chosen from the study's seed, i, and the results of trials 0 to
+i - lag and no others, however many workers there were and whatever was interrupted. The trials between are known
+by their schedules alone: they are taken to score what is predicted of them.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from itertools import compress
 from random import Random
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from objectives.base import loss_sign
+from studies.caches import beginning
 from studies.draws import Draw
 from studies.features import features
 from studies.gains import Array, reference_point
-from studies.pareto import dominators
 from studies.results import PROPOSED
 from studies.surrogate import Results
 from tuner.schedule import Schedule
@@ -31,10 +33,12 @@ if TYPE_CHECKING:
     from studies.plan import Plan
     from studies.references import Reference
     from studies.rungs import Estimate
+    from tuner.flops import Price
 
 _LISTED = 100  # finished trials that predictions are made from; see `Shortlist`
 _DRAWN = 64  # schedules that are drawn for a proposal
 _ATTEMPTS = 4  # times as many draws before a space counts as exhausted
+_HEADROOMS = (0.02, 0.25)  # in turn: one trial closes gaps of the front, the next looks beyond it
 _LEAST_KNOWN = 3  # results without which there is nothing to predict from
 
 
@@ -74,6 +78,7 @@ class Proposer:
         self._features: dict[int, list[float]] = {}  # by the study's number of the trial
         self._errors: dict[int, list[float]] = {}
         self._known = {reference.schedule.content_hash for reference in plan.references}  # not to be drawn again
+        self._begun: set[Hashable] = set()  # the stages that trials begin with
         self._given: list[Array] = []  # losses of the references
         self._told = 0
 
@@ -87,9 +92,12 @@ class Proposer:
             Its label, see `studies.results.Candidate`, and the schedule.
         """
         rng = Random(_seed(self._plan.settings.seed, str(len(self._asked))))
-        drawn = self._draw(rng, _DRAWN)
+        known = self._complete()
+        results = self._results(known) if len(known) >= _LEAST_KNOWN else None
+        front = compress(known, results.on_front()) if results else ()
+        drawn = self._draw(rng, [trial.params for trial in front if trial.params], _DRAWN)
         schedules = [*(reference.schedule for reference in self.waiting), *(one.schedule for one in drawn)]
-        chosen = self._most_promising(schedules)
+        chosen = self._most_promising(results, schedules) if results else 0
         if chosen < len(self.waiting):
             return self.refer(self.waiting[chosen])
         return self.repeat(*drawn[chosen - len(self.waiting)])
@@ -133,9 +141,8 @@ class Proposer:
             self._given.append(self._signs * means)
         return self._study.tell(trial, [*means, trial.user_attrs["cost"]])
 
-    def _draw(self, rng: Random, count: int) -> list[_Drawn]:
-        """Draws schedules that were not proposed before, every second one near a member of the front."""
-        near = [trial.params for trial in self._front() if trial.params]
+    def _draw(self, rng: Random, near: Sequence[Mapping[str, Any]], count: int) -> list[_Drawn]:
+        """Draws schedules that were not proposed before, every second one near one of these parameters."""
         new: dict[str, _Drawn] = {}
         for attempt in range(_ATTEMPTS * count):
             answers = Draw(rng, rng.choice(near) if near and attempt % 2 else None)
@@ -146,37 +153,38 @@ class Proposer:
                 break
         return list(new.values()) or [drawn]
 
-    def _most_promising(self, schedules: Sequence[Schedule]) -> int:
-        """Finds the one that is expected to add most hypervolume for its cost; the first while little is known."""
-        complete = self._complete()
-        if len(complete) < _LEAST_KNOWN:
-            return 0
-        values = np.array([trial.values for trial in complete])
-        losses, known_costs = self._signs * values[:, :-1], values[:, -1]
-        results = Results(
-            features=np.array([self._features[trial.number] for trial in complete]),
-            costs=known_costs,
+    def _results(self, known: Sequence[optuna.trial.FrozenTrial]) -> Results:
+        values = np.array([trial.values for trial in known])
+        losses, running = self._signs * values[:, :-1], self._asked[self._told :]
+        return Results(
+            features=np.array([self._features[trial.number] for trial in known]),
+            costs=values[:, -1],
             losses=losses,
-            errors=np.array([self._errors[trial.number] for trial in complete]),
-            running=np.array([self._features[trial.number] for trial in self._asked[self._told :]]),
-            running_costs=np.array([trial.user_attrs["cost"] for trial in self._asked[self._told :]]),
+            errors=np.array([self._errors[trial.number] for trial in known]),
+            running=np.array([self._features[trial.number] for trial in running]),
+            running_costs=np.array([trial.user_attrs["cost"] for trial in running]),
+            reference=reference_point(self._plan.budget.limit, np.array(self._given or losses)),
         )
-        reference = reference_point(self._plan.budget.limit, np.array(self._given or losses))
+
+    def _most_promising(self, results: Results, schedules: Sequence[Schedule]) -> int:
+        """Finds the one that is expected to add most hypervolume for what is left to run of it."""
         prices = [self._plan.price(schedule) for schedule in schedules]
         wanted = np.array([features(*priced) for priced in zip(schedules, prices, strict=True)])
         costs = np.array([self._plan.budget.cost(price) for price in prices])
-        worth = results.expected_gains(wanted, costs, reference) / costs
-        return int(np.argmax(worth))
+        left = np.array([self._left(*priced) for priced in zip(schedules, prices, strict=True)])
+        headroom = _HEADROOMS[len(self._asked) % len(_HEADROOMS)]
+        return int(np.argmax(results.expected_gains(wanted, costs, headroom) / (left * costs)))
+
+    def _left(self, schedule: Schedule, price: Price) -> float:
+        """The part of a schedule's cost that is left to run once the stages are kept that trials began with."""
+        count = len(schedule.stages)
+        kept = next((n for n in range(count - 1, 0, -1) if beginning(schedule, n) in self._begun), 0)
+        return sum(stage.tflops for stage in price.stages[kept:]) / price.tflops
 
     def _complete(self) -> list[optuna.trial.FrozenTrial]:
         import optuna
 
         return self._study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
-
-    def _front(self) -> list[optuna.trial.FrozenTrial]:
-        complete = self._complete()
-        losses = np.array([[*self._signs, 1.0] * np.array(trial.values) for trial in complete])
-        return [trial for trial, worse in zip(complete, dominators(losses), strict=True) if not worse]
 
     def _ask(self, params: Mapping[str, Any]) -> optuna.Trial:
         self._study.enqueue_trial(dict(params))
@@ -195,6 +203,7 @@ class Proposer:
         self._features[trial.number] = features(schedule, price)
         self._asked.append(trial)
         self._known.add(schedule.content_hash)
+        self._begun.update(beginning(schedule, stages) for stages in range(1, len(schedule.stages)))
         return label, schedule
 
 

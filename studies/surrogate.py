@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -10,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from studies.gains import expected_gains
+from studies.pareto import dominators
 
 Array: TypeAlias = npt.NDArray[np.float64]
 
@@ -72,13 +74,17 @@ def _kernel(a: Array, b: Array, length: float) -> Array:
 class Results:
     """What a study knows of schedules: n that have a result, and r whose result is on its way.
 
+    Losses beyond the reference count as the reference: how bad a useless schedule is says little of the good ones,
+    and would drown them.
+
     Attributes:
         features: Of those with a result, (n, features).
         costs: What an image costs, (n,).
         losses: Mean scores, turned so that less is better, (n, losses).
-        errors: Standard errors of those; 0 where they are exact.
+        errors: Standard errors of those, over prompts.
         running: Features of those on their way, (r, features).
         running_costs: What an image costs, (r,).
+        reference: Worst cost and losses that count, (1 + losses,).
     """
 
     features: Array
@@ -87,33 +93,55 @@ class Results:
     errors: Array
     running: Array
     running_costs: Array
+    reference: Array
 
-    def expected_gains(self, wanted: Array, costs: Array, reference: Array) -> Array:
+    @functools.cached_property
+    def believed(self) -> Array:
+        """Losses that are predicted of those with a result, (n, losses): without the luck that they had."""
+        return np.array([surrogate.predict(self.features)[0] for surrogate in self._surrogates]).T
+
+    def on_front(self) -> npt.NDArray[np.bool_]:
+        """Which of those with a result are on the front of cost and believed losses, (n,)."""
+        on_front: npt.NDArray[np.bool_] = dominators(np.column_stack([self.costs, self.believed])) == 0
+        return on_front
+
+    def expected_gains(self, wanted: Array, costs: Array, headroom: float) -> Array:
         """Expected growth of the hypervolume by each of m schedules, once all that runs is there.
 
-        What runs is believed to score what is predicted of it, and known from then on. Losses beyond the reference
-        count as the reference: how bad a useless schedule is says little of the good ones, and would drown them.
+        What runs is believed to score what is predicted of it, and known from then on. The front that is to be
+        beaten is that of believed losses: one of measured ones is made of the lucky.
 
         Args:
             wanted: Their features, (m, features).
             costs: What they cost, (m,).
-            reference: Worst cost and losses that count, (1 + losses,).
+            headroom: See `studies.gains.expected_gains`.
         """
-        means, errors, believed = [], [], []
-        for losses, error in zip(np.minimum(self.losses, reference[1:]).T, self.errors.T, strict=True):
-            surrogate = Surrogate(self.features, losses, error)
-            if len(self.running):
-                believed.append(surrogate.predict(self.running)[0])
-                surrogate = Surrogate(
-                    np.vstack([self.features, self.running]),
-                    np.concatenate([losses, believed[-1]]),
-                    np.concatenate([error, np.zeros(len(self.running))]),
-                    surrogate.length,
-                )
+        means, errors = [], []
+        front = np.column_stack([self.costs, self.believed])
+        surrogates = self._surrogates
+        if len(self.running):
+            believed = np.array([surrogate.predict(self.running)[0] for surrogate in surrogates]).T
+            front = np.vstack([front, np.column_stack([self.running_costs, believed])])
+            known = np.vstack([self.features, self.running])
+            losses = np.vstack([self._counted, believed])
+            unsure = np.vstack([self.errors, np.zeros_like(believed)])
+            surrogates = [
+                Surrogate(known, losses[:, k], unsure[:, k], surrogate.length)
+                for k, surrogate in enumerate(surrogates)
+            ]
+        for surrogate in surrogates:
             mean, spread = surrogate.predict(wanted)
             means.append(mean)
             errors.append(spread)
-        front = np.column_stack([self.costs, self.losses])
-        if len(self.running):
-            front = np.vstack([front, np.column_stack([self.running_costs, *believed])])
-        return expected_gains(costs, np.array(means).T, np.array(errors).T, front, reference)
+        return expected_gains(costs, np.array(means).T, np.array(errors).T, front, self.reference, headroom)
+
+    @property
+    def _counted(self) -> Array:
+        counted: Array = np.minimum(self.losses, self.reference[1:])
+        return counted
+
+    @functools.cached_property
+    def _surrogates(self) -> list[Surrogate]:
+        """One for each loss."""
+        pairs = zip(self._counted.T, self.errors.T, strict=True)
+        return [Surrogate(self.features, losses, error) for losses, error in pairs]

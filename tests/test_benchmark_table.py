@@ -41,6 +41,7 @@ def table(plan: Any, tmp_path_factory: pytest.TempPathFactory) -> Table:
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch, table: Table) -> None:
     monkeypatch.setattr(search_efficiency, "TRIALS", 12)
+    monkeypatch.setattr(search_efficiency, "OUR_TRIALS", 12)
     monkeypatch.setattr(search_efficiency, "_table", lambda: table)
     search_efficiency._plan.cache_clear()
 

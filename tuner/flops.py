@@ -150,7 +150,7 @@ class _Hashed:
 
     def __init__(self, blueprint: Blueprint):
         self.blueprint = blueprint
-        self._key = (type(blueprint), repr(blueprint))
+        self._key = (type(blueprint), blueprint.text)
 
     def __hash__(self) -> int:
         return hash(self._key)

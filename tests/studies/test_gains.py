@@ -10,8 +10,9 @@ FRONT = np.array([[1.0, 4.0, 5.0], [2.0, 2.0, 4.5], [5.0, 1.0, 1.0]])
 REFERENCE = np.array([8.0, 6.0, 6.0])
 
 
-def gain(cost: float, losses: list[float], error: float = 1e-9) -> float:
-    found = expected_gains(np.array([cost]), np.array([losses]), np.full((1, 2), error), FRONT, REFERENCE)
+def gain(cost: float, losses: list[float], error: float = 1e-9, headroom: float = 0.1) -> float:
+    known = FRONT, REFERENCE, headroom
+    found = expected_gains(np.array([cost]), np.array([losses]), np.full((1, 2), error), *known)
     return float(found[0])
 
 
@@ -29,6 +30,12 @@ def test_a_certain_gain_is_that_of_the_hypervolume(point: tuple[float, float, fl
 
 def test_what_is_far_below_the_best_losses_counts_as_just_below_them() -> None:
     assert gain(3.0, [0.0, 0.0]) == gain(3.0, [0.5, 0.5]) > gain(3.0, [1.0, 1.0])
+
+
+def test_a_long_shot_promises_more_of_what_can_be_won_the_further_one_looks() -> None:
+    sure, long_shot = (1.5, [3.0, 3.0], 0.01), (7.0, [3.0, 3.0], 3.0)
+    near, far = (gain(*long_shot, headroom=h) / gain(*sure, headroom=h) for h in (0.02, 0.25))
+    assert far > 1.1 * near
 
 
 def test_an_uncertain_gain_is_the_mean_of_the_certain_ones() -> None:

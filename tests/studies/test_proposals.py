@@ -5,15 +5,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import optuna
 import pytest
 
 from studies import search
 from studies.plan import Plan, make_plan
 from studies.proposals import Proposer
 from studies.rungs import Estimate
+from studies.surrogate import Results
 from tests.search_spaces.anchored import loadable
 from tests.studies.toy import Counting, toy_settings
 from tuner.schedule import Schedule
+from tuner.sigmas import truncated_sigmas
 
 
 class Coarse:
@@ -72,6 +76,31 @@ def test_a_replayed_study_proposes_what_the_first_one_did(tmp_path: Path) -> Non
     whole = run(0)
     for replayed in (3, 8):
         assert run(replayed) == whole
+
+
+class Forked:
+    """Two first stages that cost the same, and many second ones."""
+
+    def suggest(self, trial: Any) -> Schedule:
+        end, shift = trial.suggest_categorical("end", (0.4, 0.5)), trial.suggest_float("shift", 1.0, 9.0)
+        stages = [{"scale": 0.5, "sigmas": [1.0, end]}, {"sigmas": truncated_sigmas(4, shift=shift)}]
+        return Schedule.model_validate({"stages": stages})
+
+
+def test_of_what_promises_the_same_the_one_is_chosen_whose_first_stage_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def as_many(results: Results, wanted: Any, costs: Any, *_: Any) -> Any:
+        return np.ones(len(costs))
+
+    monkeypatch.setattr(Results, "expected_gains", as_many)
+    space = Forked()
+    proposer = Proposer(replace(make_plan(toy_settings(tmp_path)), space=space, references=()))
+    for number in range(3):
+        params = {"end": 0.5, "shift": 2.0 + number}
+        proposer.repeat(params, space.suggest(optuna.trial.FixedTrial(params)))
+        proposer.tell(scored(number))
+    assert {proposer.propose()[1].stages[0].sigmas[-1] for _ in range(6)} == {0.5}
 
 
 def test_a_space_that_a_reference_exhausts_repeats_it(tmp_path: Path) -> None:

@@ -50,10 +50,43 @@ def test_what_runs_already_promises_less() -> None:
     wanted = np.array([[4.0, 4.0]])
 
     def promised(running: np.ndarray) -> float:
-        results = Results(KNOWN, costs, losses, np.zeros_like(losses), running, np.full(len(running), 2.0))
-        return float(results.expected_gains(wanted, np.array([2.0]), np.array([9.0, *losses.max(axis=0)]))[0])
+        reference = np.array([9.0, *losses.max(axis=0)])
+        running_costs = np.full(len(running), 2.0)
+        results = Results(KNOWN, costs, losses, np.zeros_like(losses), running, running_costs, reference)
+        return float(results.expected_gains(wanted, np.array([2.0]), headroom=0.1)[0])
 
     assert promised(wanted) < promised(np.empty((0, 2)))
+
+
+def results_of(losses: np.ndarray, errors: np.ndarray) -> Results:
+    reference = np.array([9.0, *losses.max(axis=0)])
+    return Results(KNOWN, np.ones(len(KNOWN)), losses, errors, np.empty((0, 2)), np.empty(0), reference)
+
+
+def test_what_is_believed_is_nearer_to_the_truth_than_unsure_scores() -> None:
+    truth, errors = np.column_stack([VALUES, -VALUES]), np.full((40, 2), 0.5)
+    measured = truth + np.random.default_rng(1).normal(size=(40, 2)) * errors
+    believed = results_of(measured, errors).believed
+    assert np.abs(believed - truth).mean() < 0.7 * np.abs(measured - truth).mean()
+
+
+def test_a_lucky_schedule_is_not_on_the_front_that_is_believed() -> None:
+    losses, errors = np.column_stack([VALUES, VALUES]), np.full((40, 2), 0.01)
+    lucky, best = int(np.argsort(VALUES)[20]), int(np.argmin(VALUES))
+    losses[lucky], errors[lucky] = VALUES.min() - 0.5, 3.0
+    assert results_of(losses, errors).on_front()[[lucky, best]].tolist() == [False, True]
+    assert results_of(losses, np.full((40, 2), 0.01)).on_front()[lucky]
+
+
+def test_losses_beyond_the_reference_count_as_the_reference() -> None:
+    losses, errors = np.column_stack([VALUES, VALUES]), np.full((40, 2), 0.01)
+    reference = np.array([9.0, 2.0, 2.0])
+    nowhere = np.empty((0, 2)), np.empty(0)
+    found = [
+        Results(KNOWN, np.ones(40), beyond, errors, *nowhere, reference).believed
+        for beyond in (losses, np.where(losses > 2, 1e3, losses))
+    ]
+    assert found[0] == pytest.approx(found[1])
 
 
 @pytest.fixture

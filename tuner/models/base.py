@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -89,6 +90,11 @@ class Blueprint(ABC):
     scorers: str | None = None
     frames: int = 1
     fps: int | None = None
+
+    @functools.cached_property
+    def text(self) -> str:
+        """All that it says of itself, as one text: what tells blueprints apart. It is written once."""
+        return repr(self)
 
     @abstractmethod
     def sigmas(self, steps: int, size: Size) -> tuple[float, ...]:
