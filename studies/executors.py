@@ -26,7 +26,7 @@ class Executor(Protocol):
     """Runs tasks in any order and hands back their outcomes."""
 
     def submit(self, task: Task) -> None:
-        """Adds a task; tasks start in the order of submission."""
+        """Adds a task; tasks start about in the order of submission."""
 
     def next(self) -> tuple[Task, ChunkResult | Failure]:
         """Waits until any submitted task is over.

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from studies.environment import environment
 from studies.evaluation import ChunkResult, Failure
 from studies.executors import run_task
+from studies.task_queue import TaskQueue
 from tuner.errors import UserError, one_line
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ _LOCAL_ENVIRONMENT = {
 
 
 class RayExecutor:
-    """Spreads tasks over actors; whichever is free takes the next one.
+    """Spreads tasks over actors; whichever is free takes the next one, or one whose prompts it has had before.
 
     An actor that dies is replaced and its task is given to another. Tasks have no side effects, so running one
     twice changes nothing.
@@ -55,7 +55,7 @@ class RayExecutor:
         gpus_per_worker: float | None = None,
         address: str | None = None,
     ):
-        self._tasks: deque[Task] = deque()
+        self._tasks = TaskQueue[Any]()
         self._idle: list[Any] = []
         self._busy: dict[Any, tuple[Any, Task | None]] = {}  # None while the worker loads its evaluator
         self._deaths: dict[Any, int] = {}
@@ -72,7 +72,7 @@ class RayExecutor:
 
     def submit(self, task: Task) -> None:
         """See `Executor.submit`."""
-        self._tasks.append(task)
+        self._tasks.put(task)
         self._assign()
 
     def next(self) -> tuple[Task, ChunkResult | Failure]:
@@ -118,8 +118,7 @@ class RayExecutor:
         self._busy[worker.start.remote()] = (worker, None)
 
     def _assign(self) -> None:
-        while self._idle and self._tasks:
-            worker, task = self._idle.pop(), self._tasks.popleft()
+        for worker, task in self._tasks.assign(self._idle):
             self._busy[worker.run.remote(task)] = (worker, task)
 
     def _bury(self, task: Task | None, error: Exception) -> Failure | None:
@@ -135,7 +134,7 @@ class RayExecutor:
         self._deaths[task.key] = self._deaths.get(task.key, 0) + 1
         if self._deaths[task.key] >= MOST_DEATHS:
             return Failure(f"its worker died {MOST_DEATHS} times, the last time: {one_line(error)}")
-        self._tasks.appendleft(task)
+        self._tasks.put_first(task)
         return None
 
 

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from studies.evaluation import ChunkResult, Failure
 from studies.ray_executor import MOST_DEATHS
+from studies.task_queue import TaskQueue
 
 if TYPE_CHECKING:
     from studies.evaluation import Task
@@ -36,6 +36,7 @@ class Attempt:
 class Run:
     """A worker's time on a task, from ``start`` to ``end``, in virtual seconds."""
 
+    worker: int
     task: Task
     start: float
     end: float
@@ -48,7 +49,7 @@ Fate: TypeAlias = "Callable[[Task, int], Attempt]"
 class SimulatedExecutor:
     """Runs tasks as `RayExecutor` does, on workers that exist in a virtual clock only.
 
-    A free worker takes the next task in the order of submission. The driver takes no virtual time.
+    A worker that replaces a crashed one has a number of its own. The driver takes no virtual time.
 
     Args:
         workers: Number of workers.
@@ -72,33 +73,34 @@ class SimulatedExecutor:
         self._evaluate = evaluate
         self._fate = fate
         self._restart_s = restart_s
-        self._idle = workers
-        self._tasks: deque[Task] = deque()
+        self._idle = list(range(workers))
+        self._tasks = TaskQueue[int]()
         self._deaths: dict[Any, int] = {}
         self._order = itertools.count()
-        self._events: list[tuple[float, int, Task | None, Attempt | None]] = []  # no task: a worker has restarted
+        self._numbers = itertools.count(workers)
+        self._events: list[tuple[float, int, int, Task | None, Attempt | None]] = []  # no task: a worker starts
 
     def submit(self, task: Task) -> None:
         """See `Executor.submit`."""
-        self._tasks.append(task)
+        self._tasks.put(task)
         self._assign()
 
     def next(self) -> tuple[Task, ChunkResult | Failure]:
         """See `Executor.next`."""
         while True:
-            self.now, _, task, attempt = heapq.heappop(self._events)
+            self.now, _, worker, task, attempt = heapq.heappop(self._events)
             if task is None or attempt is None:
-                self._idle += 1
+                self._idle.append(worker)
                 self._assign()
             elif attempt.crashes:
-                self._push(self._restart_s, None, None)
+                self._push(self._restart_s, next(self._numbers), None, None)
                 self._deaths[task.key] = self._deaths.get(task.key, 0) + 1
                 if self._deaths[task.key] == MOST_DEATHS:
                     return task, Failure(f"it killed its worker {MOST_DEATHS} times.")
-                self._tasks.appendleft(task)
+                self._tasks.put_first(task)
                 self._assign()
             else:
-                self._idle += 1
+                self._idle.append(worker)
                 self._assign()
                 return task, self._evaluate(task)
 
@@ -113,12 +115,10 @@ class SimulatedExecutor:
         return busy / (self._workers * until)
 
     def _assign(self) -> None:
-        while self._idle and self._tasks:
-            task = self._tasks.popleft()
+        for worker, task in self._tasks.assign(self._idle):
             attempt = self._fate(task, self._deaths.get(task.key, 0))
-            self._idle -= 1
-            self.runs.append(Run(task, self.now, self.now + attempt.seconds))
-            self._push(attempt.seconds, task, attempt)
+            self.runs.append(Run(worker, task, self.now, self.now + attempt.seconds))
+            self._push(attempt.seconds, worker, task, attempt)
 
-    def _push(self, seconds: float, task: Task | None, attempt: Attempt | None) -> None:
-        heapq.heappush(self._events, (self.now + seconds, next(self._order), task, attempt))
+    def _push(self, seconds: float, worker: int, task: Task | None, attempt: Attempt | None) -> None:
+        heapq.heappush(self._events, (self.now + seconds, next(self._order), worker, task, attempt))

@@ -1,0 +1,56 @@
+"""Which worker gets which of the tasks that wait."""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict, deque
+from collections.abc import Hashable, Iterator
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from studies.evaluation import Task
+
+W = TypeVar("W", bound=Hashable)
+
+_AHEAD = 32  # of the tasks that wait, so many may overtake the first
+
+
+class TaskQueue(Generic[W]):
+    """Tasks in the order of submission, but for one thing: a worker rather gets prompts that it has had before.
+
+    It keeps their encodings and the stages that other schedules began with (`studies.caches`).
+    """
+
+    def __init__(self) -> None:
+        self._tasks: deque[Task] = deque()
+        self._had: defaultdict[W, set[tuple[str, ...]]] = defaultdict(set)
+
+    def put(self, task: Task) -> None:
+        """Adds a task that waits."""
+        self._tasks.append(task)
+
+    def put_first(self, task: Task) -> None:
+        """Puts a task back that has waited before."""
+        self._tasks.appendleft(task)
+
+    def assign(self, idle: list[W]) -> Iterator[tuple[W, Task]]:
+        """Takes workers off a list of free ones, each with the task that it gets, until none is left of either."""
+        while idle and self._tasks:
+            worker, number = self._match(idle)
+            task = self._tasks[number]
+            del self._tasks[number]
+            idle.remove(worker)
+            self._had[worker].add(task.prompts)
+            yield worker, task
+
+    def clear(self) -> None:
+        """Forgets the tasks that wait."""
+        self._tasks.clear()
+
+    def _match(self, idle: list[W]) -> tuple[W, int]:
+        """Finds a free worker, and the place of a task for it: no worker stays free for want of a match."""
+        for number, task in enumerate(itertools.islice(self._tasks, _AHEAD)):
+            for worker in idle:
+                if task.prompts in self._had[worker]:
+                    return worker, number
+        return idle[-1], 0

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import functools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from studies import task_queue
+from studies.evaluation import ChunkResult, Task
+from studies.ray_executor import RayExecutor
+from studies.task_queue import TaskQueue
+from tests.studies.toy import TOY, load_toy
+from tuner.schedule import Schedule
+
+
+def task(chunk: int, schedule: Schedule | None = None) -> Task:
+    return Task(schedule or TOY.plain(3), (f"prompt {chunk}",), (chunk,), TOY.size)
+
+
+def queue_of(*chunks: int) -> TaskQueue[str]:
+    queue = TaskQueue[str]()
+    for chunk in chunks:
+        queue.put(task(chunk))
+    return queue
+
+
+def assigned(queue: TaskQueue[str], *idle: str) -> list[tuple[str, int]]:
+    return [(worker, given.seeds[0]) for worker, given in queue.assign(list(idle))]
+
+
+def test_a_worker_gets_the_prompts_that_it_has_had_before_the_first_in_line() -> None:
+    queue = queue_of(0, 1)
+    first = dict(assigned(queue, "a", "b"))
+    for chunk in (2, first["a"], first["b"]):
+        queue.put(task(chunk))
+    assert assigned(queue, "b") == [("b", first["b"])]
+    assert assigned(queue, "a") == [("a", first["a"])]
+    assert assigned(queue, "a") == [("a", 2)]
+
+
+def test_without_prompts_that_it_has_had_a_worker_gets_the_first_in_line() -> None:
+    queue = queue_of(0, 1, 2)
+    queue.put_first(task(7))
+    assert [chunk for _, chunk in assigned(queue, "a", "b", "c")] == [7, 0, 1]
+
+
+def test_what_is_far_behind_does_not_overtake(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(task_queue, "_AHEAD", 2)
+    queue = queue_of(0)
+    assert assigned(queue, "a") == [("a", 0)]
+    for chunk in (1, 2, 0):
+        queue.put(task(chunk))
+    assert assigned(queue, "a") == [("a", 1)]
+    assert assigned(queue, "a") == [("a", 0)]
+
+
+@given(
+    rounds=st.lists(
+        st.tuples(st.lists(st.integers(0, 5), max_size=6), st.sets(st.sampled_from("abcd"))), max_size=12
+    )
+)
+def test_no_worker_and_no_task_waits_for_a_match(rounds: list[tuple[list[int], set[str]]]) -> None:
+    queue, waiting = TaskQueue[str](), list[int]()
+    for chunks, idle in rounds:
+        for chunk in chunks:
+            queue.put(task(chunk))
+        waiting += chunks
+        free = sorted(idle)
+        given = list(queue.assign(free))
+        assert len(given) == min(len(waiting), len(idle))
+        assert sorted([worker for worker, _ in given] + free) == sorted(idle)
+        for _, one in given:
+            waiting.remove(one.seeds[0])
+
+
+def test_real_workers_go_on_from_the_stages_that_they_have_kept() -> None:
+    schedules = [
+        Schedule.model_validate({"stages": [{"scale": 0.5, "sigmas": [1.0, 0.5, 0.0]}, {"sigmas": [start, 0.0]}]})
+        for start in (0.6, 0.7, 0.8)
+    ]
+    executor = RayExecutor(functools.partial(load_toy), workers=2)
+    kept = []
+    try:
+        for schedule in schedules:
+            executor.submit(task(0, schedule))
+            executor.submit(task(1, schedule))
+            for _ in range(2):
+                _, outcome = executor.next()
+                assert isinstance(outcome, ChunkResult), outcome
+                kept.append(outcome.kept_stages)
+    finally:
+        executor.close()
+    assert kept == [0, 0, 1, 1, 1, 1]
