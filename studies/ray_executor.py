@@ -32,7 +32,7 @@ _LOCAL_ENVIRONMENT = {
 
 
 class RayExecutor:
-    """Spreads tasks over actors; whichever is free takes the next one, or one whose prompts it has had before.
+    """Spreads tasks over actors; whichever is free takes the next one, or one of which it keeps the first stages.
 
     An actor that dies is replaced and its task is given to another. Tasks have no side effects, so running one
     twice changes nothing.

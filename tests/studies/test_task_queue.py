@@ -1,21 +1,30 @@
 from __future__ import annotations
 
 import functools
+import os
+import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from studies import task_queue
-from studies.evaluation import ChunkResult, Task
+from studies.evaluation import ChunkResult, Failure, Task
 from studies.ray_executor import RayExecutor
 from studies.task_queue import TaskQueue
 from tests.studies.toy import TOY, load_toy
 from tuner.schedule import Schedule
 
 
-def task(chunk: int, schedule: Schedule | None = None) -> Task:
-    return Task(schedule or TOY.plain(3), (f"prompt {chunk}",), (chunk,), TOY.size)
+def schedule(start: float) -> Schedule:
+    """All of them begin alike."""
+    stages = [{"scale": 0.5, "sigmas": [1.0, 0.5, 0.0]}, {"sigmas": [start, 0.0]}]
+    return Schedule.model_validate({"stages": stages})
+
+
+def task(chunk: int, start: float = 0.6) -> Task:
+    return Task(schedule(start), (f"prompt {chunk}",), (chunk,), TOY.size)
 
 
 def queue_of(*chunks: int) -> TaskQueue[str]:
@@ -29,20 +38,27 @@ def assigned(queue: TaskQueue[str], *idle: str) -> list[tuple[str, int]]:
     return [(worker, given.seeds[0]) for worker, given in queue.assign(list(idle))]
 
 
-def test_a_worker_gets_the_prompts_that_it_has_had_before_the_first_in_line() -> None:
+def test_a_worker_gets_what_begins_like_its_earlier_tasks_before_the_first_in_line() -> None:
     queue = queue_of(0, 1)
     first = dict(assigned(queue, "a", "b"))
     for chunk in (2, first["a"], first["b"]):
-        queue.put(task(chunk))
+        queue.put(task(chunk, start=0.7))
     assert assigned(queue, "b") == [("b", first["b"])]
     assert assigned(queue, "a") == [("a", first["a"])]
     assert assigned(queue, "a") == [("a", 2)]
 
 
-def test_without_prompts_that_it_has_had_a_worker_gets_the_first_in_line() -> None:
-    queue = queue_of(0, 1, 2)
+def test_what_begins_otherwise_goes_in_line_to_whoever_is_free() -> None:
+    queue = queue_of(0)
+    assert assigned(queue, "a") == [("a", 0)]
+    for other in (TOY.plain(3), TOY.plain(4)):
+        queue.put(Task(other, ("prompt 0",), (0,), TOY.size))
     queue.put_first(task(7))
-    assert [chunk for _, chunk in assigned(queue, "a", "b", "c")] == [7, 0, 1]
+    assert [given.schedule.stages for _, given in queue.assign(["a", "b", "c"])] == [
+        task(7).schedule.stages,
+        TOY.plain(3).stages,
+        TOY.plain(4).stages,
+    ]
 
 
 def test_what_is_far_behind_does_not_overtake(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,17 +90,27 @@ def test_no_worker_and_no_task_waits_for_a_match(rounds: list[tuple[list[int], s
             waiting.remove(one.seeds[0])
 
 
-def test_real_workers_go_on_from_the_stages_that_they_have_kept() -> None:
-    schedules = [
-        Schedule.model_validate({"stages": [{"scale": 0.5, "sigmas": [1.0, 0.5, 0.0]}, {"sigmas": [start, 0.0]}]})
-        for start in (0.6, 0.7, 0.8)
-    ]
-    executor = RayExecutor(functools.partial(load_toy), workers=2)
+class Together:
+    """Begins no task before two workers are about to."""
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+        self._evaluator = load_toy()
+
+    def evaluate(self, task: Task) -> ChunkResult | Failure:
+        (self._folder / str(os.getpid())).touch()
+        while len(list(self._folder.iterdir())) < 2:
+            time.sleep(0.01)
+        return self._evaluator.evaluate(task)
+
+
+def test_real_workers_go_on_from_the_stages_that_they_have_kept(tmp_path: Path) -> None:
+    executor = RayExecutor(functools.partial(Together, tmp_path), workers=2)  # type: ignore[arg-type]
     kept = []
     try:
-        for schedule in schedules:
-            executor.submit(task(0, schedule))
-            executor.submit(task(1, schedule))
+        for start in (0.6, 0.7, 0.8):
+            executor.submit(task(0, start))
+            executor.submit(task(1, start))
             for _ in range(2):
                 _, outcome = executor.next()
                 assert isinstance(outcome, ChunkResult), outcome
