@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import functools
 import math
 from collections.abc import Callable, Sequence
@@ -105,10 +106,8 @@ class Rung:
     cost: float
 
 
-def ladder(
-    costs: Costs, scale: float, solver: str, early: bool, every: int, cache: FeatureCache | None
-) -> list[Rung]:
-    """Lists what a stage may run, by increasing cost; of equal calls, the most steps.
+class Ladder:
+    """What a stage may run, by increasing cost; of equal calls, the most steps. A rung is priced when asked for.
 
     Args:
         costs: What network calls cost, and the largest number of steps.
@@ -118,8 +117,25 @@ def ladder(
         every: See `reused_steps`.
         cache: What shortens some of the calls.
     """
-    rungs = _rungs(solver, early, every, costs.most_steps)
-    return [Rung(steps, calls, costs.of_calls(scale, calls, cache)) for steps, calls in rungs]
+
+    def __init__(
+        self, costs: Costs, scale: float, solver: str, early: bool, every: int, cache: FeatureCache | None
+    ):
+        self._price = functools.partial(costs.of_calls, scale, cache=cache)
+        self._rungs = _rungs(solver, early, every, costs.most_steps)
+
+    def __getitem__(self, index: int) -> Rung:
+        steps, calls = self._rungs[index]
+        return Rung(steps, calls, self._price(calls))
+
+    def __len__(self) -> int:
+        return len(self._rungs)
+
+    def nearest(self, cost: float) -> int:
+        """The rung whose cost is nearest to this one, the cheaper one of two."""
+        above = bisect.bisect_left(self, cost, key=lambda rung: rung.cost)
+        around = range(max(0, above - 1), min(above + 1, len(self)))
+        return min(around, key=lambda index: abs(self[index].cost - cost))
 
 
 @functools.lru_cache(maxsize=256)
@@ -147,7 +163,7 @@ def reused_steps(steps: int, every: int) -> tuple[int, ...]:
     return tuple(k for k in range(quarter, steps - quarter) if (k - quarter) % every != every - 1)
 
 
-def buy(ladders: Sequence[Sequence[Rung]], shares: Sequence[float], spend: float, costs: Costs) -> list[Rung]:
+def buy(ladders: Sequence[Ladder], shares: Sequence[float], spend: float, costs: Costs) -> list[Rung]:
     """Turns shares of the budget into steps.
 
     Args:
@@ -163,8 +179,7 @@ def buy(ladders: Sequence[Sequence[Rung]], shares: Sequence[float], spend: float
     left = spend * costs.limit
     chosen = []
     for rungs, share in zip(reversed(ladders), [*reversed(shares), 1.0], strict=True):
-        misses = [abs(rung.cost - share * left) for rung in rungs]
-        chosen.append(misses.index(min(misses)))
+        chosen.append(rungs.nearest(share * left))
         left -= share * left
     chosen.reverse()
     while True:

@@ -11,7 +11,7 @@ import numpy as np
 import optuna
 
 from search_spaces._caches import kinds_for, params_of_cache, suggest_cache
-from search_spaces._costs import Costs, Rung, buy, ladder, reused_steps
+from search_spaces._costs import Costs, Ladder, buy, reused_steps
 from search_spaces.base import Budget
 from tuner.schedule import RESAMPLE_MODES, Resample, Schedule, Solver, Stage
 from tuner.sigmas import partial_sigmas, shift_sigma, start_and_shift
@@ -62,7 +62,7 @@ class StagedSpace(ABC):
 
     def __init__(self, blueprint: Blueprint, size: Size, budget: Budget):
         self._costs = Costs.of(blueprint, size, budget)
-        self._ladders: dict[tuple[Any, ...], list[Rung]] = {}
+        self._ladders: dict[tuple[Any, ...], Ladder] = {}
         self._cache_kinds: tuple[str, ...] = ()
         if "cache" in self.options and self._costs.shortened:
             self._cache_kinds = kinds_for(blueprint, blueprint.stage_size(size, self._costs.scales[0]))
@@ -162,10 +162,10 @@ class StagedSpace(ABC):
         smaller = (self._ladder(scale, solver, early, 1, None)[0].cost for scale in scales[:-1])
         return sum(smaller) + self._costs.per_call[1.0]
 
-    def _ladder(self, scale: float, *rules: Any) -> list[Rung]:
-        """Lists what a stage of a scale may run; see `_costs.ladder`. Each is made once."""
+    def _ladder(self, scale: float, *rules: Any) -> Ladder:
+        """What a stage of a scale may run. Each is made once."""
         if (scale, *rules) not in self._ladders:
-            self._ladders[scale, *rules] = ladder(self._costs, scale, *rules)
+            self._ladders[scale, *rules] = Ladder(self._costs, scale, *rules)
         return self._ladders[scale, *rules]
 
     def _params_of_compute(self, schedule: Schedule) -> dict[str, Any]:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import optuna
 import pytest
 from optuna.trial import FixedTrial
 
+from search_spaces._costs import Costs, Ladder
 from search_spaces.base import Budget
 from search_spaces.free import Free
 from search_spaces.progressive import Progressive
 from tests.blueprints import small_blueprint
-from tuner.feature_cache import TaylorSeerCache
+from tuner.feature_cache import PyramidAttentionBroadcast, TaylorSeerCache
 from tuner.flops import price, tflops_of_calls, tflops_per_call
 from tuner.models import Blueprint, blueprint
 from tuner.schedule import Schedule
@@ -47,6 +50,25 @@ def test_what_a_cache_saves_buys_steps(kind: str) -> None:
     assert cached.steps > plain.steps == 8
     # A step more is a full one or a shortened one, so the spend is met to half of a full one.
     assert 7.5 * STEP <= cost <= 8 * STEP * (1 + 1e-9)
+
+
+@pytest.mark.parametrize(
+    "cache",
+    [
+        None,
+        TaylorSeerCache(kind="taylorseer", interval=3, warmup=2),
+        TaylorSeerCache(kind="taylorseer", interval=6, warmup=1, lite=True),
+        PyramidAttentionBroadcast(kind="pab"),
+    ],
+)
+@pytest.mark.parametrize("every", [1, 3])
+def test_of_what_a_stage_may_run_the_nearest_to_a_cost_is_found(cache: Any, every: int) -> None:
+    costs = Costs.of(small_blueprint(), SIZE, Budget(20 * STEP))
+    ladder = Ladder(costs, 0.5, "euler", False, every, cache)
+    rungs = [ladder[index] for index in range(len(ladder))]
+    assert all(one.cost < other.cost for one, other in itertools.pairwise(rungs))
+    for cost in np.linspace(0, 1.1 * rungs[-1].cost, 37):
+        assert ladder.nearest(cost) == int(np.argmin([abs(rung.cost - cost) for rung in rungs]))
 
 
 def test_calls_of_the_warm_up_are_paid_in_full() -> None:
