@@ -11,6 +11,7 @@ import pytest
 
 from benchmarks import search_efficiency
 from benchmarks.table import HELD_OUT_PROMPTS, SEARCH_PROMPTS, Table, TableSpace, schedules, settings
+from studies.pareto import dominators
 from studies.plan import make_plan
 
 
@@ -44,6 +45,7 @@ def small(monkeypatch: pytest.MonkeyPatch, table: Table) -> None:
     monkeypatch.setattr(search_efficiency, "OUR_TRIALS", 12)
     monkeypatch.setattr(search_efficiency, "_table", lambda: table)
     search_efficiency._plan.cache_clear()
+    search_efficiency._whole_front.cache_clear()
 
 
 def test_every_point_is_in_the_table_and_within_the_budget(plan: Any) -> None:
@@ -80,6 +82,18 @@ def test_rungs_and_kept_stages_spend_less_of_the_same() -> None:
     spent = {name: search_efficiency.OURS[name](0)[-1].spent for name in search_efficiency.OURS}
     assert spent["ours"] < spent["ours without rungs"]
     assert spent["ours"] <= spent["ours without kept stages"]
+
+
+def test_who_knows_the_table_scores_its_front_and_nothing_else(plan: Any, table: Table) -> None:
+    bound = search_efficiency.knows_the_table(0)
+    found = search_efficiency.volumes(bound, plan, table)
+    assert found == sorted(found)  # no part of a front beats another
+    gains = np.diff([0.0, *found]) / [plan.price(step.schedule).tflops for step in bound]
+    assert gains[0] == max(gains)
+    affordable = [one for one in schedules() if plan.budget.allows(plan.price(one))]
+    values = [search_efficiency._losses(plan, table, one, plan.prompts.search) for one in affordable]
+    on_front = {one for one, worse in zip(affordable, dominators(np.array(values)), strict=True) if not worse}
+    assert on_front == {step.schedule for step in bound}
 
 
 def test_the_volume_is_that_of_the_front_so_far(plan: Any) -> None:
