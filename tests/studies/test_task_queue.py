@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from studies import task_queue
 from studies.evaluation import ChunkResult, Failure, Task
 from studies.ray_executor import RayExecutor
+from studies.simulator import Attempt, SimulatedExecutor
 from studies.task_queue import TaskQueue
 from tests.studies.toy import TOY, load_toy
 from tuner.schedule import Schedule
@@ -88,6 +89,16 @@ def test_no_worker_and_no_task_waits_for_a_match(rounds: list[tuple[list[int], s
         assert sorted([worker for worker, _ in given] + free) == sorted(idle)
         for _, one in given:
             waiting.remove(one.seeds[0])
+
+
+def test_simulated_workers_do_the_same() -> None:
+    executor = SimulatedExecutor(2, lambda task: ChunkResult({}), lambda task, crashes: Attempt(1.0))
+    for chunk, start in ((0, 0.6), (1, 0.6), (1, 0.7), (0, 0.7)):
+        executor.submit(task(chunk, start))
+    for _ in range(4):
+        executor.next()
+    workers = [{run.worker for run in executor.runs if run.task.seeds == (chunk,)} for chunk in (0, 1)]
+    assert sorted(workers, key=min) == [{0}, {1}]
 
 
 class Together:
