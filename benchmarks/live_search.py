@@ -6,8 +6,7 @@ ask who writes an Optuna loop: steps, scale, start, shift and resample mode of e
 and reuse. Such a person prices a schedule first, so what is beyond the budget costs it nothing and is none of its
 trials. What is measured is what ``benchmarks.search_efficiency`` says.
 
-A seed of either takes about ten minutes of one core. Scores are kept in ``--work``, so a run that is killed goes
-on.
+A seed of either takes about ten minutes of one core. A run that is killed goes on: scores are kept in ``--work``.
 """
 
 from __future__ import annotations

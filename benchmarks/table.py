@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from studies import SearchSettings
-from studies.caches import prefix_key
+from studies.caches import kept_stages, prefix_keys
 from studies.evaluation import ChunkResult, Task
 from studies.plan import Plan
 from tuner.schedule import Schedule, Stage
@@ -203,8 +203,8 @@ class TableExecutor:
     def next(self) -> tuple[Task, ChunkResult]:
         """See `studies.executors.Executor`."""
         task = self._tasks.popleft()
-        keys = [prefix_key(task, stages) for stages in range(1, len(task.schedule.stages))]
-        kept = max((n for n, key in enumerate(keys, start=1) if key in self._kept), default=0)
+        keys = prefix_keys(task)
+        kept = kept_stages(keys, self._kept)
         if self._keep_stages:
             self._kept.update(keys)
         return task, ChunkResult(self._table.scores(task.schedule, task.prompts), kept_stages=kept)

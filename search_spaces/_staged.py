@@ -62,7 +62,6 @@ class StagedSpace(ABC):
 
     def __init__(self, blueprint: Blueprint, size: Size, budget: Budget):
         self._costs = Costs.of(blueprint, size, budget)
-        self._ladders: dict[tuple[Any, ...], Ladder] = {}
         self._cache_kinds: tuple[str, ...] = ()
         if "cache" in self.options and self._costs.shortened:
             self._cache_kinds = kinds_for(blueprint, blueprint.stage_size(size, self._costs.scales[0]))
@@ -100,7 +99,7 @@ class StagedSpace(ABC):
         spend = trial.suggest_float("spend", least, 1.0, log=True)
         shares = [trial.suggest_float(f"stage{k}.share", 0.0, 1.0) for k in numbers[1:]]
         ladders = [
-            self._ladder(scale, solver, ends_early, every, cache)
+            Ladder(self._costs, scale, solver, ends_early, every, cache)
             for scale, ends_early in zip(scales, early, strict=True)
         ]
         bought = buy(ladders, shares, spend, self._costs)
@@ -159,14 +158,8 @@ class StagedSpace(ABC):
     def _least_cost(self, scales: Sequence[float], solver: str) -> float:
         """What one step of every stage costs; of all but the last one, if it ends early."""
         early = "early" in self.options
-        smaller = (self._ladder(scale, solver, early, 1, None)[0].cost for scale in scales[:-1])
+        smaller = (Ladder(self._costs, scale, solver, early, 1, None)[0].cost for scale in scales[:-1])
         return sum(smaller) + self._costs.per_call[1.0]
-
-    def _ladder(self, scale: float, *rules: Any) -> Ladder:
-        """What a stage of a scale may run. Each is made once."""
-        if (scale, *rules) not in self._ladders:
-            self._ladders[scale, *rules] = Ladder(self._costs, scale, *rules)
-        return self._ladders[scale, *rules]
 
     def _params_of_compute(self, schedule: Schedule) -> dict[str, Any]:
         params, spent = {}, 0.0

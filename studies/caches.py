@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Container, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import cachetools
@@ -46,11 +46,17 @@ class LimitedCache:
         return value
 
 
-def beginning(schedule: Schedule, stages: int) -> Hashable:
-    """What of a schedule the latents after its first stages depend on."""
-    return schedule.stages[:stages], schedule.solver, schedule.cache
+def beginnings(schedule: Schedule) -> list[Hashable]:
+    """What of a schedule the latents depend on after its first stage, its first two, and so on but for all."""
+    stages = schedule.stages
+    return [(stages[:count], schedule.solver, schedule.cache) for count in range(1, len(stages))]
 
 
-def prefix_key(task: Task, stages: int) -> Hashable:
-    """What the latents after the first stages of a task depend on: equal keys, equal bits."""
-    return beginning(task.schedule, stages), task.prompts, task.seeds, task.size, task.own
+def prefix_keys(task: Task) -> list[Hashable]:
+    """What the latents of a task depend on after as many stages: equal keys, equal bits."""
+    return [(begun, task.prompts, task.seeds, task.size, task.own) for begun in beginnings(task.schedule)]
+
+
+def kept_stages(keys: Sequence[Hashable], kept: Container[Hashable]) -> int:
+    """Counts the leading stages that need not run, of a schedule or task with these keys, if some are kept."""
+    return max((count for count, key in enumerate(keys, start=1) if key in kept), default=0)

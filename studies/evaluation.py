@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from objectives import needs_references, score
 from studies.baseline_images import BaselineImages
-from studies.caches import LIMIT, LimitedCache, prefix_key
+from studies.caches import LIMIT, LimitedCache, prefix_keys
 from studies.degenerate import count, decode_and_check, describe
 from studies.drawing import Contender, Dressed, OwnOptions, drawing_key
 from studies.notes import noted
@@ -202,17 +202,15 @@ class Evaluator:
 
     def _sample(self, model: FlowModel, task: Task) -> tuple[torch.Tensor, int]:
         """Runs the stages after the longest beginning that is kept; returns the latents and its length."""
-        count = len(task.schedule.stages)
-        first, x = 0, None
-        for stages in range(count - 1, 0, -1):
-            if (x := self._cache.get(prefix_key(task, stages))) is not None:
-                first = stages
-                break
+        keys = prefix_keys(task)
+        first, x = len(keys), None
+        while first and (x := self._cache.get(keys[first - 1])) is None:
+            first -= 1
         conditioning = self._encode(model, task)
-        for index in range(first, count):
+        for index in range(first, len(task.schedule.stages)):
             x = run_stage(model, task.schedule, index, x, conditioning, task.seeds, task.size)
-            if index + 1 < count:
-                self._cache.keep(prefix_key(task, index + 1), x)
+            if index < len(keys):
+                self._cache.keep(keys[index], x)
         assert x is not None  # a schedule has at least one stage
         return x, first
 

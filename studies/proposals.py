@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from objectives.base import loss_sign
-from studies.caches import beginning
+from studies.caches import beginnings, kept_stages
 from studies.draws import Draw
 from studies.features import features
 from studies.gains import Array, reference_point
@@ -177,8 +177,7 @@ class Proposer:
 
     def _left(self, schedule: Schedule, price: Price) -> float:
         """The part of a schedule's cost that is left to run once the stages are kept that trials began with."""
-        count = len(schedule.stages)
-        kept = next((n for n in range(count - 1, 0, -1) if beginning(schedule, n) in self._begun), 0)
+        kept = kept_stages(beginnings(schedule), self._begun)
         return sum(stage.tflops for stage in price.stages[kept:]) / price.tflops
 
     def _complete(self) -> list[optuna.trial.FrozenTrial]:
@@ -203,7 +202,7 @@ class Proposer:
         self._features[trial.number] = features(schedule, price)
         self._asked.append(trial)
         self._known.add(schedule.content_hash)
-        self._begun.update(beginning(schedule, stages) for stages in range(1, len(schedule.stages)))
+        self._begun.update(beginnings(schedule))
         return label, schedule
 
 

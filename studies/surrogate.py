@@ -116,7 +116,6 @@ class Results:
             costs: What they cost, (m,).
             headroom: See `studies.gains.expected_gains`.
         """
-        means, errors = [], []
         front = np.column_stack([self.costs, self.believed])
         surrogates = self._surrogates
         if len(self.running):
@@ -129,11 +128,8 @@ class Results:
                 Surrogate(known, losses[:, k], unsure[:, k], surrogate.length)
                 for k, surrogate in enumerate(surrogates)
             ]
-        for surrogate in surrogates:
-            mean, spread = surrogate.predict(wanted)
-            means.append(mean)
-            errors.append(spread)
-        return expected_gains(costs, np.array(means).T, np.array(errors).T, front, self.reference, headroom)
+        means, errors = np.array([surrogate.predict(wanted) for surrogate in surrogates]).transpose(1, 2, 0)
+        return expected_gains(costs, means, errors, front, self.reference, headroom)
 
     @property
     def _counted(self) -> Array:

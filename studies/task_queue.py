@@ -7,7 +7,7 @@ from collections import defaultdict, deque
 from collections.abc import Hashable, Iterator
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
-from studies.caches import prefix_key
+from studies.caches import prefix_keys
 
 if TYPE_CHECKING:
     from studies.evaluation import Task
@@ -64,5 +64,4 @@ class TaskQueue(Generic[W]):
 
 
 def _waiting(task: Task) -> _Waiting:
-    stages = range(1, len(task.schedule.stages))
-    return _Waiting(task, frozenset(prefix_key(task, count) for count in stages))
+    return _Waiting(task, frozenset(prefix_keys(task)))

@@ -116,7 +116,7 @@ class Together:
 
 
 def test_real_workers_go_on_from_the_stages_that_they_have_kept(tmp_path: Path) -> None:
-    executor = RayExecutor(functools.partial(Together, tmp_path), workers=2)  # type: ignore[arg-type]
+    executor = RayExecutor(functools.partial(Together, tmp_path), workers=2)
     kept = []
     try:
         for start in (0.6, 0.7, 0.8):
