@@ -4,7 +4,7 @@ The table of `benchmarks.search_efficiency` is a small world. Here both search t
 numbers, and every score is of an image that is drawn for it. TPE is asked for the raw parameters as a person would
 ask who writes an Optuna loop: steps, scale, start, shift and resample mode of each of one to four stages, solver
 and reuse. Such a person prices a schedule first, so what is beyond the budget costs it nothing and is none of its
-trials. What is measured is what ``benchmarks.search_efficiency`` says.
+trials. Both have 200 trials. What is measured is what ``benchmarks.search_efficiency`` says.
 
 A seed of either takes about ten minutes of one core. A run that is killed goes on: scores are kept in ``--work``.
 """
@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING, Any
 import optuna
 import torch
 
-from benchmarks import search_efficiency
 from benchmarks.make_table import Scorer
 from benchmarks.search_efficiency import (
+    TRIALS,
     Run,
     Step,
     compare,
@@ -54,8 +54,7 @@ _SEARCH_PROMPTS = 24  # fewer than the table has, or a seed would take an hour
 
 @functools.cache
 def _plan(seed: int) -> Plan:
-    trials = search_efficiency.OUR_TRIALS
-    return make_plan(settings("runs", seed=seed, trials=trials, reuse=False, search_prompts=_SEARCH_PROMPTS))
+    return make_plan(settings("runs", seed=seed, trials=TRIALS, reuse=False, search_prompts=_SEARCH_PROMPTS))
 
 
 class LiveScores:
@@ -124,7 +123,7 @@ def tpe(seed: int, scored: LiveScores) -> list[Step]:
     prompts, scales = plan.prompts.search, distinct_scales(plan.blueprint, plan.size)
     study = optuna.create_study(directions=["maximize", "maximize", "minimize"], sampler=tpe_sampler(seed))
     spent, steps = plan.baseline_price.tflops * len(prompts), list[Step]()
-    while len(steps) < search_efficiency.TRIALS:
+    while len(steps) < TRIALS:
         trial = study.ask()
         schedule = raw(trial, scales)
         price = plan.price(schedule)
@@ -168,7 +167,7 @@ def main() -> None:
     with ProcessPoolExecutor(options.processes, mp_context=get_context("spawn")) as pool:
         found = pool.map(_run, [(*job, options.work) for job in jobs])
         runs = dict(zip(jobs, found, strict=True))
-    result = compare(runs, ["Optuna TPE"], ["ours"], options.seeds)
+    result = compare(runs, ["Optuna TPE"], ["ours"], options.seeds, TRIALS)
     print(json.dumps(result, indent=2) if options.json else report(result))
 
 

@@ -319,11 +319,14 @@ def measure(seeds: int, processes: int) -> dict[str, Any]:
     jobs = [(name, seed) for name in PEERS | OURS | BOUNDS for seed in range(seeds)]
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         runs = dict(zip(jobs, pool.map(_run, jobs), strict=True))
-    return {"table": _table().about["cpu_seconds"], **compare(runs, list(PEERS), [*OURS, *BOUNDS], seeds)}
+    return {
+        "table": _table().about["cpu_seconds"],
+        **compare(runs, list(PEERS), [*OURS, *BOUNDS], seeds, OUR_TRIALS),
+    }
 
 
 def compare(
-    runs: Mapping[tuple[str, int], Run], peers: Sequence[str], ours: Sequence[str], seeds: int
+    runs: Mapping[tuple[str, int], Run], peers: Sequence[str], ours: Sequence[str], seeds: int, our_trials: int
 ) -> dict[str, Any]:
     """Compares searches with the best of the peers, seed by seed; returns plain JSON types.
 
@@ -332,6 +335,7 @@ def compare(
         peers: Names of those that set the target.
         ours: Names of the others.
         seeds: How many; there are runs with 0, 1, ...
+        our_trials: How many the others had.
     """
     final = {name: [runs[name, seed][1][-1] for seed in range(seeds)] for name in peers}
     best = max(final, key=lambda name: float(np.median(final[name])))
@@ -357,7 +361,7 @@ def compare(
                 "gain_ci95": gain and gain.ci95,
             }
         )
-    return {"seeds": seeds, "trials": TRIALS, "our_trials": OUR_TRIALS, "best_peer": best, "rows": rows}
+    return {"seeds": seeds, "trials": TRIALS, "our_trials": our_trials, "best_peer": best, "rows": rows}
 
 
 def _median(values: Sequence[float]) -> list[float | None]:

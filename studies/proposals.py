@@ -23,7 +23,7 @@ from studies.draws import Draw
 from studies.features import features
 from studies.gains import Array, reference_point
 from studies.results import PROPOSED
-from studies.surrogate import Results
+from studies.surrogate import Results, Unscored
 from tuner.schedule import Schedule
 
 if TYPE_CHECKING:
@@ -39,7 +39,8 @@ _LISTED = 100  # finished trials that predictions are made from; see `Shortlist`
 _DRAWN = 64  # schedules that are drawn for a proposal
 _ATTEMPTS = 4  # times as many draws before a space counts as exhausted
 _HEADROOMS = (0.02, 0.25)  # in turn: one trial closes gaps of the front, the next looks beyond it
-_LEAST_KNOWN = 3  # results without which there is nothing to predict from
+_DRAWN_UNSCORED = 256  # without scores that is cheap
+_LEAST_KNOWN = 5  # results without which there is too little to predict scores from
 
 
 class _Drawn(NamedTuple):
@@ -50,8 +51,7 @@ class _Drawn(NamedTuple):
 class Proposer:
     """Turns numbers of trials into schedules, and learns from their scores.
 
-    A reference waits until it is the most promising of all candidates. While too little is known to tell, that is
-    the cheapest one.
+    A reference waits until it is the most promising of all candidates; the cheapest one comes first.
 
     Args:
         plan: The search.
@@ -95,9 +95,10 @@ class Proposer:
         known = self._complete()
         results = self._results(known) if len(known) >= _LEAST_KNOWN else None
         front = compress(known, results.on_front()) if results else ()
-        drawn = self._draw(rng, [trial.params for trial in front if trial.params], _DRAWN)
+        count = _DRAWN if results else _DRAWN_UNSCORED
+        drawn = self._draw(rng, [trial.params for trial in front if trial.params], count)
         schedules = [*(reference.schedule for reference in self.waiting), *(one.schedule for one in drawn)]
-        chosen = self._most_promising(results, schedules) if results else 0
+        chosen = self._most_promising(results or self._unscored(), schedules) if self._asked else 0
         if chosen < len(self.waiting):
             return self.refer(self.waiting[chosen])
         return self.repeat(*drawn[chosen - len(self.waiting)])
@@ -166,14 +167,21 @@ class Proposer:
             reference=reference_point(self._plan.budget.limit, np.array(self._given or losses)),
         )
 
-    def _most_promising(self, results: Results, schedules: Sequence[Schedule]) -> int:
+    def _unscored(self) -> Unscored:
+        return Unscored(
+            features=np.array(list(self._features.values())),
+            costs=np.array([trial.user_attrs["cost"] for trial in self._asked]),
+            limit=self._plan.budget.limit,
+        )
+
+    def _most_promising(self, known: Results | Unscored, schedules: Sequence[Schedule]) -> int:
         """Finds the one that is expected to add most hypervolume for what is left to run of it."""
         prices = [self._plan.price(schedule) for schedule in schedules]
         wanted = np.array([features(*priced) for priced in zip(schedules, prices, strict=True)])
         costs = np.array([self._plan.budget.cost(price) for price in prices])
         left = np.array([self._left(*priced) for priced in zip(schedules, prices, strict=True)])
         headroom = _HEADROOMS[len(self._asked) % len(_HEADROOMS)]
-        return int(np.argmax(results.expected_gains(wanted, costs, headroom) / (left * costs)))
+        return int(np.argmax(known.expected_gains(wanted, costs, headroom) / (left * costs)))
 
     def _left(self, schedule: Schedule, price: Price) -> float:
         """The part of a schedule's cost that is left to run once the stages are kept that trials began with."""

@@ -10,19 +10,25 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from studies.gains import expected_gains
+from studies.features import CACHES, DISTANCES
+from studies.gains import expected_gains, reference_point
 from studies.pareto import dominators
 
 Array: TypeAlias = npt.NDArray[np.float64]
 
-_LENGTHS = (1.0, 2.0, 4.0, 8.0)
+_LENGTHS = (2.0, 4.0, 8.0, 16.0)
+_SLOPE = 0.5  # standard deviations that values are expected to grow by with one of the mean distance
+_TREND = 0.25  # standard deviations that they may grow or fall by with a unit of each distance
 _NUGGET = 1e-2  # of the variance of the values: what two schedules of equal features may differ in
+_UNSURE = 0.12  # standard error of a mean distance as a guess of a loss
 
 
 class Surrogate:
     """A Gaussian process with a Matern-5/2 kernel (Rasmussen and Williams, 2006, Eq. 4.17 and Algorithm 2.1).
 
-    The length scale is the most likely one of a few. The variance is that of the values.
+    Values are expected to grow with the distances to Gaussian data (`studies.gaussian`): with their mean from the
+    start, and with each as results say, which is a linear kernel beside the other. The length scale is the most
+    likely one of a few. The variance is that of the values.
 
     Args:
         known: Features of n schedules, (n, features).
@@ -34,7 +40,9 @@ class Surrogate:
     def __init__(self, known: Array, values: Array, errors: Array, length: float | None = None):
         self._known = known
         self._mean, self._spread = float(values.mean()), float(values.std()) or 1.0
-        scaled = (values - self._mean) / self._spread
+        distances = known[:, DISTANCES].mean(axis=1)
+        self._usual, self._slope = distances.mean(), _SLOPE / (distances.std() or np.inf)
+        scaled = (values - self._mean) / self._spread - self._expected(known)
         noise = (errors / self._spread) ** 2 + _NUGGET
         fits = (self._fit(one, scaled, noise) for one in (_LENGTHS if length is None else (length,)))
         self.length, self._factor, self._weights = max(fits, key=lambda fit: _likelihood(fit, scaled))
@@ -45,9 +53,16 @@ class Surrogate:
 
         covariance = _kernel(self._known, wanted, self.length)
         explained = solve_triangular(self._factor, covariance, lower=True, check_finite=False)
-        left = np.maximum(1 - (explained**2).sum(axis=0), 1e-9)
-        mean: Array = self._mean + self._spread * covariance.T @ self._weights
+        prior = 1 + (_trend(wanted) ** 2).sum(axis=1)
+        left = np.maximum(prior - (explained**2).sum(axis=0), 1e-9)
+        scaled = self._expected(wanted) + covariance.T @ self._weights
+        mean: Array = self._mean + self._spread * scaled
         return mean, self._spread * np.sqrt(left)
+
+    def _expected(self, features: Array) -> Array:
+        """Scaled values before any are known."""
+        expected: Array = self._slope * (features[:, DISTANCES].mean(axis=1) - self._usual)
+        return expected
 
     def _fit(self, length: float, scaled: Array, noise: Array) -> tuple[float, Array, Array]:
         from scipy.linalg import cho_solve, cholesky
@@ -66,8 +81,37 @@ def _likelihood(fit: tuple[float, Array, Array], scaled: Array) -> float:
 def _kernel(a: Array, b: Array, length: float) -> Array:
     from scipy.spatial.distance import cdist
 
-    distance: Array = math.sqrt(5) / length * cdist(a, b)
-    return (1 + distance + distance**2 / 3) * np.exp(-distance)
+    apart: Array = math.sqrt(5) / length * cdist(a, b)
+    alike: Array = (1 + apart + apart**2 / 3) * np.exp(-apart)
+    return alike + _trend(a) @ _trend(b).T
+
+
+def _trend(features: Array) -> Array:
+    """What values are linear in."""
+    trend: Array = _TREND * features[:, DISTANCES]
+    return trend
+
+
+@dataclass(frozen=True)
+class Unscored:
+    """What a study expects before it has scores: the nearer a schedule comes to Gaussian data, the better.
+
+    Attributes:
+        features: Of the schedules that are on their way, (n, features), n > 0.
+        costs: What an image costs, (n,).
+        limit: The budget.
+    """
+
+    features: Array
+    costs: Array
+    limit: float
+
+    def expected_gains(self, wanted: Array, costs: Array, headroom: float) -> Array:
+        """Takes and returns what `Results` does; nothing is expected of a cache, whose errors are not known."""
+        guessed, given = (every[:, DISTANCES].mean(axis=1, keepdims=True) for every in (wanted, self.features))
+        front, reference = np.column_stack([self.costs, given]), reference_point(self.limit, given)
+        gains = expected_gains(costs, guessed, np.full_like(guessed, _UNSURE), front, reference, headroom)
+        return np.where(wanted[:, CACHES].any(axis=1), 0.0, gains)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from studies import search
 from studies.plan import Plan, make_plan
 from studies.proposals import Proposer
 from studies.rungs import Estimate
-from studies.surrogate import Results
+from studies.surrogate import Results, Unscored
 from tests.search_spaces.anchored import loadable
 from tests.studies.toy import Counting, toy_settings
 from tuner.schedule import Schedule
@@ -90,13 +90,14 @@ class Forked:
 def test_of_what_promises_the_same_the_one_is_chosen_whose_first_stage_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def as_many(results: Results, wanted: Any, costs: Any, *_: Any) -> Any:
+    def as_many(known: Results | Unscored, wanted: Any, costs: Any, *_: Any) -> Any:
         return np.ones(len(costs))
 
-    monkeypatch.setattr(Results, "expected_gains", as_many)
+    for known in (Results, Unscored):
+        monkeypatch.setattr(known, "expected_gains", as_many)
     space = Forked()
     proposer = Proposer(replace(make_plan(toy_settings(tmp_path)), space=space, references=()))
-    for number in range(3):
+    for number in range(6):
         params = {"end": 0.5, "shift": 2.0 + number}
         proposer.repeat(params, space.suggest(optuna.trial.FixedTrial(params)))
         proposer.tell(scored(number))
@@ -110,6 +111,20 @@ def test_a_space_that_a_reference_exhausts_repeats_it(tmp_path: Path) -> None:
     assert proposer.propose() == (reference.label, reference.schedule)
     assert proposer.tell(None).params == {"steps": 1}
     assert proposer.propose() == ("search", reference.schedule)  # at no cost, as it is evaluated already
+
+
+def test_a_reference_comes_next_when_it_promises_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def first(known: Unscored, wanted: Any, costs: Any, *_: Any) -> Any:
+        return np.arange(len(costs)) == 0  # of the references that wait, the cheapest
+
+    plan = make_plan(toy_settings(tmp_path))
+    proposer = Proposer(plan)
+    with monkeypatch.context() as patch:
+        patch.setattr(Unscored, "expected_gains", first)
+        labels = [proposer.propose()[0] for _ in plan.references]
+    assert labels == [reference.label for reference in plan.references]
+    assert proposer.waiting == []
+    assert proposer.propose()[0] == "search"
 
 
 @pytest.mark.parametrize("space", loadable())

@@ -8,21 +8,31 @@ import pytest
 
 import search_spaces
 from studies.draws import Draw
-from studies.features import features
+from studies.features import CACHES, features
+from studies.gaussian import BANDS
 from studies.plan import Plan, make_plan
-from studies.surrogate import Results, Surrogate
+from studies.surrogate import Results, Surrogate, Unscored
 from tests.search_spaces.anchored import loadable
 from tests.studies.toy import toy_settings
 from tuner.schedule import Schedule
 
 RNG = np.random.default_rng(0)
-KNOWN = RNG.uniform(0, 3, size=(40, 2))
-VALUES = np.sin(KNOWN[:, 0]) + 0.5 * KNOWN[:, 1]
+POINTS = RNG.uniform(0, 3, size=(40, 2))
+VALUES = np.sin(POINTS[:, 0]) + 0.5 * POINTS[:, 1]
+
+
+def described(points: np.ndarray, distances: float | np.ndarray = 0.0) -> np.ndarray:
+    """Features of schedules that differ in two ways, have no cache, and are so far from Gaussian data."""
+    no_cache = np.zeros((len(points), CACHES.stop - CACHES.start))
+    return np.column_stack([2 * points, no_cache, np.broadcast_to(distances, (len(BANDS), len(points))).T])
+
+
+KNOWN = described(POINTS)
 
 
 def test_what_is_known_is_predicted_and_what_is_far_is_not() -> None:
     surrogate = Surrogate(KNOWN, VALUES, np.zeros(40))
-    means, errors = surrogate.predict(np.vstack([KNOWN, [[100.0, 100.0]]]))
+    means, errors = surrogate.predict(np.vstack([KNOWN, described(np.array([[100.0, 100.0]]))]))
     assert means[:-1] == pytest.approx(VALUES, abs=0.1)
     assert errors[:-1].max() < 0.1 * VALUES.std()
     assert means[-1] == pytest.approx(VALUES.mean())
@@ -31,8 +41,22 @@ def test_what_is_known_is_predicted_and_what_is_far_is_not() -> None:
 
 def test_between_what_is_known_a_smooth_function_is_found() -> None:
     wanted = RNG.uniform(0.5, 2.5, size=(20, 2))
-    means, _ = Surrogate(KNOWN, VALUES, np.zeros(40)).predict(wanted)
+    means, _ = Surrogate(KNOWN, VALUES, np.zeros(40)).predict(described(wanted))
     assert means == pytest.approx(np.sin(wanted[:, 0]) + 0.5 * wanted[:, 1], abs=0.2)
+
+
+def test_what_grows_with_the_distances_to_gaussian_data_is_told_from_few_results() -> None:
+    distances = np.array([0.5, 1.0, 2.0, 3.0])
+    surrogate = Surrogate(described(POINTS[:4], distances), 3 * distances, np.zeros(4))
+    means, errors = surrogate.predict(described(POINTS[4:7], np.array([0.2, 2.5, 6.0])))
+    assert means == pytest.approx([0.6, 7.5, 18.0], rel=0.25, abs=0.5)
+    assert errors[2] > errors[1]  # beyond what is known
+
+
+def test_even_results_that_say_nothing_leave_few_distances_the_better_guess() -> None:
+    known = described(POINTS[:4], np.array([1.0, 2.0, 3.0, 4.0]))
+    means, _ = Surrogate(known, np.array([1.0, -1.0, -1.0, 1.0]), np.full(4, 5.0)).predict(known)
+    assert means.tolist() == sorted(means)
 
 
 def test_an_unsure_value_moves_a_prediction_less() -> None:
@@ -46,8 +70,8 @@ def test_an_unsure_value_moves_a_prediction_less() -> None:
 
 def test_what_runs_already_promises_less() -> None:
     losses = np.column_stack([VALUES, -VALUES])
-    costs = KNOWN.sum(axis=1) + 1
-    wanted = np.array([[4.0, 4.0]])
+    costs = POINTS.sum(axis=1) + 1
+    wanted = described(np.array([[4.0, 4.0]]))
 
     def promised(running: np.ndarray) -> float:
         reference = np.array([9.0, *losses.max(axis=0)])
@@ -55,12 +79,12 @@ def test_what_runs_already_promises_less() -> None:
         results = Results(KNOWN, costs, losses, np.zeros_like(losses), running, running_costs, reference)
         return float(results.expected_gains(wanted, np.array([2.0]), headroom=0.1)[0])
 
-    assert promised(wanted) < promised(np.empty((0, 2)))
+    assert promised(wanted) < promised(wanted[:0])
 
 
 def results_of(losses: np.ndarray, errors: np.ndarray) -> Results:
     reference = np.array([9.0, *losses.max(axis=0)])
-    return Results(KNOWN, np.ones(len(KNOWN)), losses, errors, np.empty((0, 2)), np.empty(0), reference)
+    return Results(KNOWN, np.ones(len(KNOWN)), losses, errors, KNOWN[:0], np.empty(0), reference)
 
 
 def test_what_is_believed_is_nearer_to_the_truth_than_unsure_scores() -> None:
@@ -81,12 +105,21 @@ def test_a_lucky_schedule_is_not_on_the_front_that_is_believed() -> None:
 def test_losses_beyond_the_reference_count_as_the_reference() -> None:
     losses, errors = np.column_stack([VALUES, VALUES]), np.full((40, 2), 0.01)
     reference = np.array([9.0, 2.0, 2.0])
-    nowhere = np.empty((0, 2)), np.empty(0)
+    nowhere = KNOWN[:0], np.empty(0)
     found = [
         Results(KNOWN, np.ones(40), beyond, errors, *nowhere, reference).believed
         for beyond in (losses, np.where(losses > 2, 1e3, losses))
     ]
     assert found[0] == pytest.approx(found[1])
+
+
+def test_before_there_are_scores_small_distances_for_the_cost_promise_most() -> None:
+    given = described(POINTS[:2], np.array([4.0, 2.0]))
+    wanted = described(POINTS[2:6], np.array([1.0, 1.0, 3.0, 5.0]))
+    wanted[1, CACHES.start] = 1.0  # which may spoil everything
+    gains = Unscored(given, np.array([1.0, 2.0]), 3.0).expected_gains(wanted, np.full(4, 1.5), headroom=0.1)
+    assert gains[0] > gains[2] > gains[3]
+    assert gains[1] == 0
 
 
 @pytest.fixture
