@@ -88,7 +88,8 @@ def test_scores_that_moved_hold_within_their_interval_where_bits_may_differ(
 
 def test_a_mean_that_is_not_what_the_difference_says_does_not_hold(found: Preset, verified: Verify) -> None:
     score = found.scores["clip"]
-    raised = Score(mean=score.mean + 10, delta=score.delta, ci95=score.ci95)
+    width = score.ci95[1] - score.ci95[0]
+    raised = Score(mean=score.mean + 2 * width, delta=score.delta, ci95=score.ci95)
     outcome = verified(older(found.model_copy(update={"scores": {"clip": raised}})))
     assert outcome.checks[0].verdict == "different"
 
