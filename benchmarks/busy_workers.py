@@ -51,6 +51,9 @@ class RandomProposer(Proposer):
     def _results(self, known: Sequence[Any]) -> Any:
         return super()._results(known) if self.chooses() else None
 
+    def _most_promising(self, known: Any, schedules: Sequence[Any]) -> int:
+        return super()._most_promising(known, schedules) if self.chooses() else 0
+
 
 def evaluate(task: Task) -> ChunkResult:
     """A merit of the schedule, and less of what the prompt adds to it."""
