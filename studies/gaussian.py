@@ -2,7 +2,7 @@
 
 The exact velocity of Gaussian data is linear in every frequency. A schedule therefore leaves each with a standard
 deviation that can be computed: too small a one after too few steps, next to none where the stages that have the
-frequency start too late. Where this model errs, networks do.
+frequency start too late. A schedule that fails here mostly fails with networks, too.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ _VARIANCES, _FREQUENCIES = np.array(BANDS).T
 def distances(schedule: Schedule) -> Array:
     """Squared 2-Wasserstein distances between what a schedule makes of some bands, and those, relative to those.
 
-    Two normal distributions of mean 0 are as far apart as their standard deviations (Dowson and Landau, 1982,
-    Eq. 16). Feature caches and amplitudes are not seen.
+    Two normal distributions of mean 0 are as far apart as their standard deviations (Dowson and Landau, 1982).
+    Feature caches and amplitudes are not seen.
 
     Returns:
         One for each band, (8,): 0 where the schedule is exact, 1 where nothing is left of the band.

@@ -53,7 +53,7 @@ def test_what_grows_with_the_distances_to_gaussian_data_is_told_from_few_results
     assert errors[2] > errors[1]  # beyond what is known
 
 
-def test_even_results_that_say_nothing_leave_few_distances_the_better_guess() -> None:
+def test_when_results_say_nothing_a_small_distance_stays_the_better_guess() -> None:
     known = described(POINTS[:4], np.array([1.0, 2.0, 3.0, 4.0]))
     means, _ = Surrogate(known, np.array([1.0, -1.0, -1.0, 1.0]), np.full(4, 5.0)).predict(known)
     assert means.tolist() == sorted(means)
