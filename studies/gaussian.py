@@ -72,7 +72,8 @@ def _factors(stage: Stage, solver: str) -> Array:
 def _entered(spread: Array, before: Stage, stage: Stage) -> Array:
     """Resizes and renoises, as `tuner.sampling.stage_start` does.
 
-    A coefficient of an orthonormal basis grows with the side of the image.
+    Kernels are taken to keep every frequency there is. A coefficient of an orthonormal basis grows with the side
+    of the image.
     """
     level, target, ratio = before.sigmas[-1], stage.sigmas[0], stage.scale / before.scale
     if stage.resample == "dct":
