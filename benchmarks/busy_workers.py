@@ -51,8 +51,8 @@ class RandomProposer(Proposer):
     def _results(self, known: Sequence[Any]) -> Any:
         return super()._results(known) if self.chooses() else None
 
-    def _most_promising(self, known: Any, schedules: Sequence[Any]) -> int:
-        return super()._most_promising(known, schedules) if self.chooses() else 0
+    def _most_promising(self, results: Any, schedules: Sequence[Any]) -> int:
+        return super()._most_promising(results, schedules) if self.chooses() else 0
 
 
 def evaluate(task: Task) -> ChunkResult:

@@ -9,18 +9,16 @@ from __future__ import annotations
 
 import functools
 import itertools
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
-from tuner.sigmas import aligned_sigma
+from studies.gains import Array
+from tuner.sigmas import aligned_sigma, renoising
 from tuner.solvers import SOLVERS, reusing
 
 if TYPE_CHECKING:
     from tuner.schedule import Schedule, Stage
-
-Array: TypeAlias = npt.NDArray[np.float64]
 
 BANDS = tuple(itertools.product((30.0, 3.0), (0.2, 0.45, 0.7, 0.95)))
 """Variance of the data, in units of the noise's, and frequency, as a part of the highest one of the full size."""
@@ -43,11 +41,9 @@ def distances(schedule: Schedule) -> Array:
 
 def _spreads(schedule: Schedule) -> Array:
     """Standard deviations of what a schedule makes of the bands."""
-    spread = np.ones_like(_VARIANCES)
-    for before, stage in zip((None, *schedule.stages), schedule.stages, strict=False):
-        if before is not None:
-            spread = _entered(spread, before, stage)
-        spread = _factors(stage, schedule.solver) * spread
+    spread = _factors(schedule.stages[0], schedule.solver)  # of unit noise
+    for before, stage in itertools.pairwise(schedule.stages):
+        spread = _factors(stage, schedule.solver) * _entered(spread, before, stage)
     made: Array = np.abs(spread)
     return made
 
@@ -79,6 +75,6 @@ def _entered(spread: Array, before: Stage, stage: Stage) -> Array:
     if stage.resample == "dct":
         target = aligned_sigma(level, ratio)
         return np.where(np.less_equal(_FREQUENCIES, before.scale), target / level * spread, target)
-    kept = (1 - target) / (1 - level)
-    entered: Array = np.hypot(kept * ratio * spread, np.sqrt(target**2 - (kept * level) ** 2))
+    kept, added = renoising(level, target)
+    entered: Array = np.hypot(kept * ratio * spread, added)
     return entered

@@ -92,13 +92,15 @@ class Proposer:
             Its label, see `studies.results.Candidate`, and the schedule.
         """
         rng = Random(_seed(self._plan.settings.seed, str(len(self._asked))))
+        if not self._asked:
+            return self._first(rng)
         known = self._complete()
         results = self._results(known) if len(known) >= _LEAST_KNOWN else None
         front = compress(known, results.on_front()) if results else ()
         count = _DRAWN if results else _DRAWN_UNSCORED
         drawn = self._draw(rng, [trial.params for trial in front if trial.params], count)
         schedules = [*(reference.schedule for reference in self.waiting), *(one.schedule for one in drawn)]
-        chosen = self._most_promising(results or self._unscored(), schedules) if self._asked else 0
+        chosen = self._most_promising(results, schedules)
         if chosen < len(self.waiting):
             return self.refer(self.waiting[chosen])
         return self.repeat(*drawn[chosen - len(self.waiting)])
@@ -142,6 +144,13 @@ class Proposer:
             self._given.append(self._signs * means)
         return self._study.tell(trial, [*means, trial.user_attrs["cost"]])
 
+    def _first(self, rng: Random) -> tuple[str, Schedule]:
+        """Makes the cheapest reference the first trial, which others are weighed against; without any, a draw."""
+        if self.waiting:
+            return self.refer(self.waiting[0])
+        (drawn,) = self._draw(rng, (), 1)
+        return self.repeat(*drawn)
+
     def _draw(self, rng: Random, near: Sequence[Mapping[str, Any]], count: int) -> list[_Drawn]:
         """Draws schedules that were not proposed before, every second one near one of these parameters."""
         new: dict[str, _Drawn] = {}
@@ -174,8 +183,9 @@ class Proposer:
             limit=self._plan.budget.limit,
         )
 
-    def _most_promising(self, known: Results | Unscored, schedules: Sequence[Schedule]) -> int:
+    def _most_promising(self, results: Results | None, schedules: Sequence[Schedule]) -> int:
         """Finds the one that is expected to add most hypervolume for what is left to run of it."""
+        known = results or self._unscored()
         prices = [self._plan.price(schedule) for schedule in schedules]
         wanted = np.array([features(*priced) for priced in zip(schedules, prices, strict=True)])
         costs = np.array([self._plan.budget.cost(price) for price in prices])

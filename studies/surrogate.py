@@ -5,16 +5,13 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from studies.features import CACHES, DISTANCES
-from studies.gains import expected_gains, reference_point
+from studies.gains import Array, expected_gains, reference_point
 from studies.pareto import dominators
-
-Array: TypeAlias = npt.NDArray[np.float64]
 
 _LENGTHS = (2.0, 4.0, 8.0, 16.0)
 _SLOPE = 0.5  # standard deviations that values are expected to grow by with one of the mean distance

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.gaussian import exact_velocity
 from tuner.solvers import SOLVERS, euler, network_calls, reusing
 
 DATA_STD = 0.5
@@ -16,9 +17,8 @@ ORDERS = {"euler": 1, "heun": 2}
 
 
 def gaussian_velocity(x: float, sigma: float) -> float:
-    """Exact velocity of the flow x = (1 - sigma) data + sigma noise for data ~ N(0, DATA_STD^2)."""
-    variance = (1 - sigma) ** 2 * DATA_STD**2 + sigma**2
-    return x * (sigma - (1 - sigma) * DATA_STD**2) / variance
+    velocity: float = exact_velocity(x, sigma, DATA_STD**2)
+    return velocity
 
 
 def gaussian_solution(x: float, sigma: float, sigma_next: float) -> float:

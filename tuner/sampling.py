@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ from tuner.models.base import Conditioning, FlowModel, Size
 from tuner.pixels import resize_pixels
 from tuner.resample import expand_spectrum, resize
 from tuner.schedule import Schedule, Stage
+from tuner.sigmas import renoising
 from tuner.solvers import SOLVERS, call_sigmas, reusing
 
 if TYPE_CHECKING:
@@ -187,11 +187,7 @@ def calibrate(x: torch.Tensor, amplitude: tuple[float, float]) -> torch.Tensor:
 
 
 def renoise(x: torch.Tensor, noise: torch.Tensor, level: float, target: float) -> torch.Tensor:
-    """Brings a latent from one noise level to a higher one by adding fresh noise.
-
-    A latent at level e is (1 - e) clean + e noise, so scaling it by a = (1 - s) / (1 - e) and adding noise of
-    variance s^2 - (a e)^2 gives one at level s. From a clean latent this is (1 - s) x + s noise (Bottleneck
-    Sampling, arXiv 2503.18940, Eq. 8); at its own level the latent stays as it is.
+    """Brings a latent from one noise level to a higher one by adding fresh noise; see `tuner.sigmas.renoising`.
 
     Args:
         x: Latent at noise level ``level``.
@@ -199,8 +195,8 @@ def renoise(x: torch.Tensor, noise: torch.Tensor, level: float, target: float) -
         level: Noise level of ``x``, below 1.
         target: Noise level wanted, at least ``level``.
     """
-    scale = (1 - target) / (1 - level)
-    return scale * x + math.sqrt(target * target - (scale * level) ** 2) * noise
+    kept, added = renoising(level, target)
+    return kept * x + added * noise
 
 
 def stage_seeds(seeds: Sequence[int], stage: int) -> list[int]:

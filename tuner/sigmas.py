@@ -34,6 +34,21 @@ def aligned_sigma(sigma: float, ratio: float) -> float:
     return sigma * ratio / (1 + (ratio - 1) * sigma)
 
 
+def renoising(level: float, target: float) -> tuple[float, float]:
+    """Returns the parts of a latent and of fresh unit noise that make a latent of a higher noise level.
+
+    A latent at level e is (1 - e) clean + e noise, so scaling it by a = (1 - s) / (1 - e) and adding noise of
+    variance s^2 - (a e)^2 gives one at level s. From a clean latent this is (1 - s) x + s noise (Bottleneck
+    Sampling, arXiv 2503.18940, Eq. 8); at its own level the latent stays as it is.
+
+    Args:
+        level: Noise level ``e`` of the latent, below 1.
+        target: Noise level ``s`` wanted, at least ``level``.
+    """
+    scale = (1 - target) / (1 - level)
+    return scale, math.sqrt(target * target - (scale * level) ** 2)
+
+
 def edm_sigmas(
     steps: int, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0
 ) -> tuple[float, ...]:

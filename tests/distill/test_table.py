@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.gaussian import exact_velocity
 from tuner.distill import bands
 from tuner.distill.bands import everywhere
 from tuner.distill.polish import polish, walk_way
@@ -26,8 +27,8 @@ def one_way(x: torch.Tensor, sigma: float) -> torch.Tensor:
 
 def gaussian(x: torch.Tensor, sigma: float) -> torch.Tensor:
     """The exact velocity of a flow from unit noise to Gaussian data of variances 4, 1 and 0.01."""
-    data = torch.tensor([4.0, 1.0, 0.01], dtype=x.dtype)
-    return x * (sigma - (1 - sigma) * data) / ((1 - sigma) ** 2 * data + sigma**2)
+    velocity: torch.Tensor = exact_velocity(x, sigma, torch.tensor([4.0, 1.0, 0.01], dtype=x.dtype))
+    return velocity
 
 
 def bent(x: torch.Tensor, sigma: float) -> torch.Tensor:

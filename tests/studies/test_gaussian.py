@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy.fft import dctn
 
 from studies.gaussian import BANDS, distances
+from tests.gaussian import exact_velocity
 from tests.studies.toy import ToyModel
 from tuner.sampling import sample
 from tuner.schedule import Schedule, Stage
@@ -29,8 +30,8 @@ class WhiteData(ToyModel):
         self._variance = variance
 
     def velocity(self, x_BCHW: torch.Tensor, sigma: float, conditioning: Any) -> torch.Tensor:
-        variance = self._variance * (x_BCHW.shape[-1] / SIDE) ** 2
-        return x_BCHW * (sigma - (1 - sigma) * variance) / ((1 - sigma) ** 2 * variance + sigma**2)
+        velocity: torch.Tensor = exact_velocity(x_BCHW, sigma, self._variance * (x_BCHW.shape[-1] / SIDE) ** 2)
+        return velocity
 
 
 SCHEDULES = {
@@ -50,12 +51,9 @@ def test_the_spread_of_what_is_sampled_is_what_is_predicted(name: str, solver: s
     model = WhiteData(variance)
     latents = sample(model, schedule, model.encode(["a"] * 8), range(8), (4 * SIDE, 4 * SIDE))
     spectrum = dctn(latents.numpy().astype(float), axes=(-2, -1), norm="ortho")
-    frequency = np.maximum(*np.mgrid[:SIDE, :SIDE]) / SIDE
-    made = [
-        spectrum[..., frequency < 0.5].std() if band < 0.5 else spectrum[..., frequency >= 0.5].std()
-        for known, band in BANDS
-        if known == variance
-    ]
+    low = np.maximum(*np.mgrid[:SIDE, :SIDE]) / SIDE < 0.5
+    spreads = {True: spectrum[..., low].std(), False: spectrum[..., ~low].std()}
+    made = [spreads[frequency < 0.5] for known, frequency in BANDS if known == variance]
     errors = abs(1 - np.array(made) / variance**0.5)
     predicted = np.sqrt(distances(schedule)[np.equal(VARIANCES, variance)])
     assert predicted == pytest.approx(errors, abs=0.02)

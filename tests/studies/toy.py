@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from objectives.base import Direction
 from studies import SearchSettings
 from studies.evaluation import ChunkResult, Evaluator, Failure, Task
+from studies.results import PROPOSED, Candidate, StudyResult
 from tuner.errors import UserError
 from tuner.feature_cache import FeatureCache
 from tuner.models import Blueprint, Conditioning, FlowModel, Size, blueprint
@@ -108,6 +109,12 @@ class ToyModel(FlowModel):
         grey_BHWC = (127.5 * (1 + x_BCHW.tanh())).round().to(torch.uint8).movedim(1, -1).contiguous().numpy()
         size = (grey_BHWC.shape[2] * _FACTOR, grey_BHWC.shape[1] * _FACTOR)
         return [Image.fromarray(image).resize(size, Image.Resampling.NEAREST) for image in grey_BHWC]
+
+
+def recorded(result: StudyResult) -> list[Candidate]:
+    """The candidates up to the last proposal: without the references that only waited and ran in the end."""
+    labels = [candidate.label for candidate in result.evaluated]
+    return result.evaluated[: len(labels) - labels[::-1].index(PROPOSED)]
 
 
 class CountingModel(ToyModel):
