@@ -25,18 +25,8 @@ import optuna
 import torch
 
 from benchmarks.make_table import Scorer
-from benchmarks.search_efficiency import (
-    TRIALS,
-    Run,
-    Step,
-    compare,
-    means,
-    report,
-    run_loop,
-    silence_optuna,
-    tpe_sampler,
-    volumes,
-)
+from benchmarks.search_efficiency import TRIALS, run_loop, silence_optuna, tpe_sampler
+from benchmarks.search_measure import Run, Step, compare, means, report, steps_of, volumes
 from benchmarks.table import OBJECTIVES, settings
 from search_spaces._costs import distinct_scales, reused_steps
 from studies.plan import Plan, make_plan
@@ -122,8 +112,8 @@ def tpe(seed: int, scored: LiveScores) -> list[Step]:
     plan = _plan(0)
     prompts, scales = plan.prompts.search, distinct_scales(plan.blueprint, plan.size)
     study = optuna.create_study(directions=["maximize", "maximize", "minimize"], sampler=tpe_sampler(seed))
-    spent, steps = plan.baseline_price.tflops * len(prompts), list[Step]()
-    while len(steps) < TRIALS:
+    spent, tried = plan.baseline_price.tflops * len(prompts), list[tuple[float, Schedule]]()
+    while len(tried) < TRIALS:
         trial = study.ask()
         schedule = raw(trial, scales)
         price = plan.price(schedule)
@@ -132,8 +122,8 @@ def tpe(seed: int, scored: LiveScores) -> list[Step]:
             continue
         spent += price.tflops * len(prompts)
         study.tell(trial, [*means(scored, schedule, prompts), price.tflops])
-        steps.append(Step(spent, schedule))
-    return steps
+        tried.append((spent, schedule))
+    return steps_of(tried, plan, scored)
 
 
 def ours(seed: int, scored: LiveScores) -> list[Step]:
@@ -167,7 +157,8 @@ def main() -> None:
     with ProcessPoolExecutor(options.processes, mp_context=get_context("spawn")) as pool:
         found = pool.map(_run, [(*job, options.work) for job in jobs])
         runs = dict(zip(jobs, found, strict=True))
-    result = compare(runs, ["Optuna TPE"], ["ours"], options.seeds, TRIALS)
+    compared = compare(runs, ["Optuna TPE"], ["ours"], options.seeds)
+    result = {"trials": TRIALS, "our_trials": TRIALS, **compared}
     print(json.dumps(result, indent=2) if options.json else report(result))
 
 

@@ -27,10 +27,10 @@ from benchmarks.table import (
     OBJECTIVES,
     PATH,
     schedules,
-    settings,
+    table_plan,
 )
 from studies.pareto import dominators
-from studies.plan import Plan, make_plan, versions
+from studies.plan import Plan, versions
 from tuner.sampling import run_stage
 from tuner.schedule import Schedule
 
@@ -125,7 +125,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.set_grad_enabled(False)
-    plan = make_plan(settings("."))
+    plan = table_plan()
     prompts = (*plan.prompts.search, *plan.prompts.held_out)
     everything = sorted(schedules(), key=lambda one: (not plan.budget.allows(plan.price(one)), len(one.stages)))
     always = [plan.baseline, *(reference.schedule for reference in plan.references)]

@@ -18,23 +18,36 @@ from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 import json
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 from unittest import mock
 
 import numpy as np
 import optuna
 
+from benchmarks.search_measure import (
+    Run,
+    Step,
+    compare,
+    front_of,
+    losses,
+    means,
+    reference_of,
+    report,
+    steps_of,
+    volumes,
+)
 from benchmarks.table import (
+    HELD_OUT_PROMPTS,
     OBJECTIVES,
     Scored,
     Table,
@@ -43,16 +56,16 @@ from benchmarks.table import (
     raw,
     schedule_of,
     schedules,
-    settings,
+    table_plan,
 )
 from studies import features
 from studies.evaluations import Evaluations
+from studies.expected import expected_scores
 from studies.gaussian import BANDS
 from studies.loop import Loop
 from studies.pareto import dominators
-from studies.plan import Plan, make_plan
+from studies.plan import Plan
 from studies.scores import EarlierScores, ScoreLog
-from studies.statistics import paired_score
 from studies.stopping import hypervolume
 from studies.storage import TrialRecord
 from studies.store import start_study
@@ -60,17 +73,10 @@ from tuner.schedule import Schedule
 
 TRIALS = 200
 OUR_TRIALS = 320  # which cost somewhat more than those of a peer
-MECHANISMS = ("budget by construction", "warm start", "rungs", "kept stages", "Gaussian data")
-EARLY = 1 / 8  # of the best peer's spend
+MECHANISMS = ("budget by construction", "warm start", "rungs", "kept stages", "Gaussian data", "expected scores")
+_EVERY_FRONT = 64  # trials after each of which ours says what it would report
+_FRONT_EVERY = 8  # of later ones: the time of a prediction grows with what it is made from
 EARLIER_BUDGET = "6x"  # of the study whose scores the row with earlier scores starts from
-
-
-@dataclass(frozen=True)
-class Step:
-    """What a search knows after a trial: TFLOPs spent so far, and the schedule if it has a full score."""
-
-    spent: float
-    schedule: Schedule | None
 
 
 Search = Callable[[int], list[Step]]
@@ -83,28 +89,27 @@ def _table() -> Table:
 
 @functools.cache
 def _plan(seed: int, **changes: Any) -> Plan:
-    return make_plan(settings("runs", seed=seed, trials=OUR_TRIALS, reuse=False, **changes))
-
-
-def means(scored: Scored, schedule: Schedule, prompts: Sequence[str]) -> list[float]:
-    """The means of a schedule's scores on some prompts, in the order of the objectives."""
-    scores = scored.scores(schedule, prompts)
-    return [fmean(scores[name]) for name in OBJECTIVES]
+    return table_plan(seed=seed, trials=OUR_TRIALS, reuse=False, **changes)
 
 
 def peer(kind: str, seed: int) -> list[Step]:
     """Runs a loop as a person would write it."""
+    return steps_of(tried_by(kind, seed), _plan(0), _table())
+
+
+def tried_by(kind: str, seed: int) -> list[tuple[float, Schedule]]:
+    """Runs a peer; returns what it had spent after each trial, and the trial's schedule."""
     silence_optuna()
     plan = _plan(0)
     prompts = plan.prompts.search
-    spent, known, steps = plan.baseline_price.tflops * len(prompts), set(), []
+    spent, known, tried = plan.baseline_price.tflops * len(prompts), set(), []
     for schedule, tell in (_ray_search if kind == "Ray Tune OptunaSearch" else _optuna_loop)(kind, seed):
         price = plan.price(schedule)
         spent += 0.0 if schedule in known else price.tflops * len(prompts)
         known.add(schedule)
         tell([*means(_table(), schedule, prompts), price.tflops], plan.budget.allows(price))
-        steps.append(Step(spent, schedule))
-    return steps
+        tried.append((spent, schedule))
+    return tried
 
 
 def silence_optuna() -> None:
@@ -169,8 +174,11 @@ class _Fixed:
 def ours(without: str | None, seed: int) -> list[Step]:
     """Runs the loop of ``tuner search`` on the table, with one of its mechanisms left out."""
     unknown = mock.patch.object(features, "distances", return_value=np.zeros(len(BANDS)))
+    features.features.cache_clear()
     with tempfile.TemporaryDirectory() as out, unknown if without == "Gaussian data" else nullcontext():
-        return _ours(without, seed, out, ())
+        steps = _ours(without, seed, out, ())
+    features.features.cache_clear()
+    return steps
 
 
 def ours_after_another(seed: int) -> list[Step]:
@@ -187,11 +195,23 @@ def _ours(without: str | None, seed: int, out: str, earlier: Iterable[Path], **c
         space=TableSpace(plan, within_budget=without != "budget by construction"),
         references=() if without == "warm start" else plan.references,
     )
-    return run_loop(plan, _table(), out, keep_stages=without != "kept stages", earlier=earlier)
+    return run_loop(
+        plan,
+        _table(),
+        out,
+        keep_stages=without != "kept stages",
+        by_expected=without != "expected scores",
+        earlier=earlier,
+    )
 
 
 def run_loop(
-    plan: Plan, scored: Scored, out: str, keep_stages: bool = True, earlier: Iterable[Path] = ()
+    plan: Plan,
+    scored: Scored,
+    out: str,
+    keep_stages: bool = True,
+    by_expected: bool = True,
+    earlier: Iterable[Path] = (),
 ) -> list[Step]:
     """Runs the loop of ``tuner search`` on scores that are looked up.
 
@@ -200,6 +220,7 @@ def run_loop(
         scored: Has the scores.
         out: Folder of the study.
         keep_stages: Whether stages that schedules share are paid for once.
+        by_expected: Whether its front is that of expected scores; else of measured ones.
         earlier: Files of scores of other studies.
     """
     # Image seeds depend on the seed of a study; the table has one noise per prompt, whatever its number.
@@ -212,45 +233,76 @@ def run_loop(
     evaluations = Evaluations(plan, folder, log, known, lambda: executor)
     loop = Loop(plan, evaluations, TrialRecord(plan, folder), _nothing)
     loop.run(None)
-    return list(_steps(plan, loop, folder.scores))
+    return _steps(plan, loop, folder.scores, scored, by_expected)
 
 
 def _nothing() -> None:
     pass
 
 
-def _steps(plan: Plan, loop: Loop, scores: Path) -> Iterator[Step]:
-    """Reads what each trial spent from the file of scores, in the order of the trials."""
-    lines = [json.loads(line) for line in scores.read_text().splitlines()]
-    taken: dict[str, float] = {}
-    for line in lines:
-        taken[line["schedule"]] = taken.get(line["schedule"], 0.0) + line["tflops"]
+def _steps(plan: Plan, loop: Loop, scores: Path, scored: Scored, by_expected: bool) -> list[Step]:
+    """Tells where a search stood after each of its trials, in their order."""
     stopped = {candidate.trial: candidate.stopped_at for candidate in loop.candidates()}
-    spent = taken.pop(plan.baseline.content_hash, 0.0)
-    for trial in loop.trials:
-        spent += taken.pop(trial.schedule.content_hash, 0.0)
-        yield Step(spent, trial.schedule if stopped[trial.number] is None else None)
+    spent = _spent(plan, loop, scores)
+    full = [trial.schedule if stopped[trial.number] is None else None for trial in loop.trials]
+    if not by_expected:
+        return steps_of(zip(spent, full, strict=True), plan, scored)
+    front: list[Schedule] = []
+    steps = []
+    for done, so_far in enumerate(spent, start=1):
+        if done <= _EVERY_FRONT or done % _FRONT_EVERY == 0 or done == len(full):
+            front = _expected_front(plan, loop, full[:done])
+        steps.append(Step(so_far, front))
+    return steps
+
+
+def _spent(plan: Plan, loop: Loop, scores: Path) -> list[float]:
+    """Reads from the file of scores what had been spent after each trial."""
+    taken: dict[str, float] = {}
+    for line in map(json.loads, scores.read_text().splitlines()):
+        taken[line["schedule"]] = taken.get(line["schedule"], 0.0) + line["tflops"]
+    baseline = taken.pop(plan.baseline.content_hash, 0.0)
+    of_trials = (taken.pop(trial.schedule.content_hash, 0.0) for trial in loop.trials)
+    return list(itertools.accumulate(of_trials, initial=baseline))[1:]
+
+
+def _expected_front(plan: Plan, loop: Loop, full: Sequence[Schedule | None]) -> list[Schedule]:
+    """The front that a search would report if it ended after its first trials.
+
+    Args:
+        plan: The search.
+        loop: Has the trials.
+        full: The schedules of the first ones; None for those that were stopped.
+    """
+    estimates = list(loop.estimates().values())[: len(full)]
+    means = expected_scores(plan, loop.trials[: len(full)], estimates)
+    known = {
+        schedule: [plan.price(schedule).tflops, *(-expected[name] for name in OBJECTIVES)]
+        for schedule, expected in zip(full, means, strict=True)
+        if schedule is not None and plan.budget.allows(plan.price(schedule))
+    }
+    return front_of(known) if known else []
 
 
 def knows_the_table(seed: int) -> list[Step]:
     """Scores the front of the whole table and nothing else, first what adds most for its cost; a bound."""
     plan = _plan(0)
     prompts = len(plan.prompts.search)
-    spent, steps = plan.baseline_price.tflops * prompts, list[Step]()
+    spent, tried = plan.baseline_price.tflops * prompts, []
     for schedule in _whole_front():
         spent += plan.price(schedule).tflops * prompts
-        steps.append(Step(spent, schedule))
-    return steps
+        tried.append((spent, schedule))
+    return steps_of(tried, plan, _table())
 
 
 @functools.cache
 def _whole_front() -> list[Schedule]:
     plan, scored = _plan(0), _table()
     left = [schedule for schedule in schedules() if plan.budget.allows(plan.price(schedule))]
-    beaten = dominators(np.array([_losses(plan, scored, schedule, plan.prompts.search) for schedule in left]))
+    beaten = dominators(np.array([losses(plan, scored, schedule, plan.prompts.search) for schedule in left]))
     left = [schedule for schedule, worse in zip(left, beaten, strict=True) if not worse]
-    reference, points, found = _reference(plan, scored), list[list[float]](), list[Schedule]()
-    unseen = {schedule: _losses(plan, scored, schedule, plan.prompts.held_out) for schedule in left}
+    reference, points, found = reference_of(plan, scored), list[list[float]](), list[Schedule]()
+    unseen = {schedule: losses(plan, scored, schedule, plan.prompts.held_out) for schedule in left}
     held = 0.0
     while left:
         gains = [hypervolume([*points, unseen[one]], reference) - held for one in left]
@@ -259,42 +311,6 @@ def _whole_front() -> list[Schedule]:
         found.append(left.pop(chosen))
         points.append(unseen[found[-1]])
     return found
-
-
-def _losses(plan: Plan, scored: Scored, schedule: Schedule, prompts: Sequence[str]) -> list[float]:
-    return [plan.price(schedule).tflops, *(-mean for mean in means(scored, schedule, prompts))]
-
-
-def _reference(plan: Plan, scored: Scored) -> list[float]:
-    two_steps = plan.blueprint.plain(2, plan.size)
-    return [plan.budget.tflops, *_losses(plan, scored, two_steps, plan.prompts.held_out)[1:]]
-
-
-def volumes(steps: Sequence[Step], plan: Plan, scored: Scored) -> list[float]:
-    """The hypervolume of the front after each step, on the prompts that nobody saw."""
-    reference = _reference(plan, scored)
-    known: dict[Schedule, list[float]] = {}
-    found: list[float] = []
-    for step in steps:
-        if step.schedule in known or step.schedule is None or not plan.budget.allows(plan.price(step.schedule)):
-            found.append(found[-1] if found else 0.0)
-            continue
-        known[step.schedule] = _losses(plan, scored, step.schedule, plan.prompts.search)
-        beaten = dominators(np.array(list(known.values())))
-        front = [schedule for schedule, worse in zip(known, beaten, strict=True) if not worse]
-        points = [_losses(plan, scored, schedule, plan.prompts.held_out) for schedule in front]
-        found.append(hypervolume(points, reference))
-    return found
-
-
-def spent_to_reach(steps: Sequence[Step], found: Sequence[float], target: float) -> float:
-    """TFLOPs after which the hypervolume is the target's for the first time; infinite if it never is."""
-    return next((step.spent for step, volume in zip(steps, found, strict=True) if volume >= target), np.inf)
-
-
-def volume_at(steps: Sequence[Step], found: Sequence[float], spent: float) -> float:
-    """The hypervolume when so many TFLOPs have been spent."""
-    return next((v for step, v in zip(reversed(steps), reversed(found), strict=True) if step.spent <= spent), 0.0)
 
 
 PEERS: dict[str, Search] = {
@@ -309,98 +325,32 @@ OURS: dict[str, Search] = {
 BOUNDS: dict[str, Search] = {"who knows the table": knows_the_table}
 
 
-def _run(job: tuple[str, int]) -> tuple[list[Step], list[float]]:
-    name, seed = job
+def _run(job: tuple[str, int, int]) -> Run:
+    name, seed, unseen = job
     steps = (PEERS | OURS | BOUNDS)[name](seed)
-    return steps, volumes(steps, _plan(0), _table())
+    plan = _plan(0)
+    prompts = replace(plan.prompts, held_out=plan.prompts.held_out[:unseen])
+    return steps, volumes(steps, replace(plan, prompts=prompts), _table())
 
 
-Run = tuple[list[Step], list[float]]
-"""A search's steps, and the hypervolume after each."""
-
-
-def measure(seeds: int, processes: int) -> dict[str, Any]:
-    """Runs everyone with every seed on the table; returns plain JSON types."""
-    jobs = [(name, seed) for name in PEERS | OURS | BOUNDS for seed in range(seeds)]
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        runs = dict(zip(jobs, pool.map(_run, jobs), strict=True))
-    return {
-        "table": _table().about["cpu_seconds"],
-        **compare(runs, list(PEERS), [*OURS, *BOUNDS], seeds, OUR_TRIALS),
-    }
-
-
-def compare(
-    runs: Mapping[tuple[str, int], Run], peers: Sequence[str], ours: Sequence[str], seeds: int, our_trials: int
-) -> dict[str, Any]:
-    """Compares searches with the best of the peers, seed by seed; returns plain JSON types.
+def measure(seeds: int, processes: int, unseen: int) -> dict[str, Any]:
+    """Runs everyone with every seed on the table; returns plain JSON types.
 
     Args:
-        runs: By name and seed.
-        peers: Names of those that set the target.
-        ours: Names of the others.
-        seeds: How many; there are runs with 0, 1, ...
-        our_trials: How many the others had.
+        seeds: How many.
+        processes: How many at a time.
+        unseen: How many of the prompts that nobody saw the fronts are scored on.
     """
-    final = {name: [runs[name, seed][1][-1] for seed in range(seeds)] for name in peers}
-    best = max(final, key=lambda name: float(np.median(final[name])))
-    rows = []
-    for name in (*peers, *ours):
-        ratios, gains, early = [], [], []
-        for seed in range(seeds):
-            target, spent = final[best][seed], runs[best, seed][0][-1].spent
-            steps, found = runs[name, seed]
-            ratios.append(spent_to_reach(steps, found, target) / spent)
-            gains.append(volume_at(steps, found, spent))
-            early.append(volume_at(steps, found, EARLY * spent))
-        gain = paired_score(gains, final[best]) if seeds > 1 else None
-        rows.append(
-            {
-                "search": name,
-                "tflops_spent": float(np.median([runs[name, seed][0][-1].spent for seed in range(seeds)])),
-                "final_hypervolume": float(np.median([runs[name, seed][1][-1] for seed in range(seeds)])),
-                "share_of_best_peers_spend": _median(ratios),
-                "shares": [None if np.isinf(ratio) else ratio for ratio in ratios],
-                "hypervolume_at_an_eighth": float(np.median(early)),
-                "gain_at_equal_spend": gain and gain.delta,
-                "gain_ci95": gain and gain.ci95,
-            }
-        )
-    return {"seeds": seeds, "trials": TRIALS, "our_trials": our_trials, "best_peer": best, "rows": rows}
-
-
-def _median(values: Sequence[float]) -> list[float | None]:
-    """The median and the 95 % bootstrap interval of it; None for what was never reached."""
-    drawn = np.random.default_rng(0).choice(np.array(values), (2000, len(values)))
-    medians = np.sort(np.median(np.where(np.isfinite(drawn), drawn, 1e9), axis=1))
-    found = [
-        float(np.median(np.where(np.isfinite(values), values, 1e9))),
-        *(float(medians[k]) for k in (50, 1949)),
-    ]
-    return [value if value < 1e6 else None for value in found]
-
-
-def report(result: dict[str, Any]) -> str:
-    """Formats what ``measure`` returned as a table."""
-    lines = [
-        f"{result['seeds']} seeds, {result['trials']} trials, ours {result['our_trials']}; "
-        f"the best peer is {result['best_peer']}",
-        f"{'':>36}{'TFLOPs':>9}{'volume':>10}{'at 1/8':>10}"
-        f"{'spend to reach the best peer':>34}{'gain at its spend':>30}",
-    ]
-    for row in result["rows"]:
-        median, low, high = ("never" if v is None else f"{v:.3f}" for v in row["share_of_best_peers_spend"])
-        gain = (
-            ""
-            if row["gain_ci95"] is None
-            else f"{row['gain_at_equal_spend']:+.3g} [{row['gain_ci95'][0]:+.2g}, {row['gain_ci95'][1]:+.2g}]"
-        )
-        lines.append(
-            f"{row['search']:>36}{row['tflops_spent']:>9.3f}{row['final_hypervolume']:>10.3g}"
-            f"{row['hypervolume_at_an_eighth']:>10.3g}"
-            f"{f'{median} [{low}, {high}]':>34}{gain:>30}"
-        )
-    return "\n".join(lines)
+    jobs = [(name, seed) for name in PEERS | OURS | BOUNDS for seed in range(seeds)]
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        runs = dict(zip(jobs, pool.map(_run, [(*job, unseen) for job in jobs]), strict=True))
+    return {
+        "table": _table().about["cpu_seconds"],
+        "trials": TRIALS,
+        "our_trials": OUR_TRIALS,
+        "unseen_prompts": unseen,
+        **compare(runs, list(PEERS), [*OURS, *BOUNDS], seeds),
+    }
 
 
 def main() -> None:
@@ -408,9 +358,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.search_efficiency", description=__doc__)
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--unseen", type=int, default=HELD_OUT_PROMPTS, help="prompts that fronts are scored on")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     options = parser.parse_args()
-    result = measure(options.seeds, options.processes)
+    result = measure(options.seeds, options.processes, options.unseen)
     print(json.dumps(result, indent=2) if options.json else report(result))
 
 

@@ -12,6 +12,7 @@ import itertools
 import json
 from collections import deque
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -20,9 +21,10 @@ import numpy as np
 from studies import SearchSettings
 from studies.caches import kept_stages, prefix_keys
 from studies.evaluation import ChunkResult, Task
-from studies.plan import Plan
+from studies.plan import Plan, make_plan
 from tuner.schedule import Schedule, Stage
 from tuner.sigmas import partial_sigmas, shift_sigma, truncated_sigmas
+from tuner.tiny.descriptions import captions
 
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 PATH = Path(__file__).parent / "data" / "tiny_table.npz"
 OBJECTIVES = ("clip", "image_reward")
 SEARCH_PROMPTS = 64
-HELD_OUT_PROMPTS = 64
+HELD_OUT_PROMPTS = 256  # which the luck of a front is measured by: four times what a study has by default
 DEAR_PROMPTS = 4  # search prompts that schedules beyond the budget are scored on; see ``benchmarks.make_table``
 FAR_PROMPTS = 32  # search prompts that schedules far from the front are scored on
 FAR_HELD_OUT = 12  # and held-out ones
@@ -220,6 +222,12 @@ def settings(out: str, **changes: Any) -> SearchSettings:
         "budget": "3x",
         "out": out,
         "search_prompts": SEARCH_PROMPTS,
-        "held_out_prompts": HELD_OUT_PROMPTS,
     }
     return SearchSettings(**(values | changes))
+
+
+def table_plan(**changes: Any) -> Plan:
+    """The plan of that search, with the table's held-out prompts: those of a study and more of the same split."""
+    plan = make_plan(settings("runs", **changes))
+    held_out = tuple(captions("held_out", HELD_OUT_PROMPTS))
+    return replace(plan, prompts=replace(plan.prompts, held_out=held_out))

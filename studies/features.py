@@ -8,6 +8,7 @@ results tell much of the others.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from typing import TYPE_CHECKING
@@ -37,7 +38,8 @@ _RESAMPLE_WEIGHT = 1.0
 _EARLY_WEIGHT = 2.0
 
 
-def features(schedule: Schedule, price: Price) -> list[float]:
+@functools.lru_cache(maxsize=4096)  # references wait through many proposals
+def features(schedule: Schedule, price: Price) -> tuple[float, ...]:
     """Describes a schedule: its cost, its rules, how stages meet, the scale at some noise levels, and distances.
 
     All are scaled so that equal differences are about equally much.
@@ -56,7 +58,7 @@ def features(schedule: Schedule, price: Price) -> list[float]:
     described += [_SCALE_WEIGHT * _last_scale(schedule, level) for level in _LEVELS]
     cache = schedule.cache and schedule.cache.kind
     described += [_CACHE_WEIGHT * (cache == kind) for kind in _CACHES]
-    return [*described, *(_DISTANCE_WEIGHT * distances(schedule))]
+    return *described, *(_DISTANCE_WEIGHT * distances(schedule))
 
 
 def _last_scale(schedule: Schedule, level: float) -> float:

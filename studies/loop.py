@@ -9,6 +9,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from studies.evaluation import Failure
+from studies.expected import expected_scores
 from studies.proposals import Proposer
 from studies.results import Candidate
 from studies.rungs import Estimate, Scores, estimated, is_beaten
@@ -137,6 +138,9 @@ class Loop:
         """Makes records of the trials that finished and did not fail, in order."""
         baseline = self._baseline()
         prompts = self._plan.rungs[-1]
+        estimates = self.estimates()
+        means = expected_scores(self._plan, [self.trials[n] for n in estimates], list(estimates.values()))
+        expected = dict(zip(estimates, means, strict=True))
         candidates = []
         for trial in self.trials:
             scores = self._outcomes.get(trial.number)
@@ -154,9 +158,15 @@ class Loop:
                     scores=paired_scores(scores, baseline),
                     schedule=trial.schedule,
                     stopped_at=scored if scored < prompts else None,
+                    expected=expected[trial.number],
                 )
             )
         return candidates
+
+    def estimates(self) -> dict[int, dict[str, Estimate]]:
+        """Estimates the means on all prompts of the trials that finished and did not fail, by number, in order."""
+        estimates = {trial.number: self._estimated(trial) for trial in self.finished}
+        return {number: means for number, means in estimates.items() if means is not None}
 
     def _judge(self) -> None:
         """Ends the trials whose last rung is over, and ends or sends on those that another rung is over for."""
@@ -249,10 +259,10 @@ class Loop:
         self._evaluations.request(self._plan.rung_tasks(trial.schedule, rung))
 
     def _tell(self) -> None:
-        self._record.add(self._proposer.tell(self._expected(self.trials[self._told])))
+        self._record.add(self._proposer.tell(self._estimated(self.trials[self._told])))
         self._told += 1
 
-    def _expected(self, trial: Trial) -> dict[str, Estimate] | None:
+    def _estimated(self, trial: Trial) -> dict[str, Estimate] | None:
         """Means on all prompts, of a stopped trial what they are expected to be, and how far to trust them."""
         scores, baseline = self._outcomes[trial.number], self._baseline()
         if isinstance(scores, Failure) or baseline is None:

@@ -1,4 +1,9 @@
-"""Which schedules are worth having: the Pareto front, its knee, and the user's pick."""
+"""Which schedules are worth having: the Pareto front, its knee, and the user's pick.
+
+All go by what candidates are expected to score. Of many that are measured on the same few dozen prompts the best
+are lucky ones (the optimizer's curse; Smith and Winkler, Management Science 52, 2006). A front of measured scores
+is made of them, and hides what is as good elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -62,7 +67,7 @@ def knee(candidates: Sequence[Candidate], directions: Directions) -> Candidate:
     members = [member for member in members if member.cost * _KNEE_SPAN >= best.cost]
     cost, quality = _cost_and_quality(members, directions)
     end = int(quality.argmax())
-    slope = (quality[end] - quality[0]) / cost[end] if end else 0.0
+    slope = (quality[end] - quality[0]) / cost[end] if cost[end] else 0.0
     height = quality[: end + 1] - quality[0] - slope * cost[: end + 1]
     return members[int(np.argmax(np.round(height, 12)))]
 
@@ -102,11 +107,9 @@ def pick(candidates: Sequence[Candidate], spec: str, directions: Directions) -> 
 
 
 def _losses(candidate: Candidate, directions: Directions) -> tuple[float, ...]:
-    """The cost and then every objective, turned so that less is better."""
-    return (
-        candidate.cost,
-        *(loss_sign(direction) * candidate.scores[name].mean for name, direction in directions.items()),
-    )
+    """The cost and then every objective as expected, or else as measured, turned so that less is better."""
+    means = {name: score.mean for name, score in candidate.scores.items()} | candidate.expected
+    return candidate.cost, *(loss_sign(direction) * means[name] for name, direction in directions.items())
 
 
 def _cost_and_quality(members: Sequence[Candidate], directions: Directions) -> tuple[_Array, _Array]:

@@ -23,7 +23,7 @@ from studies.draws import Draw
 from studies.features import features
 from studies.gains import Array, reference_point
 from studies.results import PROPOSED
-from studies.surrogate import Results, Unscored
+from studies.surrogate import LEAST_KNOWN, Results, Unscored
 from tuner.schedule import Schedule
 
 if TYPE_CHECKING:
@@ -40,7 +40,6 @@ _DRAWN = 64  # schedules that are drawn for a proposal
 _ATTEMPTS = 4  # times as many draws before a space counts as exhausted
 _HEADROOMS = (0.02, 0.25)  # in turn: one trial closes gaps of the front, the next looks beyond it
 _DRAWN_UNSCORED = 256  # without scores that is cheap
-_LEAST_KNOWN = 5  # results without which there is too little to predict scores from
 
 
 class _Drawn(NamedTuple):
@@ -75,7 +74,7 @@ class Proposer:
         )
         self.waiting = list(plan.references)
         self._asked: list[optuna.Trial] = []
-        self._features: dict[int, list[float]] = {}  # by the study's number of the trial
+        self._features: dict[int, tuple[float, ...]] = {}  # by the study's number of the trial
         self._errors: dict[int, list[float]] = {}
         self._known = {reference.schedule.content_hash for reference in plan.references}  # not to be drawn again
         self._begun: set[Hashable] = set()  # the stages that trials begin with
@@ -95,7 +94,7 @@ class Proposer:
         if not self._asked:
             return self._first(rng)
         known = self._complete()
-        results = self._results(known) if len(known) >= _LEAST_KNOWN else None
+        results = self._results(known) if len(known) >= LEAST_KNOWN else None
         front = compress(known, results.on_front()) if results else ()
         count = _DRAWN if results else _DRAWN_UNSCORED
         drawn = self._draw(rng, [trial.params for trial in front if trial.params], count)

@@ -33,14 +33,15 @@ _PICTURES = (".png", ".svg", ".pdf")
 def front_table(result: StudyResult) -> Table:
     """Makes the front a table for the terminal; the pick is marked and bold.
 
-    Its scores are those of the search prompts, which chose the front and so flatter it; the caption says so.
+    Its scores are those of the search prompts, which chose the front and so flatter it; the caption says so, and
+    that members were chosen by what is expected of them, as one may be beaten by another's scores.
     """
     from rich.table import Table
 
     header, rows = _cells(result, result.front)
     table = Table(
         title=f"Pareto front of {result.study}: {result.trials} trials on {result.model}",
-        caption="scores on the search prompts, which chose these schedules; quote those on unseen prompts",
+        caption="chosen by expected scores; shown are those on the search prompts, quote those on unseen prompts",
     )
     for index, column in enumerate(header):
         numeric = column in ("TFLOPs", "speedup", "NFE", "s/image")
@@ -78,7 +79,8 @@ def markdown(result: StudyResult) -> str:
             [[name, _score(score), _score(pick.held_out[name])] for name, score in pick.scores.items()],
         ),
         "## Pareto front",
-        "On the search prompts, which chose these schedules: quote the pick's scores on prompts never seen.",
+        "By what all results together lead to expect of each schedule. Scores are those on the search prompts, "
+        "which chose these schedules: quote the pick's scores on prompts never seen.",
         markdown_table(*_cells(result, result.front)),
     ]
     if result.references:

@@ -47,6 +47,8 @@ class Candidate(_Priced):
         schedule: What ran.
         stopped_at: Number of search prompts after which it was beaten and stopped; its scores are those of these
             prompts alone. None if it was scored on all.
+        expected: Mean scores on prompts like these, by objective name, as all results of the study together tell:
+            what was measured without the luck in it (`studies.expected`). Empty where nothing is expected.
     """
 
     trial: int
@@ -55,6 +57,7 @@ class Candidate(_Priced):
     scores: dict[str, Score]
     schedule: Schedule
     stopped_at: int | None = None
+    expected: dict[str, float] = {}
 
 
 class Mean(BaseModel):
@@ -103,7 +106,7 @@ class StudyResult(BaseModel):
         reused: Denoiser TFLOPs of what did not have to run.
         ended_by: What ended the search.
         baseline: The full-cost sampler.
-        front: Pareto front within the budget, cheapest first.
+        front: Pareto front within the budget, of cost and expected scores, cheapest first.
         references: Presets and step reductions that are not on the front; shown beside it.
         evaluated: Every finished trial in order.
         pick: The chosen member.

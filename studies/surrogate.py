@@ -13,6 +13,9 @@ from studies.features import CACHES, DISTANCES
 from studies.gains import Array, expected_gains, reference_point
 from studies.pareto import dominators
 
+LEAST_KNOWN = 5
+"""Results without which there is too little to predict scores from."""
+
 _LENGTHS = (2.0, 4.0, 8.0, 16.0)
 _SLOPE = 0.5  # standard deviations that values are expected to grow by with one of the mean distance
 _TREND = 0.25  # standard deviations that they may grow or fall by with a unit of each distance

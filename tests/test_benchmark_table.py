@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import Any
 
@@ -10,14 +11,15 @@ import optuna
 import pytest
 
 from benchmarks import search_efficiency
-from benchmarks.table import HELD_OUT_PROMPTS, SEARCH_PROMPTS, Table, TableSpace, schedules, settings
+from benchmarks.search_measure import losses, spent_to_reach, volume_at, volumes
+from benchmarks.table import HELD_OUT_PROMPTS, SEARCH_PROMPTS, Table, TableSpace, schedules, settings, table_plan
 from studies.pareto import dominators
 from studies.plan import make_plan
 
 
 @pytest.fixture(scope="module")
 def plan() -> Any:
-    return make_plan(settings("runs"))
+    return table_plan()
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +50,14 @@ def small(monkeypatch: pytest.MonkeyPatch, table: Table) -> None:
     search_efficiency._whole_front.cache_clear()
 
 
+def test_the_measure_knows_the_unseen_prompts_of_a_study_and_more() -> None:
+    study, measure = make_plan(settings("runs")).prompts, table_plan().prompts
+    assert measure.search == study.search
+    assert measure.held_out[: len(study.held_out)] == study.held_out
+    assert len(set(measure.held_out)) == HELD_OUT_PROMPTS
+    assert not set(measure.held_out) & set(measure.search)
+
+
 def test_every_point_is_in_the_table_and_within_the_budget(plan: Any) -> None:
     known = {schedule.content_hash for schedule in schedules()}
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
@@ -71,11 +81,12 @@ def test_the_parameters_of_a_schedule_lead_back_to_it(plan: Any) -> None:
 
 @pytest.mark.parametrize("name", ["Optuna TPE", "Optuna NSGA-II", "random"])
 def test_a_peer_pays_for_every_new_schedule_on_every_prompt(plan: Any, name: str) -> None:
-    steps = search_efficiency.PEERS[name](0)
-    different = {step.schedule for step in steps}
+    tried = search_efficiency.tried_by(name, 0)
+    different = {schedule for _, schedule in tried}
     expected = sum(plan.price(schedule).tflops for schedule in different) + plan.baseline_price.tflops
-    assert len(steps) == 12
-    assert steps[-1].spent == pytest.approx(SEARCH_PROMPTS * expected)
+    assert len(tried) == 12
+    assert tried[-1][0] == pytest.approx(SEARCH_PROMPTS * expected)
+    assert set(search_efficiency.PEERS[name](0)[-1].front) <= different
 
 
 def test_rungs_and_kept_stages_spend_less_of_the_same() -> None:
@@ -86,22 +97,32 @@ def test_rungs_and_kept_stages_spend_less_of_the_same() -> None:
 
 def test_who_knows_the_table_scores_its_front_and_nothing_else(plan: Any, table: Table) -> None:
     bound = search_efficiency.knows_the_table(0)
-    found = search_efficiency.volumes(bound, plan, table)
+    found = volumes(bound, plan, table)
     assert found == sorted(found)  # no part of a front beats another
-    gains = np.diff([0.0, *found]) / [plan.price(step.schedule).tflops for step in bound]
+    fronts = [set[Any](), *(set(step.front) for step in bound)]
+    scored = [new for before, after in itertools.pairwise(fronts) for new in after - before]
+    assert len(scored) == len(bound)
+    gains = np.diff([0.0, *found]) / [plan.price(schedule).tflops for schedule in scored]
     assert gains[0] == max(gains)
     affordable = [one for one in schedules() if plan.budget.allows(plan.price(one))]
-    values = [search_efficiency._losses(plan, table, one, plan.prompts.search) for one in affordable]
+    values = [losses(plan, table, one, plan.prompts.search) for one in affordable]
     on_front = {one for one, worse in zip(affordable, dominators(np.array(values)), strict=True) if not worse}
-    assert on_front == {step.schedule for step in bound}
+    assert on_front == set(scored) == set(bound[-1].front)
+
+
+def test_ours_reports_what_it_expects_to_be_best(plan: Any) -> None:
+    fronts = {name: search_efficiency.OURS[name](0)[-1].front for name in ("ours", "ours without expected scores")}
+    assert len(fronts["ours"]) > 1
+    assert set(fronts["ours"]) != set(fronts["ours without expected scores"])
+    assert all(plan.budget.allows(plan.price(schedule)) for front in fronts.values() for schedule in front)
 
 
 def test_the_volume_is_that_of_the_front_so_far(plan: Any) -> None:
     steps = search_efficiency.OURS["ours"](0)
-    found = search_efficiency.volumes(steps, plan, search_efficiency._table())
+    found = volumes(steps, plan, search_efficiency._table())
     assert len(found) == len(steps)
     assert found[-1] > 0
     target = found[-1]
-    spent = search_efficiency.spent_to_reach(steps, found, target)
-    assert search_efficiency.volume_at(steps, found, spent) >= target
-    assert search_efficiency.spent_to_reach(steps, found, 1e9) == np.inf
+    spent = spent_to_reach(steps, found, target)
+    assert volume_at(steps, found, spent) >= target
+    assert spent_to_reach(steps, found, 1e9) == np.inf

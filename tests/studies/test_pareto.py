@@ -88,6 +88,14 @@ def test_seconds_replace_tflops_where_they_were_measured() -> None:
     assert front([cheap, fast], UP) == [fast]
 
 
+def test_who_was_lucky_is_not_on_the_front() -> None:
+    best, lucky = candidate(0, 1, 0.5), candidate(1, 1, 0.9)
+    assert front([best, lucky], UP) == [lucky]
+    expected = [one.model_copy(update={"expected": {"clip": mean}}) for one, mean in ((best, 0.6), (lucky, 0.4))]
+    assert front(expected, UP) == [expected[0]]
+    assert pick(expected, "best:clip", UP) == expected[0]
+
+
 def test_the_knee_weighs_objectives_alike() -> None:
     members = [candidate(0, 1, 0, 10), candidate(1, 2, 9, 10), candidate(2, 3, 9, 1), candidate(3, 11, 10, 0)]
     assert knee(members, MIXED).trial == 2
@@ -103,6 +111,10 @@ def test_dearer_members_of_less_quality_do_not_move_the_knee() -> None:
 @pytest.mark.parametrize("rows", [[(1, 0)], [(1, 0), (2, 1)], [(1, 0), (2, 1), (3, 2)], [(2, 5), (2, 5)]])
 def test_the_knee_of_a_straight_front_is_its_cheapest(rows: list[tuple[float, float]]) -> None:
     assert knee([candidate(i, *row) for i, row in enumerate(rows)], UP).trial == 0
+
+
+def test_of_equal_costs_the_best_is_the_knee() -> None:
+    assert knee([candidate(0, 2, 0, 0), candidate(1, 2, 9, 1), candidate(2, 2, 10, 10)], MIXED).trial == 1
 
 
 MEMBERS = [

@@ -38,7 +38,7 @@ def test_what_is_quoted_of_the_pick_is_what_it_scores_on_unseen_prompts() -> Non
     assert pick_on_unseen_prompts(result).endswith("never saw: clip 30 (-0.25 [-0.5, +0])")
     text = io.StringIO()
     Console(file=text, width=200).print(front_table(result))
-    assert "on the search prompts, which chose these" in text.getvalue()
+    assert "those on the search prompts, quote those on unseen prompts" in text.getvalue()
 
 
 @pytest.mark.parametrize("width", [80, 120])

@@ -1,0 +1,84 @@
+"""What is expected of schedules: on made-up scores of which the truth is known."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+
+from studies.draws import Draw
+from studies.expected import expected_scores
+from studies.loop import Trial
+from studies.plan import Plan, make_plan
+from studies.results import PROPOSED
+from studies.rungs import Estimate
+from tests.studies.toy import toy_settings
+
+COUNT = 40
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Plan:
+    return make_plan(toy_settings(tmp_path))
+
+
+@pytest.fixture
+def trials(plan: Plan) -> list[Trial]:
+    """Schedules of the whole space, the cheapest one first; it is a reference."""
+    rng = Random(0)
+    schedules = [plan.space.suggest(Draw(rng, None)) for _ in range(COUNT)]
+    schedules.sort(key=lambda schedule: plan.price(schedule).tflops)
+    labels = ["plain-2"] + [PROPOSED] * (COUNT - 1)
+    return [Trial(n, labels[n], one, plan.price(one)) for n, one in enumerate(schedules)]
+
+
+@pytest.fixture
+def truth(plan: Plan, trials: list[Trial]) -> np.ndarray:
+    """The dearer the better."""
+    costs = np.array([math.log(trial.price.tflops) for trial in trials])
+    truth: np.ndarray = costs - costs[0]  # the reference is the worst that counts
+    return truth
+
+
+def estimates(plan: Plan, means: np.ndarray, error: float) -> list[dict[str, Estimate]]:
+    signs = {name: 1 if way == "maximize" else -1 for name, way in plan.directions.items()}
+    return [{name: Estimate(sign * float(mean), error) for name, sign in signs.items()} for mean in means]
+
+
+def test_what_is_expected_is_nearer_to_the_truth_than_what_was_measured(
+    plan: Plan, trials: list[Trial], truth: np.ndarray
+) -> None:
+    luck = 0.5 * np.random.default_rng(0).normal(size=COUNT)
+    found = expected_scores(plan, trials, estimates(plan, truth + luck, 0.5))
+    assert [set(each) for each in found] == [set(plan.directions)] * COUNT
+    for name, way in plan.directions.items():
+        sign = 1 if way == "maximize" else -1
+        missed = np.abs([sign * each[name] - right for each, right in zip(found, truth, strict=True)])
+        assert missed.mean() < 0.85 * np.abs(luck).mean()
+
+
+def test_a_score_without_error_is_expected_again(plan: Plan, trials: list[Trial], truth: np.ndarray) -> None:
+    means = estimates(plan, truth, 1e-9)
+    for each, measured in zip(expected_scores(plan, trials, means), means, strict=True):
+        for name, estimate in measured.items():
+            assert each[name] == pytest.approx(estimate.mean, abs=0.15 * truth.std())
+
+
+def test_how_bad_a_useless_schedule_is_stays_known(plan: Plan, trials: list[Trial], truth: np.ndarray) -> None:
+    hopeless = truth.copy()
+    hopeless[7] = truth[0] - 1000
+    found = expected_scores(plan, trials, estimates(plan, hopeless, 0.1))
+    name, way = next(iter(plan.directions.items()))
+    sign = 1 if way == "maximize" else -1
+    assert sign * found[7][name] == pytest.approx(hopeless[7], abs=5)
+    assert sign * found[8][name] == pytest.approx(truth[8], abs=1)
+
+
+def test_of_a_few_trials_nothing_is_expected_but_what_was_measured(plan: Plan, trials: list[Trial]) -> None:
+    measured = estimates(plan, np.array([3.0, 1.0, 2.0]), 1.0)
+    assert expected_scores(plan, trials[:3], measured) == [
+        {name: estimate.mean for name, estimate in each.items()} for each in measured
+    ]
