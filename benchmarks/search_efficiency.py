@@ -9,9 +9,10 @@ whatever it costs. Ours is the loop of ``tuner search``.
 
 Spent are the denoiser TFLOPs of everything, the baseline and stopped candidates included; a schedule that comes
 again costs a peer nothing, as if it kept its scores. Peers have 200 trials; ours cost less, so it has more, and
-what it has found is read where it has spent as much as a peer. The hypervolume is that of the front on the
-search's prompts, scored again on prompts that nobody saw; its reference point is the budget and plain sampling
-with two steps. The last row is what no search can do: it knows the table.
+what it has found is read where it has spent as much as a peer. The hypervolume is that of the front that a search
+would report: of a peer's measured scores, or of what ours expects (``studies.expected``). It is taken of scores on
+prompts that nobody saw; its reference point is the budget and plain sampling with two steps. The last row is what
+no search can do: it knows the table.
 """
 
 from __future__ import annotations
@@ -63,7 +64,6 @@ from studies.evaluations import Evaluations
 from studies.expected import expected_scores
 from studies.gaussian import BANDS
 from studies.loop import Loop
-from studies.pareto import dominators
 from studies.plan import Plan
 from studies.scores import EarlierScores, ScoreLog
 from studies.stopping import hypervolume
@@ -174,7 +174,7 @@ class _Fixed:
 def ours(without: str | None, seed: int) -> list[Step]:
     """Runs the loop of ``tuner search`` on the table, with one of its mechanisms left out."""
     unknown = mock.patch.object(features, "distances", return_value=np.zeros(len(BANDS)))
-    features.features.cache_clear()
+    features.features.cache_clear()  # it holds what was found with, or without, those
     with tempfile.TemporaryDirectory() as out, unknown if without == "Gaussian data" else nullcontext():
         steps = _ours(without, seed, out, ())
     features.features.cache_clear()
@@ -299,8 +299,7 @@ def knows_the_table(seed: int) -> list[Step]:
 def _whole_front() -> list[Schedule]:
     plan, scored = _plan(0), _table()
     left = [schedule for schedule in schedules() if plan.budget.allows(plan.price(schedule))]
-    beaten = dominators(np.array([losses(plan, scored, schedule, plan.prompts.search) for schedule in left]))
-    left = [schedule for schedule, worse in zip(left, beaten, strict=True) if not worse]
+    left = front_of({schedule: losses(plan, scored, schedule, plan.prompts.search) for schedule in left})
     reference, points, found = reference_of(plan, scored), list[list[float]](), list[Schedule]()
     unseen = {schedule: losses(plan, scored, schedule, plan.prompts.held_out) for schedule in left}
     held = 0.0

@@ -91,6 +91,7 @@ def check(uri: str, study: StudyFolder, parent_id: str, tmp_path: Path) -> None:
     table = json.loads(Path(client.download_artifacts(parent_id, "front.json", str(tmp_path))).read_text())
     rows = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
     assert [row["trial"] for row in rows] == [candidate.trial for candidate in result.front]
+    assert [row["clip.expected"] for row in rows] == pytest.approx([c.expected["clip"] for c in result.front])
     assert [row["clip.delta"] for row in rows] == pytest.approx([c.scores["clip"].delta for c in result.front])
 
     children = {run.data.tags["tuner.trial"]: run for run in runs(client) if run.info.run_id != parent_id}
