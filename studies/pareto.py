@@ -33,9 +33,13 @@ def front(candidates: Sequence[Candidate], directions: Directions) -> list[Candi
         directions: Which way each objective improves; a lower cost is always better.
 
     Returns:
-        The front, cheapest first. Of candidates with equal values the earliest trial stands for all.
+        The front, cheapest first. Of candidates with equal values, measured or expected, the earliest trial stands
+        for all: schedules that draw the same images may be described unlike, and so be expected to differ.
     """
-    ordered = sorted(candidates, key=lambda candidate: (*_losses(candidate, directions), candidate.trial))
+    different: dict[tuple[float, ...], Candidate] = {}
+    for candidate in sorted(candidates, key=lambda candidate: candidate.trial):
+        different.setdefault((candidate.cost, *(candidate.scores[name].mean for name in directions)), candidate)
+    ordered = sorted(different.values(), key=lambda candidate: (*_losses(candidate, directions), candidate.trial))
     kept: list[Candidate] = []
     for candidate in ordered:  # nothing that comes later can dominate, so one pass is enough
         losses = _losses(candidate, directions)

@@ -96,6 +96,13 @@ def test_who_was_lucky_is_not_on_the_front() -> None:
     assert pick(expected, "best:clip", UP) == expected[0]
 
 
+def test_schedules_that_draw_the_same_stand_once_whatever_is_expected_of_them() -> None:
+    twins = [candidate(0, 1, 0.5, 3), candidate(1, 1, 0.5, 3)]
+    expected = [{"clip": 0.5, "fid": 2.0}, {"clip": 0.6, "fid": 3.0}]
+    apart = [one.model_copy(update={"expected": means}) for one, means in zip(twins, expected, strict=True)]
+    assert front(apart[::-1], MIXED) == apart[:1]
+
+
 def test_the_knee_weighs_objectives_alike() -> None:
     members = [candidate(0, 1, 0, 10), candidate(1, 2, 9, 10), candidate(2, 3, 9, 1), candidate(3, 11, 10, 0)]
     assert knee(members, MIXED).trial == 2
