@@ -4,7 +4,7 @@ What is scored is what a search scores: the same prompts, the same noise, the sa
 share are run once, and so is each text encoding. Schedules beyond the budget, which are on no front, are scored on
 a few prompts alone; those that many others beat on half of the search prompts on that half and on some of the
 held-out ones; the rest, the baseline and the references of a search on all (see ``benchmarks.table``). It takes
-more than an hour of one core; a run that is killed goes on where it was.
+more than two hours of one core; a run that is killed goes on where it was.
 """
 
 from __future__ import annotations

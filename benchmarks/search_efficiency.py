@@ -23,9 +23,9 @@ import itertools
 import json
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -63,8 +63,9 @@ from studies import features
 from studies.evaluations import Evaluations
 from studies.expected import expected_scores
 from studies.gaussian import BANDS
-from studies.loop import Loop
+from studies.loop import Loop, Trial
 from studies.plan import Plan
+from studies.rungs import Estimate
 from studies.scores import EarlierScores, ScoreLog
 from studies.stopping import hypervolume
 from studies.storage import TrialRecord
@@ -173,12 +174,18 @@ class _Fixed:
 
 def ours(without: str | None, seed: int) -> list[Step]:
     """Runs the loop of ``tuner search`` on the table, with one of its mechanisms left out."""
-    unknown = mock.patch.object(features, "distances", return_value=np.zeros(len(BANDS)))
-    features.features.cache_clear()  # it holds what was found with, or without, those
-    with tempfile.TemporaryDirectory() as out, unknown if without == "Gaussian data" else nullcontext():
-        steps = _ours(without, seed, out, ())
+    blind = _without_gaussian_data() if without == "Gaussian data" else nullcontext()
+    with tempfile.TemporaryDirectory() as out, blind:
+        return _ours(without, seed, out, ())
+
+
+@contextmanager
+def _without_gaussian_data() -> Iterator[None]:
+    """Lets all schedules look alike to Gaussian data, and forgets what was found otherwise."""
+    with mock.patch.object(features, "distances", return_value=np.zeros(len(BANDS))):
+        features.features.cache_clear()
+        yield
     features.features.cache_clear()
-    return steps
 
 
 def ours_after_another(seed: int) -> list[Step]:
@@ -247,11 +254,12 @@ def _steps(plan: Plan, loop: Loop, scores: Path, scored: Scored, by_expected: bo
     full = [trial.schedule if stopped[trial.number] is None else None for trial in loop.trials]
     if not by_expected:
         return steps_of(zip(spent, full, strict=True), plan, scored)
+    estimates = list(loop.estimates().values())
     front: list[Schedule] = []
     steps = []
     for done, so_far in enumerate(spent, start=1):
         if done <= _EVERY_FRONT or done % _FRONT_EVERY == 0 or done == len(full):
-            front = _expected_front(plan, loop, full[:done])
+            front = _expected_front(plan, loop.trials[:done], estimates[:done], full[:done])
         steps.append(Step(so_far, front))
     return steps
 
@@ -266,16 +274,21 @@ def _spent(plan: Plan, loop: Loop, scores: Path) -> list[float]:
     return list(itertools.accumulate(of_trials, initial=baseline))[1:]
 
 
-def _expected_front(plan: Plan, loop: Loop, full: Sequence[Schedule | None]) -> list[Schedule]:
+def _expected_front(
+    plan: Plan,
+    trials: Sequence[Trial],
+    estimates: Sequence[Mapping[str, Estimate]],
+    full: Sequence[Schedule | None],
+) -> list[Schedule]:
     """The front that a search would report if it ended after its first trials.
 
     Args:
         plan: The search.
-        loop: Has the trials.
-        full: The schedules of the first ones; None for those that were stopped.
+        trials: The first trials.
+        estimates: Their means by objective.
+        full: Their schedules; None for those that were stopped.
     """
-    estimates = list(loop.estimates().values())[: len(full)]
-    means = expected_scores(plan, loop.trials[: len(full)], estimates)
+    means = expected_scores(plan, trials, estimates)
     known = {
         schedule: [plan.price(schedule).tflops, *(-expected[name] for name in OBJECTIVES)]
         for schedule, expected in zip(full, means, strict=True)

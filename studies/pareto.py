@@ -112,8 +112,8 @@ def pick(candidates: Sequence[Candidate], spec: str, directions: Directions) -> 
 
 def _losses(candidate: Candidate, directions: Directions) -> tuple[float, ...]:
     """The cost and then every objective as expected, or else as measured, turned so that less is better."""
-    means = {name: score.mean for name, score in candidate.scores.items()} | candidate.expected
-    return candidate.cost, *(loss_sign(direction) * means[name] for name, direction in directions.items())
+    losses = (loss_sign(direction) * candidate.outlook(name) for name, direction in directions.items())
+    return candidate.cost, *losses
 
 
 def _cost_and_quality(members: Sequence[Candidate], directions: Directions) -> tuple[_Array, _Array]:

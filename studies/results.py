@@ -59,6 +59,10 @@ class Candidate(_Priced):
     stopped_at: int | None = None
     expected: dict[str, float] = {}
 
+    def outlook(self, name: str) -> float:
+        """The mean score of an objective that is expected, or else the measured one."""
+        return self.expected.get(name, self.scores[name].mean)
+
 
 class Mean(BaseModel):
     """A mean score over prompts without a difference: the baseline's."""

@@ -139,8 +139,7 @@ class _Log:
             scores = [candidate.scores[name] for candidate in result.front]
             front |= {name: [score.mean for score in scores], f"{name}.delta": [score.delta for score in scores]}
             front |= {f"{name}.ci95.{end}": [score.ci95[i] for score in scores] for i, end in enumerate(_ENDS)}
-            expected = [candidate.expected.get(name, candidate.scores[name].mean) for candidate in result.front]
-            front[f"{name}.expected"] = expected
+            front[f"{name}.expected"] = [candidate.outlook(name) for candidate in result.front]
         run = self._start(
             result.study, {"tuner.model": result.model, "mlflow.note.content": markdown(result)[:4000]}
         )

@@ -9,6 +9,7 @@ from random import Random
 import numpy as np
 import pytest
 
+from objectives.base import loss_sign
 from studies.draws import Draw
 from studies.expected import expected_scores
 from studies.loop import Trial
@@ -43,9 +44,16 @@ def truth(plan: Plan, trials: list[Trial]) -> np.ndarray:
     return truth
 
 
+def merits(plan: Plan, found: list[dict[str, float]]) -> dict[str, np.ndarray]:
+    """What is expected by objective, turned so that more is better."""
+    return {
+        name: -loss_sign(way) * np.array([each[name] for each in found]) for name, way in plan.directions.items()
+    }
+
+
 def estimates(plan: Plan, means: np.ndarray, error: float) -> list[dict[str, Estimate]]:
-    signs = {name: 1 if way == "maximize" else -1 for name, way in plan.directions.items()}
-    return [{name: Estimate(sign * float(mean), error) for name, sign in signs.items()} for mean in means]
+    ways = plan.directions.items()
+    return [{name: Estimate(-loss_sign(way) * float(mean), error) for name, way in ways} for mean in means]
 
 
 def test_what_is_expected_is_nearer_to_the_truth_than_what_was_measured(
@@ -54,10 +62,8 @@ def test_what_is_expected_is_nearer_to_the_truth_than_what_was_measured(
     luck = 0.5 * np.random.default_rng(0).normal(size=COUNT)
     found = expected_scores(plan, trials, estimates(plan, truth + luck, 0.5))
     assert [set(each) for each in found] == [set(plan.directions)] * COUNT
-    for name, way in plan.directions.items():
-        sign = 1 if way == "maximize" else -1
-        missed = np.abs([sign * each[name] - right for each, right in zip(found, truth, strict=True)])
-        assert missed.mean() < 0.85 * np.abs(luck).mean()
+    for merit in merits(plan, found).values():
+        assert np.abs(merit - truth).mean() < 0.85 * np.abs(luck).mean()
 
 
 def test_a_score_without_error_is_expected_again(plan: Plan, trials: list[Trial], truth: np.ndarray) -> None:
@@ -71,10 +77,9 @@ def test_how_bad_a_useless_schedule_is_stays_known(plan: Plan, trials: list[Tria
     hopeless = truth.copy()
     hopeless[7] = truth[0] - 1000
     found = expected_scores(plan, trials, estimates(plan, hopeless, 0.1))
-    name, way = next(iter(plan.directions.items()))
-    sign = 1 if way == "maximize" else -1
-    assert sign * found[7][name] == pytest.approx(hopeless[7], abs=5)
-    assert sign * found[8][name] == pytest.approx(truth[8], abs=1)
+    for merit in merits(plan, found).values():
+        assert merit[7] == pytest.approx(hopeless[7], abs=5)
+        assert merit[8] == pytest.approx(truth[8], abs=1)
 
 
 def test_of_a_few_trials_nothing_is_expected_but_what_was_measured(plan: Plan, trials: list[Trial]) -> None:
