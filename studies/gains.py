@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 Array: TypeAlias = npt.NDArray[np.float64]
+Below: TypeAlias = Callable[[Array], Array]
 
 _BEYOND = 1.1  # the volume reaches to so many budgets, or a schedule that spends all of one would add nothing
 _POINTS = 1024
@@ -19,19 +21,16 @@ def reference_point(limit: float, losses: Array) -> Array:
     return np.array([_BEYOND * limit, *losses.max(axis=0)])
 
 
-def expected_gains(
-    costs: Array, means: Array, errors: Array, front: Array, reference: Array, headroom: float
-) -> Array:
+def expected_gains(costs: Array, below: Below, front: Array, reference: Array, headroom: float) -> Array:
     """Expected growth of a front's hypervolume by each of m candidates, of known cost and uncertain losses.
 
     Every point of the volume that no member of the front dominates yet is won by a candidate with the probability
     that its losses are all below the point's. The integral of that is the expected gain (Emmerich, Yang, Deutz,
-    2016), here over fixed low-discrepancy points; losses are independent.
+    2016), here over fixed low-discrepancy points.
 
     Args:
         costs: What candidates cost, (m,).
-        means: Their expected losses, (m, losses).
-        errors: Standard errors of those, (m, losses).
+        below: The probability that a candidate's losses are all below some, (points, losses) to (m, points).
         front: Cost and losses of the front so far, (n, 1 + losses).
         reference: Worst cost and losses that count, (1 + losses,).
         headroom: How far below the best losses known what can be won reaches, as a part of their range. The
@@ -40,15 +39,30 @@ def expected_gains(
     Returns:
         Gains, (m,), as parts of the volume between the reference and somewhat below the best losses known.
     """
-    from scipy.special import ndtr
-
     points = _points(front, reference, headroom)
     open_points = _open(points, front)
-    won = (costs[:, None] <= open_points[:, 0]).astype(float)
-    for k in range(means.shape[1]):
-        won *= ndtr((open_points[:, 1 + k] - means[:, k, None]) / errors[:, k, None])
+    won = (costs[:, None] <= open_points[:, 0]) * below(open_points[:, 1:])
     gains: Array = won.sum(axis=1) / len(points)
     return gains
+
+
+def normal_below(means: Array, errors: Array, losses: Array) -> Array:
+    """The probability that independent normal losses are all below some.
+
+    Args:
+        means: Of m candidates, (m, losses).
+        errors: Standard errors of those, (m, losses).
+        losses: Of some points, (points, losses).
+
+    Returns:
+        Probabilities, (m, points).
+    """
+    from scipy.special import ndtr
+
+    won = np.ones((len(means), len(losses)))
+    for k in range(means.shape[1]):
+        won *= ndtr((losses[:, k] - means[:, k, None]) / errors[:, k, None])
+    return won
 
 
 def _points(front: Array, reference: Array, headroom: float) -> Array:

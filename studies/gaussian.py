@@ -20,7 +20,7 @@ from tuner.solvers import SOLVERS, reusing
 if TYPE_CHECKING:
     from tuner.schedule import Schedule, Stage
 
-BANDS = tuple(itertools.product((30.0, 3.0), (0.2, 0.45, 0.7, 0.95)))
+BANDS = tuple(itertools.product((30.0, 1.0), (0.2, 0.45, 0.7, 0.95)))
 """Variance of the data, in units of the noise's, and frequency, as a part of the highest one of the full size."""
 
 _VARIANCES, _FREQUENCIES = np.array(BANDS).T

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from studies.features import CACHES, DISTANCES
-from studies.gains import Array, expected_gains, reference_point
+from studies.gains import Array, expected_gains, normal_below, reference_point
 from studies.pareto import dominators
+from studies.warp import Warp
 
 LEAST_KNOWN = 5
 """Results without which there is too little to predict scores from."""
 
 _LENGTHS = (2.0, 4.0, 8.0, 16.0)
 _SLOPE = 0.5  # standard deviations that values are expected to grow by with one of the mean distance
-_TREND = 0.25  # standard deviations that they may grow or fall by with a unit of each distance
 _NUGGET = 1e-2  # of the variance of the values: what two schedules of equal features may differ in
 _UNSURE = 0.12  # standard error of a mean distance as a guess of a loss
 
@@ -26,9 +27,8 @@ _UNSURE = 0.12  # standard error of a mean distance as a guess of a loss
 class Surrogate:
     """A Gaussian process with a Matern-5/2 kernel (Rasmussen and Williams, 2006, Eq. 4.17 and Algorithm 2.1).
 
-    Values are expected to grow with the distances to Gaussian data (`studies.gaussian`): with their mean from the
-    start, and with each as results say, which is a linear kernel beside the other. The length scale is the most
-    likely one of a few. The variance is that of the values.
+    Values are expected to grow with the mean distance to Gaussian data (`studies.gaussian`), until results say
+    otherwise. The length scale is the most likely one of a few. The variance is that of the values.
 
     Args:
         known: Features of n schedules, (n, features).
@@ -53,8 +53,7 @@ class Surrogate:
 
         covariance = _kernel(self._known, wanted, self.length)
         explained = solve_triangular(self._factor, covariance, lower=True, check_finite=False)
-        prior = 1 + (_trend(wanted) ** 2).sum(axis=1)
-        left = np.maximum(prior - (explained**2).sum(axis=0), 1e-9)
+        left = np.maximum(1 - (explained**2).sum(axis=0), 1e-9)
         scaled = self._expected(wanted) + covariance.T @ self._weights
         mean: Array = self._mean + self._spread * scaled
         return mean, self._spread * np.sqrt(left)
@@ -83,13 +82,7 @@ def _kernel(a: Array, b: Array, length: float) -> Array:
 
     apart: Array = math.sqrt(5) / length * cdist(a, b)
     alike: Array = (1 + apart + apart**2 / 3) * np.exp(-apart)
-    return alike + _trend(a) @ _trend(b).T
-
-
-def _trend(features: Array) -> Array:
-    """What values are linear in."""
-    trend: Array = _TREND * features[:, DISTANCES]
-    return trend
+    return alike
 
 
 @dataclass(frozen=True)
@@ -110,7 +103,8 @@ class Unscored:
         """Takes and returns what `Results` does; nothing is expected of a cache, whose errors are not known."""
         guessed, given = (every[:, DISTANCES].mean(axis=1, keepdims=True) for every in (wanted, self.features))
         front, reference = np.column_stack([self.costs, given]), reference_point(self.limit, given)
-        gains = expected_gains(costs, guessed, np.full_like(guessed, _UNSURE), front, reference, headroom)
+        below = functools.partial(normal_below, guessed, np.full_like(guessed, _UNSURE))
+        gains = expected_gains(costs, below, front, reference, headroom)
         return np.where(wanted[:, CACHES].any(axis=1), 0.0, gains)
 
 
@@ -142,7 +136,7 @@ class Results:
     @functools.cached_property
     def believed(self) -> Array:
         """Losses that are predicted of those with a result, (n, losses): without the luck that they had."""
-        return np.array([surrogate.predict(self.features)[0] for surrogate in self._surrogates]).T
+        return self._warp.back(_means(self._surrogates, self.features))
 
     def on_front(self) -> npt.NDArray[np.bool_]:
         """Which of those with a result are on the front of cost and believed losses, (n,)."""
@@ -163,17 +157,21 @@ class Results:
         front = np.column_stack([self.costs, self.believed])
         surrogates = self._surrogates
         if len(self.running):
-            believed = np.array([surrogate.predict(self.running)[0] for surrogate in surrogates]).T
-            front = np.vstack([front, np.column_stack([self.running_costs, believed])])
+            predicted = _means(surrogates, self.running)
+            front = np.vstack([front, np.column_stack([self.running_costs, self._warp.back(predicted)])])
             known = np.vstack([self.features, self.running])
-            losses = np.vstack([self._counted, believed])
-            unsure = np.vstack([self.errors, np.zeros_like(believed)])
+            values = np.vstack([self._values, predicted])
+            errors = np.vstack([self._errors, np.zeros_like(predicted)])
             surrogates = [
-                Surrogate(known, losses[:, k], unsure[:, k], surrogate.length)
+                Surrogate(known, values[:, k], errors[:, k], surrogate.length)
                 for k, surrogate in enumerate(surrogates)
             ]
-        means, errors = np.array([surrogate.predict(wanted) for surrogate in surrogates]).transpose(1, 2, 0)
-        return expected_gains(costs, means, errors, front, self.reference, headroom)
+        means, unsure = np.array([surrogate.predict(wanted) for surrogate in surrogates]).transpose(1, 2, 0)
+
+        def below(losses: Array) -> Array:
+            return normal_below(means, unsure, self._warp.there(losses))
+
+        return expected_gains(costs, below, front, self.reference, headroom)
 
     @property
     def _counted(self) -> Array:
@@ -181,7 +179,29 @@ class Results:
         return counted
 
     @functools.cached_property
+    def _warp(self) -> Warp:
+        return Warp.between(self._counted, self.reference[1:], self.errors)
+
+    @property
+    def _values(self) -> Array:
+        """What predictions are made from, (n, losses): counted losses on the scale."""
+        return self._warp.there(self._counted)
+
+    @functools.cached_property
+    def _errors(self) -> Array:
+        """Errors of the values, (n, losses): those where losses are predicted, not where luck put them."""
+        first = self._fitted(self._warp.errors(self._counted, self.errors))
+        return self._warp.errors(self._warp.back(_means(first, self.features)), self.errors)
+
+    @functools.cached_property
     def _surrogates(self) -> list[Surrogate]:
-        """One for each loss."""
-        pairs = zip(self._counted.T, self.errors.T, strict=True)
-        return [Surrogate(self.features, losses, error) for losses, error in pairs]
+        return self._fitted(self._errors)
+
+    def _fitted(self, errors: Array) -> list[Surrogate]:
+        """One for each loss, on the scale; errors are (n, losses)."""
+        return [Surrogate(self.features, *each) for each in zip(self._values.T, errors.T, strict=True)]
+
+
+def _means(surrogates: Sequence[Surrogate], wanted: Array) -> Array:
+    """What is predicted of schedules of features (m, features), (m, surrogates)."""
+    return np.array([surrogate.predict(wanted)[0] for surrogate in surrogates]).T

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 
-from studies.gains import expected_gains, reference_point
+from studies.gains import expected_gains, normal_below, reference_point
 from studies.stopping import hypervolume
 
 FRONT = np.array([[1.0, 4.0, 5.0], [2.0, 2.0, 4.5], [5.0, 1.0, 1.0]])
@@ -11,8 +13,8 @@ REFERENCE = np.array([8.0, 6.0, 6.0])
 
 
 def gain(cost: float, losses: list[float], error: float = 1e-9, headroom: float = 0.1) -> float:
-    known = FRONT, REFERENCE, headroom
-    found = expected_gains(np.array([cost]), np.array([losses]), np.full((1, 2), error), *known)
+    below = partial(normal_below, np.array([losses]), np.full((1, 2), error))
+    found = expected_gains(np.array([cost]), below, FRONT, REFERENCE, headroom)
     return float(found[0])
 
 
