@@ -13,7 +13,7 @@ _LINEAR = 0.1  # of the range from the best losses to the reference: where the s
 
 @dataclass(frozen=True)
 class Warp:
-    """Inverse hyperbolic sines of losses (Burbidge, Magee and Robb, JASA 83, 1988, Eq. 1).
+    """Inverse hyperbolic sines of losses (Burbidge, Magee and Robb, JASA 83, 1988).
 
     Bad schedules lose many times what good ones differ by. On a linear scale the good ones all look alike; on a
     logarithmic one, little differences between the best of them count too much.
