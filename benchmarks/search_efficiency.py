@@ -11,8 +11,8 @@ Spent are the denoiser TFLOPs of everything, the baseline and stopped candidates
 again costs a peer nothing, as if it kept its scores. Peers have 200 trials; ours cost less, so it has more, and
 what it has found is read where it has spent as much as a peer. The hypervolume is that of the front that a search
 would report: of a peer's measured scores, or of what ours expects (``studies.expected``). It is taken of scores on
-prompts that nobody saw; its reference point is the budget and plain sampling with two steps. The last row is what
-no search can do: it knows the table.
+prompts that nobody saw; its reference point is the budget and plain sampling with two steps. The last row is no
+search: it knows the table's scores on the search prompts.
 """
 
 from __future__ import annotations
@@ -298,7 +298,7 @@ def _expected_front(
 
 
 def knows_the_table(seed: int) -> list[Step]:
-    """Scores the front of the whole table and nothing else, first what adds most for its cost; a bound."""
+    """Scores the front of the whole table and nothing else, first what adds most for its cost."""
     plan = _plan(0)
     prompts = len(plan.prompts.search)
     spent, tried = plan.baseline_price.tflops * prompts, []
@@ -334,12 +334,12 @@ OURS: dict[str, Search] = {
     **{f"ours without {name}": functools.partial(ours, name) for name in MECHANISMS},
     "ours after an earlier study": ours_after_another,
 }
-BOUNDS: dict[str, Search] = {"who knows the table": knows_the_table}
+INFORMED: dict[str, Search] = {"who knows the table": knows_the_table}
 
 
 def _run(job: tuple[str, int, int]) -> Run:
     name, seed, unseen = job
-    steps = (PEERS | OURS | BOUNDS)[name](seed)
+    steps = (PEERS | OURS | INFORMED)[name](seed)
     plan = _plan(0)
     prompts = replace(plan.prompts, held_out=plan.prompts.held_out[:unseen])
     return steps, volumes(steps, replace(plan, prompts=prompts), _table())
@@ -353,7 +353,7 @@ def measure(seeds: int, processes: int, unseen: int) -> dict[str, Any]:
         processes: How many at a time.
         unseen: How many of the prompts that nobody saw the fronts are scored on.
     """
-    jobs = [(name, seed) for name in PEERS | OURS | BOUNDS for seed in range(seeds)]
+    jobs = [(name, seed) for name in PEERS | OURS | INFORMED for seed in range(seeds)]
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         runs = dict(zip(jobs, pool.map(_run, [(*job, unseen) for job in jobs]), strict=True))
     return {
@@ -361,7 +361,7 @@ def measure(seeds: int, processes: int, unseen: int) -> dict[str, Any]:
         "trials": TRIALS,
         "our_trials": OUR_TRIALS,
         "unseen_prompts": unseen,
-        **compare(runs, list(PEERS), [*OURS, *BOUNDS], seeds),
+        **compare(runs, list(PEERS), [*OURS, *INFORMED], seeds),
     }
 
 
