@@ -50,8 +50,10 @@ def front(candidates: Sequence[Candidate], directions: Directions) -> list[Candi
 
 def dominators(losses: _Array) -> npt.NDArray[np.int_]:
     """Counts for each of n points, (n, losses), the others that dominate it: (n,)."""
-    counts = [np.sum(np.all(losses <= mine, axis=1) & np.any(losses < mine, axis=1)) for mine in losses]
-    return np.array(counts, dtype=int)
+    others = losses[:, None]
+    no_worse, better = np.all(others <= losses, axis=2), np.any(others < losses, axis=2)
+    counts: npt.NDArray[np.int_] = (no_worse & better).sum(axis=0)
+    return counts
 
 
 def knee(candidates: Sequence[Candidate], directions: Directions) -> Candidate:
