@@ -182,10 +182,12 @@ def ours(without: str | None, seed: int) -> list[Step]:
 @contextmanager
 def _without_gaussian_data() -> Iterator[None]:
     """Lets all schedules look alike to Gaussian data, and forgets what was found otherwise."""
-    with mock.patch.object(features, "distances", return_value=np.zeros(len(BANDS))):
-        features.features.cache_clear()
-        yield
     features.features.cache_clear()
+    try:
+        with mock.patch.object(features, "distances", return_value=np.zeros(len(BANDS))):
+            yield
+    finally:
+        features.features.cache_clear()
 
 
 def ours_after_another(seed: int) -> list[Step]:

@@ -149,7 +149,7 @@ class Results:
     @functools.cached_property
     def believed(self) -> Array:
         """Losses that are predicted of those with a result, (n, losses): without the luck that they had."""
-        return self._warp.back(_means(self._surrogates, self.features))
+        return self._warp.back(_predicted(self._surrogates, self.features))
 
     def on_front(self) -> npt.NDArray[np.bool_]:
         """Which of those with a result are on the front of cost and believed losses, (n,)."""
@@ -170,15 +170,14 @@ class Results:
         front = np.column_stack([self.costs, self.believed])
         surrogates = self._surrogates
         if len(self.running):
-            predicted = _means(surrogates, self.running)
-            front = np.vstack([front, np.column_stack([self.running_costs, self._warp.back(predicted)])])
-            known = np.vstack([self.features, self.running])
-            values = np.vstack([self._values, predicted])
-            errors = np.vstack([self._errors, np.zeros_like(predicted)])
-            surrogates = [
-                Surrogate(known, values[:, k], errors[:, k], surrogate.length)
-                for k, surrogate in enumerate(surrogates)
-            ]
+            believed = _predicted(surrogates, self.running)
+            front = np.vstack([front, np.column_stack([self.running_costs, self._warp.back(believed)])])
+            surrogates = _fitted(
+                np.vstack([self.features, self.running]),
+                np.vstack([self._values, believed]),
+                np.vstack([self._errors, np.zeros_like(believed)]),
+                [surrogate.length for surrogate in surrogates],
+            )
         means, unsure = np.array([surrogate.predict(wanted) for surrogate in surrogates]).transpose(1, 2, 0)
 
         def below(losses: Array) -> Array:
@@ -186,7 +185,7 @@ class Results:
 
         return expected_gains(costs, below, front, self.reference, headroom)
 
-    @property
+    @functools.cached_property
     def _counted(self) -> Array:
         counted: Array = np.minimum(self.losses, self.reference[1:])
         return counted
@@ -195,7 +194,7 @@ class Results:
     def _warp(self) -> Warp:
         return Warp.between(self._counted, self.reference[1:], self.errors)
 
-    @property
+    @functools.cached_property
     def _values(self) -> Array:
         """What predictions are made from, (n, losses): counted losses on the scale."""
         return self._warp.there(self._counted)
@@ -203,18 +202,20 @@ class Results:
     @functools.cached_property
     def _errors(self) -> Array:
         """Errors of the values, (n, losses): those where losses are predicted, not where luck put them."""
-        first = self._fitted(self._warp.errors(self._counted, self.errors))
-        return self._warp.errors(self._warp.back(_means(first, self.features)), self.errors)
+        first = _fitted(self.features, self._values, self._warp.errors(self._counted, self.errors))
+        return self._warp.errors(self._warp.back(_predicted(first, self.features)), self.errors)
 
     @functools.cached_property
     def _surrogates(self) -> list[Surrogate]:
-        return self._fitted(self._errors)
-
-    def _fitted(self, errors: Array) -> list[Surrogate]:
-        """One for each loss, on the scale; errors are (n, losses)."""
-        return [Surrogate(self.features, *each) for each in zip(self._values.T, errors.T, strict=True)]
+        return _fitted(self.features, self._values, self._errors)
 
 
-def _means(surrogates: Sequence[Surrogate], wanted: Array) -> Array:
-    """What is predicted of schedules of features (m, features), (m, surrogates)."""
+def _fitted(known: Array, values: Array, errors: Array, lengths: Sequence[float] | None = None) -> list[Surrogate]:
+    """One for each column of the values, and of their errors, (n, losses); see `Surrogate` for the rest."""
+    each: Sequence[float | None] = lengths or [None] * len(values.T)
+    return [Surrogate(known, *of_loss) for of_loss in zip(values.T, errors.T, each, strict=True)]
+
+
+def _predicted(surrogates: Sequence[Surrogate], wanted: Array) -> Array:
+    """Values of schedules of features (m, features), (m, surrogates)."""
     return np.array([surrogate.means(wanted) for surrogate in surrogates]).T
