@@ -19,40 +19,40 @@ from unittest import mock
 
 from studies import SearchSettings, search
 from studies.evaluation import ChunkResult, Task
-from studies.proposals import Proposer
+from studies.proposals import Proposal, Proposer
 from studies.simulator import Attempt, SimulatedExecutor
 from tuner.cli._common import print_table
 
 PROMPTS = 32
 SEARCHES = (
     (4, 8, 1, 3),
-    (4, 8, 4, 3),
-    (4, 8, 4, 6),
-    (4, 8, 4, 12),
+    (4, 8, 2, 3),
+    (4, 8, 2, 6),
     (16, 8, 1, 12),
-    (16, 8, 4, 12),
-    (16, 8, 4, 24),
-    (16, 8, 4, 48),
-    (64, 32, 4, 48),
+    (16, 8, 2, 12),
+    (16, 8, 2, 24),
+    (64, 32, 1, 12),
+    (64, 32, 2, 12),
+    (64, 32, 2, 24),
 )
 """Workers, units of work in a whole trial, rungs and lag of each."""
 
 
 class RandomProposer(Proposer):
-    """Proposes the references and then at random, which takes no time."""
+    """Proposes the references, then what rests, and then at random, which takes no time."""
 
     def chooses(self) -> bool:
         """Whether the next proposal is chosen nevertheless."""
         return False
 
-    def _draw(self, rng: random.Random, near: Sequence[Any], count: int) -> list[Any]:
+    def _draw(self, rng: random.Random, near: Sequence[Any], count: int) -> list[Proposal]:
         return super()._draw(rng, near, count if self.chooses() else 1)
 
     def _results(self, known: Sequence[Any]) -> Any:
         return super()._results(known) if self.chooses() else None
 
-    def _most_promising(self, results: Any, schedules: Sequence[Any]) -> int:
-        return super()._most_promising(results, schedules) if self.chooses() else 0
+    def _most_promising(self, results: Any, candidates: Sequence[Proposal]) -> Proposal:
+        return super()._most_promising(results, candidates) if self.chooses() else candidates[0]
 
 
 def evaluate(task: Task) -> ChunkResult:

@@ -22,8 +22,8 @@ from unittest import mock
 from benchmarks.busy_workers import RandomProposer
 from studies import SearchSettings, search
 from studies.evaluation import ChunkResult, Task
+from studies.proposals import Proposal
 from studies.simulator import Attempt, SimulatedExecutor
-from tuner.schedule import Schedule
 
 SIZES = (250, 500, 1000, 2000)
 WINDOW = 25
@@ -36,8 +36,8 @@ class TimedProposer(RandomProposer):
 
     times: dict[int, tuple[float, float]]
 
-    def propose(self) -> tuple[str, Schedule]:
-        """Asks for the schedule of the next trial."""
+    def propose(self) -> Proposal:
+        """Asks for the next trial."""
         self.times[len(self._asked)] = time.perf_counter(), time.process_time()
         return super().propose()
 

@@ -18,6 +18,7 @@ search: it knows the table's scores on the search prompts.
 from __future__ import annotations
 
 import argparse
+import bisect
 import functools
 import itertools
 import json
@@ -63,7 +64,7 @@ from studies import features
 from studies.evaluations import Evaluations
 from studies.expected import expected_scores
 from studies.gaussian import BANDS
-from studies.loop import Loop, Trial
+from studies.loop import Loop, Trial, latest
 from studies.plan import Plan
 from studies.rungs import Estimate
 from studies.scores import EarlierScores, ScoreLog
@@ -73,7 +74,7 @@ from studies.store import start_study
 from tuner.schedule import Schedule
 
 TRIALS = 200
-OUR_TRIALS = 320  # which cost somewhat more than those of a peer
+OUR_TRIALS = 400  # which cost somewhat more than those of a peer
 MECHANISMS = ("budget by construction", "warm start", "rungs", "kept stages", "Gaussian data", "expected scores")
 _EVERY_FRONT = 64  # trials after each of which ours says what it would report
 _FRONT_EVERY = 8  # of later ones: the time of a prediction grows with what it is made from
@@ -251,50 +252,56 @@ def _nothing() -> None:
 
 def _steps(plan: Plan, loop: Loop, scores: Path, scored: Scored, by_expected: bool) -> list[Step]:
     """Tells where a search stood after each of its trials, in their order."""
-    stopped = {candidate.trial: candidate.stopped_at for candidate in loop.candidates()}
     spent = _spent(plan, loop, scores)
-    full = [trial.schedule if stopped[trial.number] is None else None for trial in loop.trials]
     if not by_expected:
+        full = [trial.schedule if _is_whole(plan, trial) else None for trial in loop.trials]
         return steps_of(zip(spent, full, strict=True), plan, scored)
-    estimates = list(loop.estimates().values())
+    estimates = [loop.estimate(trial) for trial in loop.trials]
     front: list[Schedule] = []
     steps = []
     for done, so_far in enumerate(spent, start=1):
-        if done <= _EVERY_FRONT or done % _FRONT_EVERY == 0 or done == len(full):
-            front = _expected_front(plan, loop.trials[:done], estimates[:done], full[:done])
+        if done <= _EVERY_FRONT or done % _FRONT_EVERY == 0 or done == len(spent):
+            front = _expected_front(plan, latest(loop.trials[:done]), estimates)
         steps.append(Step(so_far, front))
     return steps
 
 
+def _is_whole(plan: Plan, trial: Trial) -> bool:
+    """Whether a trial completes the scores of a schedule."""
+    return trial.rung + 1 == len(plan.rungs)
+
+
 def _spent(plan: Plan, loop: Loop, scores: Path) -> list[float]:
     """Reads from the file of scores what had been spent after each trial."""
-    taken: dict[str, float] = {}
+    taken: dict[tuple[str, int], float] = {}
     for line in map(json.loads, scores.read_text().splitlines()):
-        taken[line["schedule"]] = taken.get(line["schedule"], 0.0) + line["tflops"]
-    baseline = taken.pop(plan.baseline.content_hash, 0.0)
-    of_trials = (taken.pop(trial.schedule.content_hash, 0.0) for trial in loop.trials)
+        rung = 0 if line["schedule"] == plan.baseline.content_hash else _rung_of(plan, line["seeds"][0])
+        part = line["schedule"], rung
+        taken[part] = taken.get(part, 0.0) + line["tflops"]
+    baseline = taken.pop((plan.baseline.content_hash, 0), 0.0)
+    of_trials = (taken.pop((trial.schedule.content_hash, trial.rung), 0.0) for trial in loop.trials)
     return list(itertools.accumulate(of_trials, initial=baseline))[1:]
 
 
+def _rung_of(plan: Plan, seed: int) -> int:
+    return bisect.bisect_right(plan.rungs, seed - plan.image_seeds)
+
+
 def _expected_front(
-    plan: Plan,
-    trials: Sequence[Trial],
-    estimates: Sequence[Mapping[str, Estimate]],
-    full: Sequence[Schedule | None],
+    plan: Plan, trials: Sequence[Trial], estimates: Sequence[Mapping[str, Estimate] | None]
 ) -> list[Schedule]:
-    """The front that a search would report if it ended after its first trials.
+    """The front that a search would report if it ended after some trials.
 
     Args:
         plan: The search.
-        trials: The first trials.
-        estimates: Their means by objective.
-        full: Their schedules; None for those that were stopped.
+        trials: The last ones of each schedule.
+        estimates: Means by objective of all trials, by their number.
     """
-    means = expected_scores(plan, trials, estimates)
+    means = expected_scores(plan, trials, [estimates[trial.number] or {} for trial in trials])
     known = {
-        schedule: [plan.price(schedule).tflops, *(-expected[name] for name in OBJECTIVES)]
-        for schedule, expected in zip(full, means, strict=True)
-        if schedule is not None and plan.budget.allows(plan.price(schedule))
+        trial.schedule: [plan.price(trial.schedule).tflops, *(-expected[name] for name in OBJECTIVES)]
+        for trial, expected in zip(trials, means, strict=True)
+        if _is_whole(plan, trial) and plan.budget.allows(plan.price(trial.schedule))
     }
     return front_of(known) if known else []
 

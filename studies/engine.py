@@ -106,7 +106,7 @@ class _Sitting:
         result = StudyResult(
             study=self._folder.name,
             model=plan.settings.model,
-            trials=len(candidates),
+            trials=len(self._loop.finished),
             elapsed_s=self._evaluations.elapsed_s,
             tflops_spent=self._evaluations.tflops_spent,
             baseline=self._baseline(),

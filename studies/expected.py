@@ -44,6 +44,7 @@ def expected_scores(
     results = Results(
         features=described,
         costs=np.array([plan.budget.cost(trial.price) for trial in trials]),
+        whole=np.ones(len(losses), bool),
         losses=losses,
         errors=np.array([[each[name].error for name in plan.directions] for each in estimates]),
         running=described[:0],

@@ -21,7 +21,9 @@ def reference_point(limit: float, losses: Array) -> Array:
     return np.array([_BEYOND * limit, *losses.max(axis=0)])
 
 
-def expected_gains(costs: Array, below: Below, front: Array, reference: Array, headroom: float) -> Array:
+def expected_gains(
+    costs: Array, below: Below, front: Array, best: Array, reference: Array, headroom: float
+) -> Array:
     """Expected growth of a front's hypervolume by each of m candidates, of known cost and uncertain losses.
 
     Every point of the volume that no member of the front dominates yet is won by a candidate with the probability
@@ -32,6 +34,7 @@ def expected_gains(costs: Array, below: Below, front: Array, reference: Array, h
         costs: What candidates cost, (m,).
         below: The probability that a candidate's losses are all below some, (points, losses) to (m, points).
         front: Cost and losses of the front so far, (n, 1 + losses).
+        best: The least cost and losses known, (1 + losses,).
         reference: Worst cost and losses that count, (1 + losses,).
         headroom: How far below the best losses known what can be won reaches, as a part of their range. The
             smaller it is, the more the gaps between members of the front count, and the less what is unlikely.
@@ -39,7 +42,7 @@ def expected_gains(costs: Array, below: Below, front: Array, reference: Array, h
     Returns:
         Gains, (m,), as parts of the volume between the reference and somewhat below the best losses known.
     """
-    points = _points(front, reference, headroom)
+    points = _points(best, reference, headroom)
     open_points = _open(points, front)
     won = (costs[:, None] <= open_points[:, 0]) * below(open_points[:, 1:])
     gains: Array = won.sum(axis=1) / len(points)
@@ -65,9 +68,8 @@ def normal_below(means: Array, errors: Array, losses: Array) -> Array:
     return won
 
 
-def _points(front: Array, reference: Array, headroom: float) -> Array:
-    """Points spread evenly between the reference and somewhat below the best of a front, (points, 1 + losses)."""
-    best = front.min(axis=0)
+def _points(best: Array, reference: Array, headroom: float) -> Array:
+    """Points spread evenly between the reference and somewhat below the best known, (points, 1 + losses)."""
     ideal = best - headroom * np.maximum(reference - best, 0)
     ideal[0] = 0
     points: Array = ideal + _low_discrepancy(len(reference)) * (reference - ideal)

@@ -1,17 +1,18 @@
-"""The search itself: ask, evaluate rung by rung, tell, until all trials are finished."""
+"""The search itself: ask, evaluate, tell, until all trials are finished."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING
 
 from studies.evaluation import Failure
 from studies.expected import expected_scores
-from studies.proposals import Proposer
-from studies.results import Candidate
+from studies.pareto import front
+from studies.proposals import Proposal, Proposer
+from studies.results import PROPOSED, Candidate
 from studies.rungs import Estimate, Scores, estimated, is_beaten
 from studies.statistics import paired_score
 from studies.stopping import StopRules
@@ -30,28 +31,30 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Trial:
-    """A schedule that the study evaluates on the search prompts.
+    """A schedule that the study scores on the search prompts of one rung.
 
     Attributes:
         number: From 0, in the order of their start.
         label: Where it comes from; see `Candidate`.
-        schedule: What is evaluated.
+        schedule: What is scored.
         price: Its cost per image.
+        rung: See `studies.rungs`; on the prompts of the rungs below it was scored before.
     """
 
     number: int
     label: str
     schedule: Schedule
     price: Price
+    rung: int
 
 
 class Loop:
     """Runs the references and the proposals of one study.
 
     Trial i is chosen, a reference or a proposal, when the baseline and trials 0 to i - lag are finished and told,
-    in order; up to ``lag`` trials run at the same time, split into chunks over all workers. Whether trial i goes
-    on after a rung is decided by the same trials 0 to i - lag, so nothing depends on what finished first.
-    References that were never chosen run after all others.
+    in order; up to ``lag`` trials run at the same time, split into chunks over all workers. So nothing depends on
+    what finished first. After all others run those that the outcome lacks: on all prompts, the references, and
+    what is expected on the front.
 
     Args:
         plan: The search.
@@ -68,8 +71,7 @@ class Loop:
         self._proposer = Proposer(plan)
         self._told = 0
         self._recorded: int | None = None  # trials of the Optuna study; None while there may be more
-        self._rungs: dict[int, int] = {}  # by number, the rung that a trial is on
-        self._outcomes: dict[int, Scores | Failure] = {}  # by number; of fewer prompts where a trial was stopped
+        self._outcomes: dict[int, Scores | Failure] = {}  # by number; on the prompts up to the trial's rung
         self._baseline_scores: Scores | None = None
         self._rules = StopRules(plan)
         self.ended_by: EndedBy = "trials"
@@ -77,8 +79,8 @@ class Loop:
 
     @property
     def total(self) -> int:
-        """Trials when all are done, references included."""
-        return len(self._plan.references) + self._plan.settings.trials
+        """Trials when all are done, as far as it is known: references included, and what the outcome lacks."""
+        return max(len(self._plan.references) + self._plan.settings.trials, len(self.trials))
 
     @property
     def finished(self) -> list[Trial]:
@@ -88,12 +90,7 @@ class Loop:
     @property
     def tflops_of_trials(self) -> float:
         """What the finished trials took, as far as they went."""
-        prompts = self._plan.rungs[-1]
-        scored = {
-            number: prompts if isinstance(scores, Failure) else _prompts_of(scores)
-            for number, scores in self._outcomes.items()
-        }
-        return sum(self.trials[number].price.tflops * count for number, count in scored.items())
+        return sum(self._plan.rung_tflops(trial.price, trial.rung) for trial in self.finished)
 
     def best(self) -> dict[str, float]:
         """The best mean of each objective among trials within the budget that were scored on all prompts."""
@@ -121,28 +118,24 @@ class Loop:
         self._evaluations.request(self._plan.search_tasks(self._plan.baseline))
         while True:
             self._baseline()  # nothing is worth waiting for if it failed
-            self._judge()
+            self._collect()
             if self._may_propose(deadline):
-                self._start(*self._propose())
-            elif self._recorded is None and self._is_over():
-                self._close()
+                self._start(self._propose())
             elif self._evaluations.working:
                 self._evaluations.wait()
                 self._on_change()
-            else:
+            elif not self._close():
                 break
-        while self._told < (self._recorded or 0):
-            self._tell()
 
     def candidates(self) -> list[Candidate]:
-        """Makes records of the trials that finished and did not fail, in order."""
+        """Makes records of the schedules that have scores, in the order of their last trials."""
         baseline = self._baseline()
         prompts = self._plan.rungs[-1]
         estimates = self.estimates()
         means = expected_scores(self._plan, [self.trials[n] for n in estimates], list(estimates.values()))
         expected = dict(zip(estimates, means, strict=True))
         candidates = []
-        for trial in self.trials:
+        for trial in self._latest():
             scores = self._outcomes.get(trial.number)
             if baseline is None or scores is None or isinstance(scores, Failure):
                 continue
@@ -164,42 +157,34 @@ class Loop:
         return candidates
 
     def estimates(self) -> dict[int, dict[str, Estimate]]:
-        """Estimates the means on all prompts of the trials that finished and did not fail, by number, in order."""
-        estimates = {trial.number: self._estimated(trial) for trial in self.finished}
+        """Estimates the means on all prompts of all schedules, by number of the latest trial, in order."""
+        estimates = {trial.number: self.estimate(trial) for trial in self._latest()}
         return {number: means for number, means in estimates.items() if means is not None}
 
-    def _judge(self) -> None:
-        """Ends the trials whose last rung is over, and ends or sends on those that another rung is over for."""
-        for trial in self.trials[self._told :]:  # in order, as one that ends may let a later one be decided
-            while trial.number not in self._outcomes and self._judge_rung(trial):
-                pass
+    def _latest(self) -> list[Trial]:
+        """The last trial of each schedule that finished and did not fail, in order."""
+        return latest(trial for trial in self.finished if not isinstance(self._outcomes[trial.number], Failure))
 
-    def _judge_rung(self, trial: Trial) -> bool:
-        """Decides on a trial after its rung; returns whether there was something to decide."""
-        rung = self._rungs[trial.number]
-        scores = self._evaluations.outcome(
-            [task for below in range(rung + 1) for task in self._plan.rung_tasks(trial.schedule, below)]
-        )
-        if scores is None:
-            return False
-        last = rung + 1 == len(self._plan.rungs)
-        if last or isinstance(scores, Failure):
-            self._outcomes[trial.number] = scores
-            return True
-        visible = self._visible(trial.number)
-        if not all(earlier.number in self._outcomes for earlier in visible):
+    def _collect(self) -> None:
+        """Takes down the outcomes of trials that finished."""
+        for trial in self.trials[self._told :]:
+            if trial.number not in self._outcomes:
+                scores = self._evaluations.outcome(self._plan.tasks_up_to(trial.schedule, trial.rung))
+                if scores is not None:
+                    self._outcomes[trial.number] = scores
+
+    def _rests(self, trial: Trial) -> bool:
+        """Whether a finished trial may go on: prompts are left, and nothing that was told of before beats it."""
+        scores = self._outcomes[trial.number]
+        if isinstance(scores, Failure) or trial.rung + 1 == len(self._plan.rungs):
             return False
         cost = self._plan.budget.cost
         rivals = [
             finished
-            for earlier in visible
+            for earlier in self.trials[: trial.number]
             if cost(earlier.price) <= cost(trial.price) and (finished := self._full_scores(earlier)) is not None
         ]
-        if is_beaten(scores, rivals, self._plan.directions, looks=len(self._plan.rungs) - 1):
-            self._outcomes[trial.number] = scores
-        else:
-            self._climb(trial, rung + 1)
-        return True
+        return not is_beaten(scores, rivals, self._plan.directions, looks=len(self._plan.rungs) - 1)
 
     def _visible(self, number: int) -> list[Trial]:
         """The trials whose outcomes trial ``number`` may depend on."""
@@ -216,26 +201,44 @@ class Loop:
             return False
         if deadline is not None and time.monotonic() >= deadline:
             self.ended_by = "time limit"
-        elif rule := self._rules.ended_by(visible, self._outcomes, self.trials[len(visible) :]):
+        elif rule := self._rules.ended_by(visible, self._outcomes, self.trials):
             self.ended_by = rule
         return self.ended_by == "trials"
 
     def _is_over(self) -> bool:
         """Whether nothing more is proposed: a rule says so, or only references that wait are left."""
-        return self.ended_by != "trials" or len(self.trials) + len(self._proposer.waiting) >= self.total
+        chosen = len(self._plan.references) - len(self._proposer.waiting) + self._plan.settings.trials
+        return self.ended_by != "trials" or len(self.trials) >= chosen
 
-    def _close(self) -> None:
-        """Starts the references that still wait: they promise little, but are what users compare with.
+    def _close(self) -> bool:
+        """Starts trials that the outcome lacks: references, and what is expected on the front, on the next rung.
 
-        After the time limit that is the cheapest alone, and only if there is no trial at all, as a study has a
-        result. They are neither told nor recorded, so more proposals extend the study as if asked for at once.
+        References that still wait promise little, but are what users compare with. After the time limit there are
+        none of them, but for the cheapest if there is no trial at all, as a study has a result. None of this is
+        recorded, so more proposals extend the study as if asked for at once.
+
+        Returns:
+            Whether there was any.
         """
-        self._recorded = len(self.trials)
+        if self._recorded is None:
+            self._recorded = len(self.trials)
+        while self._told < len(self.trials):
+            self._tell()
         late = self.ended_by == "time limit"
-        for reference in self._proposer.waiting[: int(not self.trials) if late else None]:
-            self._start(reference.label, reference.schedule)
+        waiting = self._proposer.waiting[: int(not self.trials) if late else None]
+        expected = {member.schedule for member in front(self.candidates(), self._plan.directions)}
+        lacking = [
+            one
+            for one in self._proposer.resting
+            if one.schedule in expected or (one.label != PROPOSED and not late)
+        ]
+        before = len(self.trials)
+        for one in (*waiting, *lacking):
+            if self._rules.pay_for(one, self.trials):
+                self._start(self._proposer.start(one))
+        return len(self.trials) > before
 
-    def _propose(self) -> tuple[str, Schedule]:
+    def _propose(self) -> Proposal:
         number = len(self.trials)
         while self._told < len(self._visible(number)):
             self._tell()
@@ -243,27 +246,29 @@ class Loop:
             return self._repeat(self._record.trials[number])
         return self._proposer.propose()
 
-    def _repeat(self, known: optuna.trial.FrozenTrial) -> tuple[str, Schedule]:
+    def _repeat(self, known: optuna.trial.FrozenTrial) -> Proposal:
         """Makes a trial of an earlier sitting the next one."""
-        for reference in self._proposer.waiting:
-            if reference.label == known.user_attrs["label"]:
-                return self._proposer.refer(reference)
-        return self._proposer.repeat(known.params, Schedule.model_validate(known.user_attrs["schedule"]))
+        came_from = known.user_attrs["label"], known.user_attrs.get("continues")
+        for one in (*self._proposer.waiting, *self._proposer.resting):
+            if (one.label, one.continues) == came_from:
+                return self._proposer.start(one)
+        schedule = Schedule.model_validate(known.user_attrs["schedule"])
+        return self._proposer.start(Proposal(PROPOSED, schedule, known.params))
 
-    def _start(self, label: str, schedule: Schedule) -> None:
-        self.trials.append(Trial(len(self.trials), label, schedule, self._plan.price(schedule)))
-        self._climb(self.trials[-1], 0)
-
-    def _climb(self, trial: Trial, rung: int) -> None:
-        self._rungs[trial.number] = rung
-        self._evaluations.request(self._plan.rung_tasks(trial.schedule, rung))
+    def _start(self, proposal: Proposal) -> None:
+        price = self._plan.price(proposal.schedule)
+        self.trials.append(Trial(len(self.trials), proposal.label, proposal.schedule, price, proposal.rung))
+        self._evaluations.request(self._plan.tasks_up_to(proposal.schedule, proposal.rung))
 
     def _tell(self) -> None:
-        self._record.add(self._proposer.tell(self._estimated(self.trials[self._told])))
+        trial = self.trials[self._told]
+        told = self._proposer.tell(self.estimate(trial), self._rests(trial))
+        if self._recorded is None or self._told < self._recorded:
+            self._record.add(told)
         self._told += 1
 
-    def _estimated(self, trial: Trial) -> dict[str, Estimate] | None:
-        """Means on all prompts, of a stopped trial what they are expected to be, and how far to trust them."""
+    def estimate(self, trial: Trial) -> dict[str, Estimate] | None:
+        """Means on all prompts, or what to expect of them from those so far, and how far to trust them."""
         scores, baseline = self._outcomes[trial.number], self._baseline()
         if isinstance(scores, Failure) or baseline is None:
             return None
@@ -287,6 +292,16 @@ class Loop:
                 raise RuntimeError(f"the baseline failed, so nothing can be compared with it: {scores.reason}")
             self._baseline_scores = scores
         return self._baseline_scores
+
+
+def latest(trials: Iterable[Trial]) -> list[Trial]:
+    """Keeps of the trials of each schedule the one on most prompts, in order."""
+    kept: dict[str, Trial] = {}
+    for trial in trials:
+        known = kept.get(trial.schedule.content_hash)
+        if known is None or trial.rung > known.rung:
+            kept[trial.schedule.content_hash] = trial
+    return sorted(kept.values(), key=lambda trial: trial.number)
 
 
 def _prompts_of(scores: Scores) -> int:

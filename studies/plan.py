@@ -90,12 +90,20 @@ class Plan:
 
     def search_tasks(self, schedule: Schedule) -> list[Task]:
         """Splits a schedule's evaluation on the search prompts into units of work."""
-        return [task for rung in range(len(self.rungs)) for task in self.rung_tasks(schedule, rung)]
+        return self.tasks_up_to(schedule, len(self.rungs) - 1)
+
+    def tasks_up_to(self, schedule: Schedule, rung: int) -> list[Task]:
+        """Splits the evaluation on the prompts of a rung, and of those below it, into units of work."""
+        return [task for below in range(rung + 1) for task in self.rung_tasks(schedule, below)]
 
     def rung_tasks(self, schedule: Schedule, rung: int) -> list[Task]:
         """Splits the evaluation on the prompts that a rung adds to the one before it into units of work."""
         first, last = (0, *self.rungs)[rung], self.rungs[rung]
         return self._tasks(schedule, self.prompts.search[:last], first, self.image_seeds, keep=self.chunk)
+
+    def rung_tflops(self, price: Price, rung: int) -> float:
+        """Denoiser TFLOPs of a schedule of this price on the prompts that a rung adds to the one before it."""
+        return price.tflops * (self.rungs[rung] - (0, *self.rungs)[rung])
 
     def held_out_tasks(self, schedule: Schedule) -> list[Task]:
         """Splits a schedule's evaluation on the held-out prompts into units of work."""

@@ -1,10 +1,14 @@
-"""Which schedule comes next: the one of many drawn that promises most hypervolume for its cost.
+"""Which schedule comes next: the one of many that promises most hypervolume for its cost.
 
-What a schedule costs is known before it runs; what it scores is predicted from the results so far
-(`studies.surrogate`). The cost that counts is what is left to run, as workers keep the stages that trials begin
-with (`studies.caches`). Trial i is drawn and chosen from the study's seed, i, and the results of trials 0 to
-i - lag and no others, however many workers there were and whatever was interrupted. The trials between are known
-by their schedules alone: they are taken to score what is predicted of them.
+A trial scores a schedule on the prompts of one rung (`studies.rungs`). So what comes next is one of many schedules
+that are drawn, a reference, or what was scored on a part of the prompts and may go on. What a schedule costs is
+known before it runs; what it scores is predicted from the results so far (`studies.surrogate`). The cost that
+counts is what is left to run until it is scored on all prompts: without those that it was scored on, and without
+the stages that workers keep of trials that begin alike (`studies.caches`).
+
+Trial i is drawn and chosen from the study's seed, i, and the results of trials 0 to i - lag and no others, however
+many workers there were and whatever was interrupted. The trials between are known by their schedules alone: they
+are taken to score what is predicted of them.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from objectives.base import loss_sign
-from studies.caches import beginnings, kept_stages
+from studies.caches import beginnings
 from studies.draws import Draw
 from studies.features import features
 from studies.gains import Array, reference_point
@@ -42,21 +46,36 @@ _HEADROOMS = (0.02, 0.25)  # in turn: one trial closes gaps of the front, the ne
 _DRAWN_UNSCORED = 256  # without scores that is cheap
 
 
-class _Drawn(NamedTuple):
-    params: Mapping[str, Any]
+class Proposal(NamedTuple):
+    """A schedule to be scored on the prompts of a rung.
+
+    Attributes:
+        label: Where it comes from; see `studies.results.Candidate`.
+        schedule: What is scored.
+        params: What the space makes it from; None where the space does not have it.
+        rung: See `studies.rungs`.
+        continues: Number of the trial that scored it on the rung before; None on the first one.
+    """
+
+    label: str
     schedule: Schedule
+    params: Mapping[str, Any] | None
+    rung: int = 0
+    continues: int | None = None
 
 
 class Proposer:
     """Turns numbers of trials into schedules, and learns from their scores.
 
-    A reference waits until it is the most promising of all candidates; the cheapest one comes first.
+    A reference waits until it is the most promising of all candidates; the cheapest one comes first. What was
+    scored on a part of the prompts rests until it is.
 
     Args:
         plan: The search.
 
     Attributes:
         waiting: The references that are no trials yet, the cheapest first.
+        resting: What was scored on a part of the prompts and may go on, in the order of the trials.
     """
 
     def __init__(self, plan: Plan):
@@ -72,23 +91,21 @@ class Proposer:
             directions=directions,
             sampler=optuna.samplers.RandomSampler(seed=plan.settings.seed),
         )
-        self.waiting = list(plan.references)
-        self._asked: list[optuna.Trial] = []
+        self.waiting = [self._of(reference) for reference in plan.references]
+        self.resting: list[Proposal] = []
+        self._asked: list[tuple[optuna.Trial, Proposal]] = []
         self._features: dict[int, tuple[float, ...]] = {}  # by the study's number of the trial
         self._errors: dict[int, list[float]] = {}
         self._known = {reference.schedule.content_hash for reference in plan.references}  # not to be drawn again
-        self._begun: set[Hashable] = set()  # the stages that trials begin with
-        self._given: list[Array] = []  # losses of the references
+        self._begun: dict[Hashable, int] = {}  # the stages that trials begin with, and on how many prompts
+        self._given: dict[str, Array] = {}  # losses of the references, by label
         self._told = 0
 
-    def propose(self) -> tuple[str, Schedule]:
-        """Makes the most promising candidate the next trial: a reference that waits, or a schedule that is new.
+    def propose(self) -> Proposal:
+        """Makes the most promising candidate the next trial: one that waits or rests, or a schedule that is new.
 
         A space in which nothing new is found repeats a schedule, which costs nothing: what is evaluated is not run
         again.
-
-        Returns:
-            Its label, see `studies.results.Candidate`, and the schedule.
         """
         rng = Random(_seed(self._plan.settings.seed, str(len(self._asked))))
         if not self._asked:
@@ -98,129 +115,138 @@ class Proposer:
         front = compress(known, results.on_front()) if results else ()
         count = _DRAWN if results else _DRAWN_UNSCORED
         drawn = self._draw(rng, [trial.params for trial in front if trial.params], count)
-        schedules = [*(reference.schedule for reference in self.waiting), *(one.schedule for one in drawn)]
-        chosen = self._most_promising(results, schedules)
-        if chosen < len(self.waiting):
-            return self.refer(self.waiting[chosen])
-        return self.repeat(*drawn[chosen - len(self.waiting)])
+        return self.start(self._most_promising(results, [*self.waiting, *self.resting, *drawn]))
 
-    def refer(self, reference: Reference) -> tuple[str, Schedule]:
-        """Makes a reference the next trial, with its parameters where the space has it."""
-        self.waiting.remove(reference)
-        try:
-            params = self._plan.space.params_of(reference.schedule)
-        except ValueError:
-            trial = self._study.ask()
-        else:
-            trial = self._ask(params)
-            self._known.add(self._plan.space.suggest(trial).content_hash)  # rounded unlike the reference
-        return self._accept(trial, reference.label, reference.schedule)
+    def start(self, proposal: Proposal) -> Proposal:
+        """Makes a proposal the next trial: one that waits or rests, or a new one; returns it unchanged."""
+        for one in (self.waiting, self.resting):
+            if proposal in one:
+                one.remove(proposal)
+        if proposal.params is not None:
+            self._study.enqueue_trial(dict(proposal.params))
+        trial = self._study.ask()
+        if proposal.params is not None:
+            made = self._plan.space.suggest(trial)  # of a reference rounded, maybe
+            self._known.add(made.content_hash)
+        self._describe(trial, proposal)
+        self._asked.append((trial, proposal))
+        self._known.add(proposal.schedule.content_hash)
+        for begun in beginnings(proposal.schedule):
+            self._begun[begun] = max(self._begun.get(begun, 0), self._plan.rungs[proposal.rung])
+        return proposal
 
-    def repeat(self, params: Mapping[str, Any], schedule: Schedule) -> tuple[str, Schedule]:
-        """Makes a proposal of these parameters, or of an earlier sitting, the next trial."""
-        trial = self._ask(params)
-        self._plan.space.suggest(trial)
-        return self._accept(trial, PROPOSED, schedule)
-
-    def tell(self, estimates: Mapping[str, Estimate] | None) -> optuna.trial.FrozenTrial:
+    def tell(self, estimates: Mapping[str, Estimate] | None, rests: bool) -> optuna.trial.FrozenTrial:
         """Tells how the first trial went that nothing has been told of yet.
 
         Args:
             estimates: Mean of each objective; None if the trial failed.
+            rests: Whether its schedule may go on to the next rung.
 
         Returns:
             The finished trial.
         """
         import optuna
 
-        trial = self._asked[self._told]
+        trial, proposal = self._asked[self._told]
         self._told += 1
+        if rests:
+            self.resting.append(proposal._replace(rung=proposal.rung + 1, continues=trial.number))
         if estimates is None:
             return self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
         self._errors[trial.number] = [estimates[name].error for name in self._plan.directions]
         means = [estimates[name].mean for name in self._plan.directions]
-        if trial.user_attrs["label"] != PROPOSED:
-            self._given.append(self._signs * means)
+        if proposal.label != PROPOSED:
+            self._given[proposal.label] = self._signs * means
         return self._study.tell(trial, [*means, trial.user_attrs["cost"]])
 
-    def _first(self, rng: Random) -> tuple[str, Schedule]:
-        """Makes the cheapest reference the first trial, which others are weighed against; without any, a draw."""
-        if self.waiting:
-            return self.refer(self.waiting[0])
-        (drawn,) = self._draw(rng, (), 1)
-        return self.repeat(*drawn)
+    def _of(self, reference: Reference) -> Proposal:
+        try:
+            params = self._plan.space.params_of(reference.schedule)
+        except ValueError:
+            params = None
+        return Proposal(reference.label, reference.schedule, params)
 
-    def _draw(self, rng: Random, near: Sequence[Mapping[str, Any]], count: int) -> list[_Drawn]:
+    def _first(self, rng: Random) -> Proposal:
+        """Makes the cheapest reference the first trial, which others are weighed against; without any, a draw."""
+        return self.start(self.waiting[0] if self.waiting else self._draw(rng, (), 1)[0])
+
+    def _draw(self, rng: Random, near: Sequence[Mapping[str, Any]], count: int) -> list[Proposal]:
         """Draws schedules that were not proposed before, every second one near one of these parameters."""
-        new: dict[str, _Drawn] = {}
+        new: dict[str, Proposal] = {}
         for attempt in range(_ATTEMPTS * count):
             answers = Draw(rng, rng.choice(near) if near and attempt % 2 else None)
-            drawn = _Drawn(answers.drawn, self._plan.space.suggest(answers))
-            if drawn.schedule.content_hash not in self._known:
-                new[drawn.schedule.content_hash] = drawn
+            schedule = self._plan.space.suggest(answers)
+            drawn = Proposal(PROPOSED, schedule, answers.drawn)
+            if schedule.content_hash not in self._known:
+                new[schedule.content_hash] = drawn
             if len(new) == count:
                 break
         return list(new.values()) or [drawn]
 
     def _results(self, known: Sequence[optuna.trial.FrozenTrial]) -> Results:
         values = np.array([trial.values for trial in known])
-        losses, running = self._signs * values[:, :-1], self._asked[self._told :]
+        losses, running = self._signs * values[:, :-1], [trial for trial, _ in self._asked[self._told :]]
         return Results(
             features=np.array([self._features[trial.number] for trial in known]),
             costs=values[:, -1],
             losses=losses,
+            whole=np.array([trial.user_attrs["prompts"] == self._plan.rungs[-1] for trial in known]),
             errors=np.array([self._errors[trial.number] for trial in known]),
             running=np.array([self._features[trial.number] for trial in running]),
             running_costs=np.array([trial.user_attrs["cost"] for trial in running]),
-            reference=reference_point(self._plan.budget.limit, np.array(self._given or losses)),
+            reference=reference_point(self._plan.budget.limit, np.array(list(self._given.values()) or losses)),
         )
 
     def _unscored(self) -> Unscored:
         return Unscored(
             features=np.array(list(self._features.values())),
-            costs=np.array([trial.user_attrs["cost"] for trial in self._asked]),
+            costs=np.array([trial.user_attrs["cost"] for trial, _ in self._asked]),
             limit=self._plan.budget.limit,
         )
 
-    def _most_promising(self, results: Results | None, schedules: Sequence[Schedule]) -> int:
+    def _most_promising(self, results: Results | None, candidates: Sequence[Proposal]) -> Proposal:
         """Finds the one that is expected to add most hypervolume for what is left to run of it."""
         known = results or self._unscored()
-        prices = [self._plan.price(schedule) for schedule in schedules]
-        wanted = np.array([features(*priced) for priced in zip(schedules, prices, strict=True)])
-        costs = np.array([self._plan.budget.cost(price) for price in prices])
-        left = np.array([self._left(*priced) for priced in zip(schedules, prices, strict=True)])
+        priced = [(candidate.schedule, self._plan.price(candidate.schedule)) for candidate in candidates]
+        wanted = np.array([features(*each) for each in priced])
+        costs = np.array([self._plan.budget.cost(price) for _, price in priced])
+        left = np.array([self._left(each.rung, *of) for each, of in zip(candidates, priced, strict=True)])
         headroom = _HEADROOMS[len(self._asked) % len(_HEADROOMS)]
-        return int(np.argmax(known.expected_gains(wanted, costs, headroom) / (left * costs)))
+        return candidates[int(np.argmax(known.expected_gains(wanted, costs, headroom) / (left * costs)))]
 
-    def _left(self, schedule: Schedule, price: Price) -> float:
-        """The part of a schedule's cost that is left to run once the stages are kept that trials began with."""
-        kept = kept_stages(beginnings(schedule), self._begun)
-        return sum(stage.tflops for stage in price.stages[kept:]) / price.tflops
+    def _left(self, rung: int, schedule: Schedule, price: Price) -> float:
+        """The part of a schedule's cost on all prompts that is left to run.
+
+        Args:
+            rung: Where it starts; on the prompts of those below it was scored.
+            schedule: Its first stages are kept on the prompts that trials ran which begin with them.
+            price: Of the schedule.
+        """
+        prompts, done = self._plan.rungs[-1], (0, *self._plan.rungs)[rung]
+        kept = [self._begun.get(begun, 0) for begun in beginnings(schedule)]
+        left = (
+            stage.tflops * (prompts - max(done, on)) for stage, on in zip(price.stages, [*kept, 0], strict=True)
+        )
+        return sum(left) / (prompts * price.tflops)
 
     def _complete(self) -> list[optuna.trial.FrozenTrial]:
         import optuna
 
         return self._study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
 
-    def _ask(self, params: Mapping[str, Any]) -> optuna.Trial:
-        self._study.enqueue_trial(dict(params))
-        return self._study.ask()
-
-    def _accept(self, trial: optuna.Trial, label: str, schedule: Schedule) -> tuple[str, Schedule]:
-        price = self._plan.price(schedule)
+    def _describe(self, trial: optuna.Trial, proposal: Proposal) -> None:
+        price = self._plan.price(proposal.schedule)
         for name, value in {
-            "label": label,
-            "schedule": schedule.model_dump(mode="json"),
+            "label": proposal.label,
+            "schedule": proposal.schedule.model_dump(mode="json"),
+            "prompts": self._plan.rungs[proposal.rung],
+            "continues": proposal.continues,
             "tflops": price.tflops,
             "cost": self._plan.budget.cost(price),
             "nfe": price.nfe,
         }.items():
             trial.set_user_attr(name, value)
-        self._features[trial.number] = features(schedule, price)
-        self._asked.append(trial)
-        self._known.add(schedule.content_hash)
-        self._begun.update(beginnings(schedule))
-        return label, schedule
+        self._features[trial.number] = features(proposal.schedule, price)
 
 
 def directions_of(plan: Plan) -> Sequence[Direction]:

@@ -133,7 +133,7 @@ def _cells(result: StudyResult, candidates: Sequence[Candidate]) -> tuple[list[s
         mark = " (pick)" if candidate.trial == result.pick.trial else ""
         origin = "" if candidate.label == PROPOSED else f" {candidate.label}"
         if candidate.stopped_at is not None:
-            origin += f" (stopped after {candidate.stopped_at} prompts)"
+            origin += f" (left after {candidate.stopped_at} prompts)"
         rows.append(
             [
                 f"{candidate.trial}{origin}{mark}",

@@ -36,7 +36,7 @@ class Candidate(_Priced):
     """One evaluated schedule.
 
     Attributes:
-        trial: Its number in the study, from 0.
+        trial: Number of its last trial in the study, from 0.
         label: Where it comes from: a preset's name, ``"plain-N"`` for step reduction, or `PROPOSED`.
         tflops: TFLOPs per image.
         speedup: The baseline's TFLOPs over ``tflops``.
@@ -45,8 +45,8 @@ class Candidate(_Priced):
             not in seconds, as nothing is measured then.
         scores: Search-prompt scores by objective name.
         schedule: What ran.
-        stopped_at: Number of search prompts after which it was beaten and stopped; its scores are those of these
-            prompts alone. None if it was scored on all.
+        stopped_at: Number of search prompts after which it was left; its scores are those of these prompts alone.
+            None if it was scored on all.
         expected: Mean scores on prompts like these, by objective name, as all results of the study together tell:
             what was measured without the luck in it (`studies.expected`). Empty where nothing is expected.
     """
@@ -104,7 +104,7 @@ class StudyResult(BaseModel):
     Attributes:
         study: Name.
         model: The model that was searched.
-        trials: Finished trials, references included.
+        trials: Finished trials, those of references and those that failed included.
         elapsed_s: Wall-clock seconds of all sittings together.
         tflops_spent: Denoiser TFLOPs of everything that ran: baseline, references, trials, held-out scoring.
         reused: Denoiser TFLOPs of what did not have to run.
@@ -112,7 +112,7 @@ class StudyResult(BaseModel):
         baseline: The full-cost sampler.
         front: Pareto front within the budget, of cost and expected scores, cheapest first.
         references: Presets and step reductions that are not on the front; shown beside it.
-        evaluated: Every finished trial in order.
+        evaluated: Every schedule that has scores, in the order of their last trials.
         pick: The chosen member.
         preset: Path of the exported preset of ``pick``.
     """

@@ -1,8 +1,9 @@
-"""Cheap before dear: a candidate is scored on a few prompts first, and on more only while nothing beats it.
+"""Cheap before dear: a candidate is scored on a part of the prompts first, and on more only if it is worth it.
 
-Optuna cannot prune where there are several objectives, so this is a race of its own. On every rung but the last,
-the candidate is compared, prompt by prompt, with the finished ones that are at least as cheap. It stops when one
-of them is better on every objective with confidence.
+After every rung but the last a candidate rests, until going on promises more than anything else does
+(`studies.proposals`). What never goes on is decided here, as Optuna cannot prune where there are several
+objectives: the candidate is compared, prompt by prompt, with the finished ones that are at least as cheap, and
+stops when one of them is better on every objective with confidence.
 
 The question that is asked of a rung's prompts is what the candidate would have on all of them. The prompts of a
 rung are a random part of a finite set, so the variance of a mean of n of N differences is that of n independent
@@ -43,19 +44,21 @@ class Estimate(NamedTuple):
     error: float
 
 
-_FEWEST = 4  # prompts of the first rung: a variance of three differences says next to nothing
+_FEWEST = 16  # prompts of a rung: of fewer there is too much luck to go by
 _ROUNDING = 1e-9
 
 
 def rung_sizes(prompts: int, rungs: int) -> tuple[int, ...]:
-    """Returns how many prompts there are up to each rung: each has half as many as the next, the last has all.
+    """Returns how many prompts there are up to each rung: each has a quarter of the next, the last has all.
+
+    None but the last has less than sixteen prompts, or more than half of all.
 
     Args:
         prompts: Prompts of a full evaluation.
-        rungs: At most so many rungs; there are fewer where the first would have less than four prompts.
+        rungs: At most so many rungs.
     """
-    least = min(_FEWEST, prompts)
-    return tuple(sorted({max(least, math.ceil(prompts / 2**k)) for k in range(rungs)}))
+    parts = {max(_FEWEST, math.ceil(prompts / 4**k)) for k in range(1, rungs)}
+    return (*sorted(part for part in parts if 2 * part <= prompts), prompts)
 
 
 def in_random_order(prompts: Sequence[str]) -> tuple[str, ...]:

@@ -18,7 +18,8 @@ class SearchSettings(BaseModel):
     Attributes:
         model: Short name, folder or hub id.
         budget: What one image may cost, e.g. ``3x``, ``40%``, ``1200T``, ``16nfe``, ``4s``.
-        trials: Proposals; the presets and step reductions that are evaluated, too, come on top.
+        trials: Each scores a schedule on the prompts of one rung. One for every preset and step reduction that is
+            evaluated, too, comes on top, and so do those that complete the front.
         seed: Seed of the proposals and of the images' noise.
         objectives: ``name`` or ``name:weights``; a name alone takes the weights that suit the model.
         space: Name of the search space, or ``NAME:PRESET`` for one around a preset.
@@ -27,8 +28,8 @@ class SearchSettings(BaseModel):
         size: Output (height, width) in pixels; the model's default if None.
         search_prompts: At most this many prompts score a candidate.
         held_out_prompts: At most this many other prompts score the pick.
-        rungs: A candidate is scored on 1/2^(rungs - 1) of the search prompts first, then on twice as many, and so
-            on, until it is beaten or finished; 1 for all prompts at once. See ``studies.rungs``.
+        rungs: A candidate is scored on 1/4^(rungs - 1) of the search prompts first, and where that promises most,
+            on four times as many, and so on; 1 for all prompts at once. See ``studies.rungs``.
         chunk: Prompts per unit of work, drawn as one batch; None for 8, less where images are large.
         options: Guidance, negative prompt, LoRA, precision and quantisation of the model; where its weights are
             placed, which is part of it, does not decide the result.
@@ -36,7 +37,7 @@ class SearchSettings(BaseModel):
             chosen by hand, and not from the number of workers, because it decides what is proposed. To keep W
             workers busy, though trials are told in order and one unit of work in ten may take three times as
             long as the others, about 6 W units must be in flight: lag 6 W / (units of work per trial) with one
-            rung. With four, which keep units of work back, it is 24 W / (units of work per trial).
+            rung, and with two 12 W / (units of work of both), or 24 W where the first is a quarter.
 
     What does not decide it:
 
@@ -59,7 +60,7 @@ class SearchSettings(BaseModel):
 
     model: str
     budget: str
-    trials: int = 40
+    trials: int = 60
     seed: int = 0
     objectives: tuple[str, ...] = DEFAULT_OBJECTIVES
     space: str = "free"
@@ -68,7 +69,7 @@ class SearchSettings(BaseModel):
     size: tuple[int, int] | None = None
     search_prompts: int = 32
     held_out_prompts: int = 64
-    rungs: int = 4
+    rungs: int = 2
     chunk: int | None = None
     lag: int = 4
     options: ModelOptions = ModelOptions()

@@ -40,7 +40,9 @@ class Shortlist(InMemoryStorage):
         """Sets the state of a trial; one that is complete takes its place on the list."""
         updated = super().set_trial_state_values(trial_id, state, values)
         if state == TrialState.COMPLETE and values is not None:
-            number = self.get_trial_number_from_id(trial_id)
+            trial = self.get_trial(trial_id)
+            number = trial.number
+            self._forget(trial.user_attrs.get("continues"))
             self._complete.append(number)
             self._compare(number, tuple(sign * value for sign, value in zip(self._signs, values, strict=True)))
         return updated
@@ -50,12 +52,16 @@ class Shortlist(InMemoryStorage):
     ) -> list[FrozenTrial]:
         """Lists trials: all that are not complete, and of the others those on the list."""
         trials = super().get_all_trials(study_id, deepcopy=deepcopy, states=states)
-        if len(self._complete) <= self._places:
-            return trials
         listed = {number for number, _ in self._front[-(self._places // 2) :]}
         others = (number for number in reversed(self._complete) if number not in listed)
         listed |= {number for number, _ in zip(others, range(self._places - len(listed)), strict=False)}
         return [trial for trial in trials if trial.state != TrialState.COMPLETE or trial.number in listed]
+
+    def _forget(self, number: int | None) -> None:
+        """Takes a trial off the list whose schedule was scored on more prompts since."""
+        if number is not None:
+            self._complete.remove(number)
+            self._front = [member for member in self._front if member[0] != number]
 
     def _compare(self, number: int, losses: tuple[float, ...]) -> None:
         """Puts a trial on the front unless it is dominated there, and takes off it what it dominates."""

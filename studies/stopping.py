@@ -13,6 +13,7 @@ from studies.results import PROPOSED
 if TYPE_CHECKING:
     from studies.loop import Trial
     from studies.plan import Plan
+    from studies.proposals import Proposal
     from studies.results import EndedBy
     from studies.rungs import Scores
 
@@ -35,47 +36,51 @@ class StopRules:
     def __init__(self, plan: Plan):
         self._plan = plan
         self._seen = 0
-        self._spent = 0.0
         self._losses: list[list[float]] = []  # cost first
         self._worst: list[float] = []
         self._hypervolume = 0.0
         self._since_gain = 0
 
     def ended_by(
-        self, visible: Sequence[Trial], outcomes: Mapping[int, Scores | Failure], running: Sequence[Trial]
+        self, visible: Sequence[Trial], outcomes: Mapping[int, Scores | Failure], started: Sequence[Trial]
     ) -> EndedBy | None:
         """Returns the rule that forbids another proposal, if one does.
 
         Args:
             visible: The trials whose outcomes the next one may depend on, in order; as many as last time or more.
             outcomes: Their scores, by number.
-            running: The trials that follow those; they count with what they cost on all prompts.
+            started: All trials so far.
         """
         for trial in visible[self._seen :]:
             self._see(trial, outcomes[trial.number])
         self._seen = len(visible)
         settings = self._plan.settings
-        if settings.max_tflops is not None and self._committed(running) > settings.max_tflops:
+        at_most = len(self._plan.prompts.search) * self._plan.budget.tflops
+        if settings.max_tflops is not None and self._taken(started) + at_most > settings.max_tflops:
             return "max tflops"
         if settings.patience is not None and self._since_gain >= settings.patience:
             return "patience"
         return None
 
-    def _committed(self, running: Sequence[Trial]) -> float:
-        """What the study will have taken at most if there is one more trial."""
-        prices = [trial.price.tflops for trial in running if trial.label == PROPOSED]
-        at_most = len(self._plan.prompts.search) * (sum(prices) + self._plan.budget.tflops)
-        return self._plan.least_tflops + self._spent + at_most
+    def pay_for(self, wanted: Proposal, started: Sequence[Trial]) -> bool:
+        """Whether the TFLOPs that the study may take are enough for one more trial, after those so far."""
+        limit = self._plan.settings.max_tflops
+        if limit is None or wanted.label != PROPOSED:
+            return True
+        price = self._plan.price(wanted.schedule)
+        return self._taken(started) + self._plan.rung_tflops(price, wanted.rung) <= limit
+
+    def _taken(self, started: Sequence[Trial]) -> float:
+        """What the study takes at most if it ends after these trials; references are counted from the start."""
+        proposed = (trial for trial in started if trial.label == PROPOSED)
+        return self._plan.least_tflops + sum(self._plan.rung_tflops(one.price, one.rung) for one in proposed)
 
     def _see(self, trial: Trial, scores: Scores | Failure) -> None:
-        """Counts what a trial took, and what it adds to the hypervolume."""
-        prompts = len(self._plan.prompts.search)
-        scored = prompts if isinstance(scores, Failure) else len(next(iter(scores.values())))
+        """Counts trials since the hypervolume grew last."""
         proposed = trial.label == PROPOSED
-        if proposed:  # references are counted from the start, on all prompts
-            self._spent += scored * trial.price.tflops
-            self._since_gain += 1
-        if isinstance(scores, Failure) or scored < prompts or not self._plan.budget.allows(trial.price):
+        self._since_gain += proposed
+        partial = trial.rung + 1 < len(self._plan.rungs)
+        if isinstance(scores, Failure) or partial or not self._plan.budget.allows(trial.price):
             return
         losses = [loss_sign(way) * fmean(scores[name]) for name, way in self._plan.directions.items()]
         self._losses.append([self._plan.budget.cost(trial.price), *losses])

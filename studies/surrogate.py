@@ -117,7 +117,7 @@ class Unscored:
         guessed, given = (every[:, DISTANCES].mean(axis=1, keepdims=True) for every in (wanted, self.features))
         front, reference = np.column_stack([self.costs, given]), reference_point(self.limit, given)
         below = functools.partial(normal_below, guessed, np.full_like(guessed, _UNSURE))
-        gains = expected_gains(costs, below, front, reference, headroom)
+        gains = expected_gains(costs, below, front, front.min(axis=0), reference, headroom)
         return np.where(wanted[:, CACHES].any(axis=1), 0.0, gains)
 
 
@@ -131,6 +131,7 @@ class Results:
     Attributes:
         features: Of those with a result, (n, features).
         costs: What an image costs, (n,).
+        whole: Whether they were scored on all prompts, (n,); if not, they are no members of the front yet.
         losses: Mean scores, turned so that less is better, (n, losses).
         errors: Standard errors of those, over prompts.
         running: Features of those on their way, (r, features).
@@ -140,6 +141,7 @@ class Results:
 
     features: Array
     costs: Array
+    whole: npt.NDArray[np.bool_]
     losses: Array
     errors: Array
     running: Array
@@ -168,6 +170,7 @@ class Results:
             headroom: See `studies.gains.expected_gains`.
         """
         front = np.column_stack([self.costs, self.believed])
+        best, front = front.min(axis=0), front[self.whole]
         surrogates = self._surrogates
         if len(self.running):
             believed = _predicted(surrogates, self.running)
@@ -183,7 +186,7 @@ class Results:
         def below(losses: Array) -> Array:
             return normal_below(means, unsure, self._warp.there(losses))
 
-        return expected_gains(costs, below, front, self.reference, headroom)
+        return expected_gains(costs, below, front, best, self.reference, headroom)
 
     @functools.cached_property
     def _counted(self) -> Array:

@@ -33,7 +33,7 @@ def trials(plan: Plan) -> list[Trial]:
     schedules = [plan.space.suggest(Draw(rng, None)) for _ in range(COUNT)]
     schedules.sort(key=lambda schedule: plan.price(schedule).tflops)
     labels = ["plain-2"] + [PROPOSED] * (COUNT - 1)
-    return [Trial(n, labels[n], one, plan.price(one)) for n, one in enumerate(schedules)]
+    return [Trial(n, labels[n], one, plan.price(one), rung=0) for n, one in enumerate(schedules)]
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ REFERENCE = np.array([8.0, 6.0, 6.0])
 
 def gain(cost: float, losses: list[float], error: float = 1e-9, headroom: float = 0.1) -> float:
     below = partial(normal_below, np.array([losses]), np.full((1, 2), error))
-    found = expected_gains(np.array([cost]), below, FRONT, REFERENCE, headroom)
+    found = expected_gains(np.array([cost]), below, FRONT, FRONT.min(axis=0), REFERENCE, headroom)
     return float(found[0])
 
 

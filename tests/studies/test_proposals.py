@@ -11,7 +11,8 @@ import pytest
 
 from studies import search
 from studies.plan import Plan, make_plan
-from studies.proposals import Proposer
+from studies.proposals import Proposal, Proposer
+from studies.results import PROPOSED
 from studies.rungs import Estimate
 from studies.surrogate import Results, Unscored
 from tests.search_spaces.anchored import loadable
@@ -48,12 +49,11 @@ def test_no_schedule_is_proposed_twice(tmp_path: Path) -> None:
     proposer = Proposer(plan)
     hashes = []
     for number in range(12):
-        _, schedule = proposer.propose()
-        hashes.append(schedule.content_hash)
-        proposer.tell(scored(number))
+        hashes.append(proposer.propose().schedule.content_hash)
+        proposer.tell(scored(number), rests=False)
     assert len(set(hashes)) == 12
     assert plan.space.asked > 12  # the sampler did repeat itself
-    assert proposer.propose()[1].content_hash in hashes  # there is no thirteenth
+    assert proposer.propose().schedule.content_hash in hashes  # there is no thirteenth
 
 
 def test_a_replayed_study_proposes_what_the_first_one_did(tmp_path: Path) -> None:
@@ -65,10 +65,10 @@ def test_a_replayed_study_proposes_what_the_first_one_did(tmp_path: Path) -> Non
                 content_hash, params = whole[number]
                 schedule = Schedule.model_validate({"stages": [{"steps": 4, "shift": float(params["shift"])}]})
                 assert schedule.content_hash == content_hash
-                proposer.repeat(params, schedule)
+                proposer.start(Proposal(PROPOSED, schedule, params))
             else:
-                _, schedule = proposer.propose()
-            trial = proposer.tell(scored(number))
+                schedule = proposer.propose().schedule
+            trial = proposer.tell(scored(number), rests=False)
             found.append((schedule.content_hash, trial.params))
         return found
 
@@ -87,30 +87,71 @@ class Forked:
         return Schedule.model_validate({"stages": stages})
 
 
-def test_of_what_promises_the_same_the_one_is_chosen_whose_first_stage_is_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def all_promise_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that what is left to run decides."""
+
     def as_many(known: Results | Unscored, wanted: Any, costs: Any, *_: Any) -> Any:
         return np.ones(len(costs))
 
     for known in (Results, Unscored):
         monkeypatch.setattr(known, "expected_gains", as_many)
+
+
+def forked(out: Path, rungs: int) -> tuple[Proposer, list[Proposal]]:
+    """Returns a proposer of a forked space, and six proposals with the same first stage."""
     space = Forked()
-    proposer = Proposer(replace(make_plan(toy_settings(tmp_path)), space=space, references=()))
-    for number in range(6):
-        params = {"end": 0.5, "shift": 2.0 + number}
-        proposer.repeat(params, space.suggest(optuna.trial.FixedTrial(params)))
-        proposer.tell(scored(number))
-    assert {proposer.propose()[1].stages[0].sigmas[-1] for _ in range(6)} == {0.5}
+    plan = replace(make_plan(toy_settings(out, rungs=rungs, search_prompts=32)), space=space, references=())
+    params = [{"end": 0.5, "shift": 2.0 + number} for number in range(6)]
+    return Proposer(plan), [
+        Proposal(PROPOSED, space.suggest(optuna.trial.FixedTrial(each)), each) for each in params
+    ]
+
+
+def test_of_what_promises_the_same_the_one_is_chosen_whose_first_stage_is_kept(
+    tmp_path: Path, all_promise_the_same: None
+) -> None:
+    proposer, known = forked(tmp_path, rungs=1)
+    for number, proposal in enumerate(known):
+        proposer.start(proposal)
+        proposer.tell(scored(number), rests=False)
+    assert {proposer.propose().schedule.stages[0].sigmas[-1] for _ in range(6)} == {0.5}
+
+
+def test_of_what_promises_the_same_one_goes_on_that_a_part_of_the_prompts_is_left_of(
+    tmp_path: Path, all_promise_the_same: None
+) -> None:
+    proposer, known = forked(tmp_path, rungs=2)
+    for number, proposal in enumerate(known):
+        proposer.start(proposal)
+        proposer.tell(scored(number), rests=number in (2, 4))
+    on = [one._replace(rung=1, continues=number) for number, one in enumerate(known) if number in (2, 4)]
+    assert proposer.resting == on
+    assert [proposer.propose(), proposer.propose()] == on
+    assert proposer.resting == []
+    assert proposer.propose().rung == 0
+    trial = proposer.tell(scored(0), rests=False)
+    assert (trial.user_attrs["prompts"], trial.user_attrs["continues"]) == (32, 2)
+
+
+def test_a_stage_is_kept_on_the_prompts_alone_that_were_run(tmp_path: Path, all_promise_the_same: None) -> None:
+    proposer, known = forked(tmp_path, rungs=2)
+    other = known[0]._replace(schedule=Forked().suggest(optuna.trial.FixedTrial({"end": 0.4, "shift": 3.0})))
+    for one in (*known, other, other._replace(rung=1)):  # of the two beginnings, only the other has run on all
+        proposer.start(one)
+    for number in range(8):
+        proposer.tell(scored(number), rests=False)
+    assert {proposer.propose().schedule.stages[0].sigmas[-1] for _ in range(6)} == {0.4}
 
 
 def test_a_space_that_a_reference_exhausts_repeats_it(tmp_path: Path) -> None:
     plan = make_plan(toy_settings(tmp_path, budget="1nfe", space="plain"))
     (reference,) = plan.references  # one step, which is all that the space holds
     proposer = Proposer(plan)
-    assert proposer.propose() == (reference.label, reference.schedule)
-    assert proposer.tell(None).params == {"steps": 1}
-    assert proposer.propose() == ("search", reference.schedule)  # at no cost, as it is evaluated already
+    assert proposer.propose() == Proposal(reference.label, reference.schedule, {"steps": 1})
+    assert proposer.tell(None, rests=False).params == {"steps": 1}
+    again = proposer.propose()
+    assert again == Proposal("search", reference.schedule, {"steps": 1})  # at no cost, as it is evaluated already
 
 
 def test_a_reference_comes_next_when_it_promises_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,10 +162,10 @@ def test_a_reference_comes_next_when_it_promises_most(tmp_path: Path, monkeypatc
     proposer = Proposer(plan)
     with monkeypatch.context() as patch:
         patch.setattr(Unscored, "expected_gains", first)
-        labels = [proposer.propose()[0] for _ in plan.references]
+        labels = [proposer.propose().label for _ in plan.references]
     assert labels == [reference.label for reference in plan.references]
     assert proposer.waiting == []
-    assert proposer.propose()[0] == "search"
+    assert proposer.propose().label == "search"
 
 
 @pytest.mark.parametrize("space", loadable())

@@ -5,26 +5,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optuna
 import pytest
 
 from benchmarks.busy_workers import RandomProposer
 from studies import search
 from studies.plan import make_plan
 from studies.rungs import ERROR_RATE, estimated, in_random_order, is_beaten, rung_sizes
+from studies.store import open_study
 from tests.studies.test_search import Shuffled, comparable
 from tests.studies.toy import Counting, toy_settings
 from tuner.flops import price
 
 DIRECTIONS: Any = {"clip": "maximize", "loss": "minimize"}
-RUNGS = rung_sizes(32, 4)
+RUNGS = (4, 8, 16, 32)
 
 
-def test_every_rung_but_the_first_has_twice_the_prompts() -> None:
-    assert RUNGS == (4, 8, 16, 32)
-    assert rung_sizes(100, 4) == (13, 25, 50, 100)
+def test_every_rung_has_a_quarter_of_the_next() -> None:
+    assert rung_sizes(1000, 3) == (63, 250, 1000)
+    assert rung_sizes(100, 4) == (16, 25, 100)
+    assert rung_sizes(32, 2) == (16, 32)
     assert rung_sizes(32, 1) == (32,)
-    assert rung_sizes(6, 4) == (4, 6)
-    assert rung_sizes(3, 4) == (3,)
+    assert rung_sizes(31, 2) == (31,)
 
 
 def test_the_order_of_prompts_is_that_of_their_text_alone() -> None:
@@ -125,7 +127,7 @@ def random_proposals() -> Iterator[None]:
 
 
 def raced(out: Path, **changes: Any) -> Any:
-    return toy_settings(out, **({"search_prompts": 16, "trials": 24} | changes))
+    return toy_settings(out, **({"search_prompts": 32, "trials": 40} | changes))
 
 
 @pytest.fixture(scope="module")
@@ -155,15 +157,17 @@ def test_a_stopped_candidate_draws_the_prompts_of_its_rungs_alone(race: Any) -> 
 
 def test_every_stopped_candidate_has_a_finished_rival_that_is_cheaper_and_better(race: Any) -> None:
     result, _, plan = race
-    for candidate in result.evaluated:
-        if candidate.stopped_at is not None:
-            assert any(
-                rival.trial <= candidate.trial - plan.settings.lag
-                and rival.stopped_at is None
-                and rival.tflops <= candidate.tflops
-                and all(rival.scores[n].mean > candidate.scores[n].mean for n in candidate.scores)
-                for rival in result.evaluated
-            )
+    last = len(plan.references) + plan.settings.trials - plan.settings.lag  # from there on some still rest
+    stopped = [candidate for candidate in result.evaluated if candidate.stopped_at and candidate.trial < last]
+    assert stopped
+    for candidate in stopped:
+        assert any(
+            rival.trial < candidate.trial
+            and rival.stopped_at is None
+            and rival.tflops <= candidate.tflops
+            and all(rival.scores[n].delta > candidate.scores[n].delta for n in candidate.scores)
+            for rival in result.evaluated
+        )
 
 
 def test_the_front_and_the_pick_were_scored_on_all_prompts(race: Any) -> None:
@@ -171,7 +175,7 @@ def test_the_front_and_the_pick_were_scored_on_all_prompts(race: Any) -> None:
     for member in (*result.front, result.pick):
         assert member.stopped_at is None
         seeds = {s for t in executor.ran if t.schedule == member.schedule for s in t.seeds}
-        assert set(range(16)) <= seeds
+        assert set(range(32)) <= seeds
     drawn = sum(price(task.schedule, plan.blueprint).tflops * len(task.prompts) for task in executor.ran)
     assert result.tflops_spent + result.reused.prefixes == pytest.approx(drawn)
 
@@ -195,3 +199,31 @@ def test_an_interrupted_race_resumes_to_the_same_end(race: Any, tmp_path: Path, 
     resumed = search(raced(tmp_path), executor=second, resume=True)
     assert comparable(resumed) == comparable(race[0])
     assert not {task.key for task in first.ran} & {task.key for task in second.ran}
+
+
+def test_more_trials_extend_a_race_whose_front_was_completed(race: Any, tmp_path: Path) -> None:
+    search(raced(tmp_path, trials=15), executor=Counting())
+    longer = search(raced(tmp_path), executor=Counting(), resume=True)
+    assert (longer.front, longer.evaluated) == (race[0].front, race[0].evaluated)
+
+
+@pytest.mark.parametrize("whole", [1.0, 2.5, 4.0])
+def test_a_race_takes_no_more_than_it_may(race: Any, tmp_path: Path, whole: float) -> None:
+    plan = race[2]
+    limit = plan.least_tflops + whole * plan.budget.tflops * len(plan.prompts.search)
+    result = search(raced(tmp_path, max_tflops=limit), executor=Counting())
+    assert result.ended_by == "max tflops"
+    assert result.tflops_spent <= limit
+
+
+def test_the_study_says_on_how_many_prompts_a_trial_scored_and_which_it_continues(tmp_path: Path) -> None:
+    result = search(raced(tmp_path, trials=12), executor=Counting())
+    journal = open_study(str(tmp_path), result.study).journal
+    backend = optuna.storages.journal.JournalFileBackend(str(journal))
+    trials = optuna.load_study(study_name=result.study, storage=optuna.storages.JournalStorage(backend)).trials
+    continued = [trial for trial in trials if trial.user_attrs["continues"] is not None]
+    assert continued
+    for trial in trials:
+        first = trial.user_attrs["continues"]
+        assert trial.user_attrs["prompts"] == (16 if first is None else 32)
+        assert first is None or trials[first].user_attrs["schedule"] == trial.user_attrs["schedule"]

@@ -41,6 +41,15 @@ def test_the_front_comes_first_and_the_latest_fill_up(values: list[tuple[int, in
     assert listed == sorted(best + rest[len(best) - places :])
 
 
+def test_a_trial_that_continues_another_takes_its_place() -> None:
+    study = optuna.create_study(storage=Shortlist(3, DIRECTIONS), directions=DIRECTIONS)
+    for number, (value, continues) in enumerate([(9.0, None), (1.0, None), (2.0, None), (5.0, 0), (3.0, 2)]):
+        trial = study.ask()
+        trial.set_user_attr("continues", continues)
+        study.tell(trial, [value, float(number)])
+    assert [trial.number for trial in study.get_trials()] == [1, 3, 4]
+
+
 def test_trials_that_run_or_failed_are_listed_always() -> None:
     study = optuna.create_study(storage=Shortlist(2, DIRECTIONS), directions=DIRECTIONS)
     running = study.ask()

@@ -28,6 +28,7 @@ def described(points: np.ndarray, distances: float | np.ndarray = 0.0) -> np.nda
 
 
 KNOWN = described(POINTS)
+WHOLE = np.ones(len(KNOWN), bool)
 
 
 def test_what_is_known_is_predicted_and_what_is_far_is_not() -> None:
@@ -78,15 +79,25 @@ def test_what_runs_already_promises_less() -> None:
     def promised(running: np.ndarray) -> float:
         reference = np.array([9.0, *losses.max(axis=0)])
         running_costs = np.full(len(running), 2.0)
-        results = Results(KNOWN, costs, losses, np.zeros_like(losses), running, running_costs, reference)
+        results = Results(KNOWN, costs, WHOLE, losses, np.zeros_like(losses), running, running_costs, reference)
         return float(results.expected_gains(wanted, np.array([2.0]), headroom=0.1)[0])
 
     assert promised(wanted) < promised(wanted[:0])
 
 
-def results_of(losses: np.ndarray, errors: np.ndarray) -> Results:
+def results_of(losses: np.ndarray, errors: np.ndarray, whole: np.ndarray = WHOLE) -> Results:
     reference = np.array([9.0, *losses.max(axis=0)])
-    return Results(KNOWN, np.ones(len(KNOWN)), losses, errors, KNOWN[:0], np.empty(0), reference)
+    return Results(KNOWN, np.ones(len(KNOWN)), whole, losses, errors, KNOWN[:0], np.empty(0), reference)
+
+
+def test_what_was_scored_on_a_part_of_the_prompts_is_still_to_be_won() -> None:
+    losses, errors = np.column_stack([VALUES, VALUES]), np.full((40, 2), 0.01)
+    best = int(np.argmin(VALUES))
+    gains = [
+        results_of(losses, errors, whole).expected_gains(KNOWN[[best]], np.ones(1), headroom=0.1)[0]
+        for whole in (WHOLE, np.arange(40) != best)
+    ]
+    assert gains[0] < 0.2 * gains[1]
 
 
 def test_what_is_believed_is_nearer_to_the_truth_than_unsure_scores() -> None:
@@ -118,7 +129,7 @@ def test_losses_beyond_the_reference_count_as_the_reference() -> None:
     reference = np.array([9.0, 2.0, 2.0])
     nowhere = KNOWN[:0], np.empty(0)
     found = [
-        Results(KNOWN, np.ones(40), beyond, errors, *nowhere, reference).believed
+        Results(KNOWN, np.ones(40), WHOLE, beyond, errors, *nowhere, reference).believed
         for beyond in (losses, np.where(losses > 2, 1e3, losses))
     ]
     assert found[0] == pytest.approx(found[1])

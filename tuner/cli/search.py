@@ -59,7 +59,7 @@ class _DurationType(click.ParamType[float]):
 @click.command(help="Searches schedules that fit a compute budget.\n\n" + _EXAMPLES)
 @click.option("--model", required=True, help="Short name, hub id or local folder.")
 @click.option("--budget", required=True, help="What one image may cost: 3x, 40%, 1200T, 16nfe or 4s.")
-@click.option("-n", "--trials", default=40, show_default=True, help="Schedules to propose, beyond the references.")
+@click.option("-n", "--trials", default=60, show_default=True, help="Trials; one more for each reference.")
 @click.option("--time-limit", type=_DurationType(), help="Propose nothing new after this long, e.g. 30m.")
 @click.option("--max-tflops", type=float, metavar="T", help="Propose nothing that could take the study beyond it.")
 @click.option("--patience", type=int, metavar="N", help="End after N trials without a gain in hypervolume.")
@@ -74,9 +74,10 @@ class _DurationType(click.ParamType[float]):
 @click.option("--held-out-prompts", default=64, show_default=True, help="At most this many others score the pick.")
 @click.option(
     "--rungs",
-    default=4,
+    default=2,
     show_default=True,
-    help="Stop a beaten schedule after 1/8, 1/4 or 1/2 of the prompts (4 rungs); 1 scores each on all.",
+    help="A schedule is scored on 1/4 of the prompts (2 rungs) or 1/16 (3), and on more when that promises most; "
+    "1 scores each on all at once.",
 )
 @click.option(
     "--objectives",
@@ -103,7 +104,7 @@ class _DurationType(click.ParamType[float]):
     "--lag",
     default=4,
     show_default=True,
-    help="Trials in flight; with many workers 24 x WORKERS / units per trial, or 6 x with --rungs 1.",
+    help="Trials in flight; with many workers 12 x WORKERS / units per schedule, or 6 x with --rungs 1.",
 )
 @click.option("--workers", type=int, help="Worker processes; by default one per GPU, or per CPU core.")
 @click.option("--gpus-per-worker", type=float, metavar="F", help="GPUs of each worker; may be a fraction.")
@@ -172,8 +173,8 @@ def _print_result(result: StudyResult) -> None:
     stopped = sum(candidate.stopped_at is not None for candidate in result.evaluated)
     reused = result.reused.prefixes + result.reused.scores
     click.echo(
-        f"spent: {result.tflops_spent:.4g} TFLOPs, {reused:.4g} more were reused; {stopped} of {result.trials} "
-        f"schedules were stopped early; ended by {result.ended_by}"
+        f"spent: {result.tflops_spent:.4g} TFLOPs, {reused:.4g} more were reused; {stopped} of "
+        f"{len(result.evaluated)} schedules were left after a part of the prompts; ended by {result.ended_by}"
     )
 
 
