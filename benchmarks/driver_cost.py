@@ -60,7 +60,12 @@ def measure() -> dict[int, tuple[float, float]]:
     TimedProposer.times = {}
     with tempfile.TemporaryDirectory() as out, mock.patch("studies.loop.Proposer", TimedProposer):
         settings = SearchSettings(
-            model="tiny", budget="3x", trials=SIZES[-1] + WINDOW + 1, out=out, search_prompts=8, held_out_prompts=2
+            model="tiny",
+            budget="3x",
+            trials=SIZES[-1] + WINDOW + 1,
+            out=out,
+            search_prompts=32,
+            held_out_prompts=2,
         )
         search(settings, executor=SimulatedExecutor(WORKERS, evaluate, lambda task, crashes: Attempt(1.0)))
     return {size: (_median_ms(size, 0), _median_ms(size, 1)) for size in SIZES}

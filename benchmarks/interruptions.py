@@ -98,7 +98,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.interruptions", description=__doc__)
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--trials", type=int, default=12)
-    parser.add_argument("--prompts", type=int, default=8)
+    parser.add_argument("--prompts", type=int, default=32)
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     options = parser.parse_args()
     result = measure(options)

@@ -25,7 +25,7 @@ class Estimate(BaseModel):
 
     Attributes:
         study: Name.
-        trials: Proposals.
+        trials: Each proposes a schedule at most.
         baseline: Denoiser TFLOPs of the baseline on the search prompts.
         references: Of all references.
         proposals: Of all proposals, each spending the whole budget on every search prompt; less where

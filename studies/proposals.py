@@ -115,7 +115,9 @@ class Proposer:
         front = compress(known, results.on_front()) if results else ()
         count = _DRAWN if results else _DRAWN_UNSCORED
         drawn = self._draw(rng, [trial.params for trial in front if trial.params], count)
-        return self.start(self._most_promising(results, [*self.waiting, *self.resting, *drawn]))
+        listed = {trial.number for trial in known}
+        resting = [one for one in self.resting if one.continues in listed]
+        return self.start(self._most_promising(results, [*self.waiting, *resting, *drawn]))
 
     def start(self, proposal: Proposal) -> Proposal:
         """Makes a proposal the next trial: one that waits or rests, or a new one; returns it unchanged."""

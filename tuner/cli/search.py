@@ -160,8 +160,8 @@ def _print_estimate(settings: SearchSettings, as_json: bool) -> None:
     rows = [(part, f"{tflops:.4g}") for part, tflops in parts.items()]
     print_table(("part", "TFLOPs at most"), rows, title=f"Study {found.study}")
     click.echo(
-        f"at most {found.hours:.3g} h on {found.workers} workers, {found.images} images; beaten schedules stop "
-        "early, so it will be less"
+        f"at most {found.hours:.3g} h on {found.workers} workers, {found.images} images; many schedules are "
+        "left after a part of the prompts, so it will be less"
     )
 
 
