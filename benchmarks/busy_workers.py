@@ -1,9 +1,9 @@
 """How busy a search keeps its workers, by their number, rungs and lag: ``python -m benchmarks.busy_workers``.
 
 Whole searches run on simulated workers with a virtual clock: a unit of work takes 30 s, and one in ten three times
-as long. A trial is 32 prompts. Scores are made up so that rungs stop most trials, as in a search, and proposals
-are random, to be done soon: what is proposed does not decide how long it takes. The share is that of all workers'
-time until the last proposal begins; from then on they run idle, as they must.
+as long. A schedule has 32 prompts. Scores are made up so that most schedules are left after the first rung, and
+proposals are random, to be done soon: what is proposed does not decide how long it takes. The share is that of all
+workers' time until the last proposal begins; from then on they run idle, as they must.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ SEARCHES = (
     (64, 32, 2, 12),
     (64, 32, 2, 24),
 )
-"""Workers, units of work in a whole trial, rungs and lag of each."""
+"""Workers, units of work of a whole schedule, rungs and lag of each."""
 
 
 class RandomProposer(Proposer):
@@ -108,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print()
         return
     print_table(
-        ["workers", "units per trial", "rungs", "lag", "trials stopped", "units run", "workers busy"],
+        ["workers", "units per schedule", "rungs", "lag", "schedules left", "units run", "workers busy"],
         [
             (
                 *(row[name] for name in ("workers", "units", "rungs", "lag")),

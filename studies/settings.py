@@ -36,8 +36,8 @@ class SearchSettings(BaseModel):
         lag: A proposal sees the results of all trials but the ``lag - 1`` last ones, which may still run. It is
             chosen by hand, and not from the number of workers, because it decides what is proposed. To keep W
             workers busy, though trials are told in order and one unit of work in ten may take three times as
-            long as the others, about 6 W units must be in flight: lag 6 W / (units of work per trial) with one
-            rung, and with two 12 W / (units of work of both), or 24 W where the first is a quarter.
+            long as the others, about 6 W units must be in flight: lag 6 W / (units of work per schedule) with
+            one rung, and at most twice as much with two, or four times where the first rung is a quarter.
 
     What does not decide it:
 
