@@ -254,7 +254,7 @@ def _steps(plan: Plan, loop: Loop, scores: Path, scored: Scored, by_expected: bo
     """Tells where a search stood after each of its trials, in their order."""
     spent = _spent(plan, loop, scores)
     if not by_expected:
-        full = [trial.schedule if _is_whole(plan, trial) else None for trial in loop.trials]
+        full = [trial.schedule if plan.is_last(trial.rung) else None for trial in loop.trials]
         return steps_of(zip(spent, full, strict=True), plan, scored)
     estimates = [loop.estimate(trial) for trial in loop.trials]
     front: list[Schedule] = []
@@ -264,11 +264,6 @@ def _steps(plan: Plan, loop: Loop, scores: Path, scored: Scored, by_expected: bo
             front = _expected_front(plan, latest(loop.trials[:done]), estimates)
         steps.append(Step(so_far, front))
     return steps
-
-
-def _is_whole(plan: Plan, trial: Trial) -> bool:
-    """Whether a trial completes the scores of a schedule."""
-    return trial.rung + 1 == len(plan.rungs)
 
 
 def _spent(plan: Plan, loop: Loop, scores: Path) -> list[float]:
@@ -301,7 +296,7 @@ def _expected_front(
     known = {
         trial.schedule: [plan.price(trial.schedule).tflops, *(-expected[name] for name in OBJECTIVES)]
         for trial, expected in zip(trials, means, strict=True)
-        if _is_whole(plan, trial) and plan.budget.allows(plan.price(trial.schedule))
+        if plan.is_last(trial.rung) and plan.budget.allows(plan.price(trial.schedule))
     }
     return front_of(known) if known else []
 

@@ -130,40 +130,35 @@ class Loop:
     def candidates(self) -> list[Candidate]:
         """Makes records of the schedules that have scores, in the order of their last trials."""
         baseline = self._baseline()
-        prompts = self._plan.rungs[-1]
-        estimates = self.estimates()
-        means = expected_scores(self._plan, [self.trials[n] for n in estimates], list(estimates.values()))
-        expected = dict(zip(estimates, means, strict=True))
-        candidates = []
-        for trial in self._latest():
-            scores = self._outcomes.get(trial.number)
-            if baseline is None or scores is None or isinstance(scores, Failure):
-                continue
-            scored = _prompts_of(scores)
-            candidates.append(
-                Candidate(
-                    trial=trial.number,
-                    label=trial.label,
-                    tflops=trial.price.tflops,
-                    speedup=self._plan.baseline_price.tflops / trial.price.tflops,
-                    nfe=trial.price.nfe,
-                    seconds=self._plan.seconds(trial.price),
-                    scores=paired_scores(scores, baseline),
-                    schedule=trial.schedule,
-                    stopped_at=scored if scored < prompts else None,
-                    expected=expected[trial.number],
-                )
-            )
-        return candidates
+        if baseline is None:
+            return []
+        succeeded = {n: scores for n, scores in self._outcomes.items() if not isinstance(scores, Failure)}
+        last = latest(self.trials[number] for number in sorted(succeeded))
+        estimates = [_estimates(succeeded[trial.number], baseline) for trial in last]
+        expected = expected_scores(self._plan, last, estimates)
+        return [
+            self._candidate(trial, paired_scores(succeeded[trial.number], baseline), means)
+            for trial, means in zip(last, expected, strict=True)
+        ]
 
-    def estimates(self) -> dict[int, dict[str, Estimate]]:
-        """Estimates the means on all prompts of all schedules, by number of the latest trial, in order."""
-        estimates = {trial.number: self.estimate(trial) for trial in self._latest()}
-        return {number: means for number, means in estimates.items() if means is not None}
+    def estimate(self, trial: Trial) -> dict[str, Estimate] | None:
+        """Estimates a finished trial's means on all prompts; None if it failed."""
+        scores, baseline = self._outcomes[trial.number], self._baseline()
+        return None if isinstance(scores, Failure) or baseline is None else _estimates(scores, baseline)
 
-    def _latest(self) -> list[Trial]:
-        """The last trial of each schedule that finished and did not fail, in order."""
-        return latest(trial for trial in self.finished if not isinstance(self._outcomes[trial.number], Failure))
+    def _candidate(self, trial: Trial, scores: dict[str, Score], expected: dict[str, float]) -> Candidate:
+        return Candidate(
+            trial=trial.number,
+            label=trial.label,
+            tflops=trial.price.tflops,
+            speedup=self._plan.baseline_price.tflops / trial.price.tflops,
+            nfe=trial.price.nfe,
+            seconds=self._plan.seconds(trial.price),
+            scores=scores,
+            schedule=trial.schedule,
+            stopped_at=None if self._plan.is_last(trial.rung) else self._plan.rungs[trial.rung],
+            expected=expected,
+        )
 
     def _collect(self) -> None:
         """Takes down the outcomes of trials that finished."""
@@ -176,7 +171,7 @@ class Loop:
     def _rests(self, trial: Trial) -> bool:
         """Whether a finished trial may go on: prompts are left, and nothing that was told of before beats it."""
         scores = self._outcomes[trial.number]
-        if isinstance(scores, Failure) or trial.rung + 1 == len(self._plan.rungs):
+        if isinstance(scores, Failure) or self._plan.is_last(trial.rung):
             return False
         cost = self._plan.budget.cost
         rivals = [
@@ -267,18 +262,9 @@ class Loop:
             self._record.add(told)
         self._told += 1
 
-    def estimate(self, trial: Trial) -> dict[str, Estimate] | None:
-        """Means on all prompts, or what to expect of them from those so far, and how far to trust them."""
-        scores, baseline = self._outcomes[trial.number], self._baseline()
-        if isinstance(scores, Failure) or baseline is None:
-            return None
-        return {name: estimated(values, baseline[name]) for name, values in scores.items()}
-
     def _full_scores(self, trial: Trial) -> Scores | None:
-        scores = self._outcomes.get(trial.number)
-        if scores is None or isinstance(scores, Failure) or _prompts_of(scores) < self._plan.rungs[-1]:
-            return None
-        return scores
+        scores = self._outcomes.get(trial.number) if self._plan.is_last(trial.rung) else None
+        return None if isinstance(scores, Failure) else scores
 
     def _baseline(self) -> Scores | None:
         """The baseline's scores; None before they are all there.
@@ -304,8 +290,9 @@ def latest(trials: Iterable[Trial]) -> list[Trial]:
     return sorted(kept.values(), key=lambda trial: trial.number)
 
 
-def _prompts_of(scores: Scores) -> int:
-    return len(next(iter(scores.values())))
+def _estimates(scores: Scores, baseline: Scores) -> dict[str, Estimate]:
+    """Means on all prompts, or what to expect of them from those so far, and how far to trust them."""
+    return {name: estimated(values, baseline[name]) for name, values in scores.items()}
 
 
 def paired_scores(scores: Scores, baseline: Scores) -> dict[str, Score]:

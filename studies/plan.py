@@ -101,6 +101,10 @@ class Plan:
         first, last = (0, *self.rungs)[rung], self.rungs[rung]
         return self._tasks(schedule, self.prompts.search[:last], first, self.image_seeds, keep=self.chunk)
 
+    def is_last(self, rung: int) -> bool:
+        """Whether a schedule is scored on all search prompts after a rung."""
+        return rung + 1 == len(self.rungs)
+
     def rung_tflops(self, price: Price, rung: int) -> float:
         """Denoiser TFLOPs of a schedule of this price on the prompts that a rung adds to the one before it."""
         return price.tflops * (self.rungs[rung] - (0, *self.rungs)[rung])

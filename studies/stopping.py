@@ -79,8 +79,8 @@ class StopRules:
         """Counts trials since the hypervolume grew last."""
         proposed = trial.label == PROPOSED
         self._since_gain += proposed
-        partial = trial.rung + 1 < len(self._plan.rungs)
-        if isinstance(scores, Failure) or partial or not self._plan.budget.allows(trial.price):
+        whole = self._plan.is_last(trial.rung)
+        if isinstance(scores, Failure) or not whole or not self._plan.budget.allows(trial.price):
             return
         losses = [loss_sign(way) * fmean(scores[name]) for name, way in self._plan.directions.items()]
         self._losses.append([self._plan.budget.cost(trial.price), *losses])
