@@ -18,7 +18,6 @@ search: it knows the table's scores on the search prompts.
 from __future__ import annotations
 
 import argparse
-import bisect
 import functools
 import itertools
 import json
@@ -61,6 +60,7 @@ from benchmarks.table import (
     table_plan,
 )
 from studies import features
+from studies.evaluation import Task
 from studies.evaluations import Evaluations
 from studies.expected import expected_scores
 from studies.gaussian import BANDS
@@ -268,18 +268,17 @@ def _steps(plan: Plan, loop: Loop, scores: Path, scored: Scored, by_expected: bo
 
 def _spent(plan: Plan, loop: Loop, scores: Path) -> list[float]:
     """Reads from the file of scores what had been spent after each trial."""
-    taken: dict[tuple[str, int], float] = {}
-    for line in map(json.loads, scores.read_text().splitlines()):
-        rung = 0 if line["schedule"] == plan.baseline.content_hash else _rung_of(plan, line["seeds"][0])
-        part = line["schedule"], rung
-        taken[part] = taken.get(part, 0.0) + line["tflops"]
-    baseline = taken.pop((plan.baseline.content_hash, 0), 0.0)
-    of_trials = (taken.pop((trial.schedule.content_hash, trial.rung), 0.0) for trial in loop.trials)
+    taken = {
+        (line["schedule"], line["seeds"][0]): line["tflops"]
+        for line in map(json.loads, scores.read_text().splitlines())
+    }
+
+    def of(tasks: Iterable[Task]) -> float:
+        return sum(taken.pop((task.drawing, task.seeds[0]), 0.0) for task in tasks)
+
+    baseline = of(plan.search_tasks(plan.baseline))
+    of_trials = (of(plan.rung_tasks(trial.schedule, trial.rung)) for trial in loop.trials)
     return list(itertools.accumulate(of_trials, initial=baseline))[1:]
-
-
-def _rung_of(plan: Plan, seed: int) -> int:
-    return bisect.bisect_right(plan.rungs, seed - plan.image_seeds)
 
 
 def _expected_front(

@@ -93,7 +93,7 @@ class _Sitting:
         self._report("starting")
         limit = plan.settings.time_limit
         self._loop.run(None if limit is None else time.monotonic() + limit)
-        candidates = self._loop.candidates()
+        candidates = self._loop.candidates
         finished = [candidate for candidate in candidates if candidate.stopped_at is None]
         if not finished:
             raise RuntimeError(

@@ -61,6 +61,11 @@ class Loop:
         evaluations: What runs the tasks.
         record: Where finished trials are kept.
         on_change: Called whenever a task has come back.
+
+    Attributes:
+        ended_by: What ended the search.
+        trials: All trials so far, in the order of their start.
+        candidates: Records of the schedules that have scores, once it has run.
     """
 
     def __init__(self, plan: Plan, evaluations: Evaluations, record: TrialRecord, on_change: Callable[[], None]):
@@ -70,12 +75,14 @@ class Loop:
         self._on_change = on_change
         self._proposer = Proposer(plan)
         self._told = 0
-        self._recorded: int | None = None  # trials of the Optuna study; None while there may be more
+        self._closing = False  # what follows is no part of the Optuna study
+        self._compared: dict[int, dict[str, Score]] = {}  # by number; intervals take time
         self._outcomes: dict[int, Scores | Failure] = {}  # by number; on the prompts up to the trial's rung
         self._baseline_scores: Scores | None = None
         self._rules = StopRules(plan)
         self.ended_by: EndedBy = "trials"
         self.trials: list[Trial] = []
+        self.candidates: list[Candidate] = []
 
     @property
     def total(self) -> int:
@@ -127,7 +134,7 @@ class Loop:
             elif not self._close():
                 break
 
-    def candidates(self) -> list[Candidate]:
+    def _candidates(self) -> list[Candidate]:
         """Makes records of the schedules that have scores, in the order of their last trials."""
         baseline = self._baseline()
         if baseline is None:
@@ -136,17 +143,17 @@ class Loop:
         last = latest(self.trials[number] for number in sorted(succeeded))
         estimates = [_estimates(succeeded[trial.number], baseline) for trial in last]
         expected = expected_scores(self._plan, last, estimates)
-        return [
-            self._candidate(trial, paired_scores(succeeded[trial.number], baseline), means)
-            for trial, means in zip(last, expected, strict=True)
-        ]
+        for trial in last:
+            if trial.number not in self._compared:
+                self._compared[trial.number] = paired_scores(succeeded[trial.number], baseline)
+        return [self._candidate(trial, means) for trial, means in zip(last, expected, strict=True)]
 
     def estimate(self, trial: Trial) -> dict[str, Estimate] | None:
         """Estimates a finished trial's means on all prompts; None if it failed."""
         scores, baseline = self._outcomes[trial.number], self._baseline()
         return None if isinstance(scores, Failure) or baseline is None else _estimates(scores, baseline)
 
-    def _candidate(self, trial: Trial, scores: dict[str, Score], expected: dict[str, float]) -> Candidate:
+    def _candidate(self, trial: Trial, expected: dict[str, float]) -> Candidate:
         return Candidate(
             trial=trial.number,
             label=trial.label,
@@ -154,7 +161,7 @@ class Loop:
             speedup=self._plan.baseline_price.tflops / trial.price.tflops,
             nfe=trial.price.nfe,
             seconds=self._plan.seconds(trial.price),
-            scores=scores,
+            scores=self._compared[trial.number],
             schedule=trial.schedule,
             stopped_at=None if self._plan.is_last(trial.rung) else self._plan.rungs[trial.rung],
             expected=expected,
@@ -215,13 +222,13 @@ class Loop:
         Returns:
             Whether there was any.
         """
-        if self._recorded is None:
-            self._recorded = len(self.trials)
         while self._told < len(self.trials):
             self._tell()
+        self._closing = True
+        self.candidates = self._candidates()
         late = self.ended_by == "time limit"
         waiting = self._proposer.waiting[: int(not self.trials) if late else None]
-        expected = {member.schedule for member in front(self.candidates(), self._plan.directions)}
+        expected = {member.schedule for member in front(self.candidates, self._plan.directions)}
         lacking = [
             one
             for one in self._proposer.resting
@@ -258,7 +265,7 @@ class Loop:
     def _tell(self) -> None:
         trial = self.trials[self._told]
         told = self._proposer.tell(self.estimate(trial), self._rests(trial))
-        if self._recorded is None or self._told < self._recorded:
+        if not self._closing:
             self._record.add(told)
         self._told += 1
 

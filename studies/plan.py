@@ -98,8 +98,12 @@ class Plan:
 
     def rung_tasks(self, schedule: Schedule, rung: int) -> list[Task]:
         """Splits the evaluation on the prompts that a rung adds to the one before it into units of work."""
-        first, last = (0, *self.rungs)[rung], self.rungs[rung]
-        return self._tasks(schedule, self.prompts.search[:last], first, self.image_seeds, keep=self.chunk)
+        prompts = self.prompts.search[: self.rungs[rung]]
+        return self._tasks(schedule, prompts, self.scored_before(rung), self.image_seeds, keep=self.chunk)
+
+    def scored_before(self, rung: int) -> int:
+        """Search prompts that a schedule was scored on when a rung begins."""
+        return self.rungs[rung - 1] if rung else 0
 
     def is_last(self, rung: int) -> bool:
         """Whether a schedule is scored on all search prompts after a rung."""
@@ -107,7 +111,7 @@ class Plan:
 
     def rung_tflops(self, price: Price, rung: int) -> float:
         """Denoiser TFLOPs of a schedule of this price on the prompts that a rung adds to the one before it."""
-        return price.tflops * (self.rungs[rung] - (0, *self.rungs)[rung])
+        return price.tflops * (self.rungs[rung] - self.scored_before(rung))
 
     def held_out_tasks(self, schedule: Schedule) -> list[Task]:
         """Splits a schedule's evaluation on the held-out prompts into units of work."""

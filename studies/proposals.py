@@ -75,7 +75,6 @@ class Proposer:
 
     Attributes:
         waiting: The references that are no trials yet, the cheapest first.
-        resting: What was scored on a part of the prompts and may go on, in the order of the trials.
     """
 
     def __init__(self, plan: Plan):
@@ -92,7 +91,7 @@ class Proposer:
             sampler=optuna.samplers.RandomSampler(seed=plan.settings.seed),
         )
         self.waiting = [self._of(reference) for reference in plan.references]
-        self.resting: list[Proposal] = []
+        self._resting: dict[int, Proposal] = {}  # by number of the trial that they continue
         self._asked: list[tuple[optuna.Trial, Proposal]] = []
         self._features: dict[int, tuple[float, ...]] = {}  # by the study's number of the trial
         self._errors: dict[int, list[float]] = {}
@@ -100,6 +99,11 @@ class Proposer:
         self._begun: dict[Hashable, int] = {}  # the stages that trials begin with, and on how many prompts
         self._given: dict[str, Array] = {}  # losses of the references, by label
         self._told = 0
+
+    @property
+    def resting(self) -> list[Proposal]:
+        """What was scored on a part of the prompts and may go on, in the order of the trials."""
+        return list(self._resting.values())
 
     def propose(self) -> Proposal:
         """Makes the most promising candidate the next trial: one that waits or rests, or a schedule that is new.
@@ -115,21 +119,21 @@ class Proposer:
         front = compress(known, results.on_front()) if results else ()
         count = _DRAWN if results else _DRAWN_UNSCORED
         drawn = self._draw(rng, [trial.params for trial in front if trial.params], count)
-        listed = {trial.number for trial in known}
-        resting = [one for one in self.resting if one.continues in listed]
+        resting = [self._resting[trial.number] for trial in known if trial.number in self._resting]
         return self.start(self._most_promising(results, [*self.waiting, *resting, *drawn]))
 
     def start(self, proposal: Proposal) -> Proposal:
         """Makes a proposal the next trial: one that waits or rests, or a new one; returns it unchanged."""
-        for one in (self.waiting, self.resting):
-            if proposal in one:
-                one.remove(proposal)
-        if proposal.params is not None:
+        if proposal in self.waiting:
+            self.waiting.remove(proposal)
+        if proposal.continues is not None:
+            del self._resting[proposal.continues]
+        if proposal.params is None:
+            trial = self._study.ask()
+        else:
             self._study.enqueue_trial(dict(proposal.params))
-        trial = self._study.ask()
-        if proposal.params is not None:
-            made = self._plan.space.suggest(trial)  # of a reference rounded, maybe
-            self._known.add(made.content_hash)
+            trial = self._study.ask()
+            self._known.add(self._plan.space.suggest(trial).content_hash)  # of a reference rounded, maybe
         self._describe(trial, proposal)
         self._asked.append((trial, proposal))
         self._known.add(proposal.schedule.content_hash)
@@ -152,7 +156,7 @@ class Proposer:
         trial, proposal = self._asked[self._told]
         self._told += 1
         if rests:
-            self.resting.append(proposal._replace(rung=proposal.rung + 1, continues=trial.number))
+            self._resting[trial.number] = proposal._replace(rung=proposal.rung + 1, continues=trial.number)
         if estimates is None:
             return self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
         self._errors[trial.number] = [estimates[name].error for name in self._plan.directions]
@@ -224,7 +228,7 @@ class Proposer:
             schedule: Its first stages are kept on the prompts that trials ran which begin with them.
             price: Of the schedule.
         """
-        prompts, done = self._plan.rungs[-1], (0, *self._plan.rungs)[rung]
+        prompts, done = self._plan.rungs[-1], self._plan.scored_before(rung)
         kept = [self._begun.get(begun, 0) for begun in beginnings(schedule)]
         left = (
             stage.tflops * (prompts - max(done, on)) for stage, on in zip(price.stages, [*kept, 0], strict=True)

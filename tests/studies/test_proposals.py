@@ -108,13 +108,17 @@ def forked(out: Path, rungs: int) -> tuple[Proposer, list[Proposal]]:
     ]
 
 
+def score(proposer: Proposer, proposals: list[Proposal], resting: tuple[int, ...] = ()) -> None:
+    for number, proposal in enumerate(proposals):
+        proposer.start(proposal)
+        proposer.tell(scored(number), rests=number in resting)
+
+
 def test_of_what_promises_the_same_the_one_is_chosen_whose_first_stage_is_kept(
     tmp_path: Path, all_promise_the_same: None
 ) -> None:
     proposer, known = forked(tmp_path, rungs=1)
-    for number, proposal in enumerate(known):
-        proposer.start(proposal)
-        proposer.tell(scored(number), rests=False)
+    score(proposer, known)
     assert {proposer.propose().schedule.stages[0].sigmas[-1] for _ in range(6)} == {0.5}
 
 
@@ -122,9 +126,7 @@ def test_of_what_promises_the_same_one_goes_on_that_a_part_of_the_prompts_is_lef
     tmp_path: Path, all_promise_the_same: None
 ) -> None:
     proposer, known = forked(tmp_path, rungs=2)
-    for number, proposal in enumerate(known):
-        proposer.start(proposal)
-        proposer.tell(scored(number), rests=number in (2, 4))
+    score(proposer, known, resting=(2, 4))
     on = [one._replace(rung=1, continues=number) for number, one in enumerate(known) if number in (2, 4)]
     assert proposer.resting == on
     assert [proposer.propose(), proposer.propose()] == on
