@@ -75,7 +75,15 @@ from tuner.schedule import Schedule
 
 TRIALS = 200
 OUR_TRIALS = 400  # which cost somewhat more than those of a peer
-MECHANISMS = ("budget by construction", "warm start", "rungs", "kept stages", "Gaussian data", "expected scores")
+MECHANISMS = (
+    "budget by construction",
+    "warm start",
+    "rungs",
+    "kept stages",
+    "kept first calls",
+    "Gaussian data",
+    "expected scores",
+)
 _EVERY_FRONT = 64  # trials after each of which ours says what it would report
 _FRONT_EVERY = 8  # of later ones: the time of a prediction grows with what it is made from
 EARLIER_BUDGET = "6x"  # of the study whose scores the row with earlier scores starts from
@@ -210,6 +218,7 @@ def _ours(without: str | None, seed: int, out: str, earlier: Iterable[Path], **c
         _table(),
         out,
         keep_stages=without != "kept stages",
+        keep_calls=without != "kept first calls",
         by_expected=without != "expected scores",
         earlier=earlier,
     )
@@ -220,6 +229,7 @@ def run_loop(
     scored: Scored,
     out: str,
     keep_stages: bool = True,
+    keep_calls: bool = True,
     by_expected: bool = True,
     earlier: Iterable[Path] = (),
 ) -> list[Step]:
@@ -230,6 +240,7 @@ def run_loop(
         scored: Has the scores.
         out: Folder of the study.
         keep_stages: Whether stages that schedules share are paid for once.
+        keep_calls: Whether first network calls of stages that schedules share are.
         by_expected: Whether its front is that of expected scores; else of measured ones.
         earlier: Files of scores of other studies.
     """
@@ -239,7 +250,7 @@ def run_loop(
     specs = dict(zip(plan.directions, plan.objectives, strict=True))
     log = ScoreLog(folder.scores, plan.weights, specs, plan.made_by)
     known = EarlierScores(earlier, plan.weights, specs, plan.made_by)
-    executor = TableExecutor(scored, keep_stages)
+    executor = TableExecutor(scored, keep_stages, keep_calls)
     evaluations = Evaluations(plan, folder, log, known, lambda: executor)
     loop = Loop(plan, evaluations, TrialRecord(plan, folder), _nothing)
     loop.run(None)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from studies import SearchSettings
-from studies.caches import kept_stages, prefix_keys
+from studies.caches import kept_stages, opening_keys, prefix_keys
 from studies.evaluation import ChunkResult, Task
 from studies.plan import Plan, make_plan
 from tuner.schedule import Schedule, Stage
@@ -190,13 +190,20 @@ class Table:
 
 
 class TableExecutor:
-    """Looks scores up instead of drawing images, and keeps the stages that schedules share as one worker would."""
+    """Looks scores up instead of drawing images, and keeps what schedules share as one worker would.
 
-    def __init__(self, table: Scored, keep_stages: bool = True):
+    Args:
+        table: Has the scores.
+        keep_stages: Whether it keeps the latents after stages.
+        keep_calls: Whether it keeps the first velocities of stages.
+    """
+
+    def __init__(self, table: Scored, keep_stages: bool = True, keep_calls: bool = True):
         self._table = table
         self._tasks: deque[Task] = deque()
         self._kept: set[Hashable] = set()
         self._keep_stages = keep_stages
+        self._keep_calls = keep_calls
 
     def submit(self, task: Task) -> None:
         """See `studies.executors.Executor`."""
@@ -205,11 +212,12 @@ class TableExecutor:
     def next(self) -> tuple[Task, ChunkResult]:
         """See `studies.executors.Executor`."""
         task = self._tasks.popleft()
-        keys = prefix_keys(task)
-        kept = kept_stages(keys, self._kept)
-        if self._keep_stages:
-            self._kept.update(keys)
-        return task, ChunkResult(self._table.scores(task.schedule, task.prompts), kept_stages=kept)
+        stages, calls = prefix_keys(task), opening_keys(task)
+        kept = kept_stages(stages, self._kept)
+        kept_calls = [number for number, call in enumerate(calls) if number >= kept and call in self._kept]
+        self._kept.update(stages if self._keep_stages else (), calls if self._keep_calls else ())
+        scores = self._table.scores(task.schedule, task.prompts)
+        return task, ChunkResult(scores, kept_stages=kept, kept_calls=tuple(kept_calls))
 
     def close(self) -> None:
         """See `studies.executors.Executor`."""

@@ -1,4 +1,7 @@
-"""What a worker keeps in memory so as not to compute it again: text encodings, latents between stages, images."""
+"""What a worker keeps in memory so as not to compute it again.
+
+That is text encodings, latents between stages, the first velocity of a stage, and the baseline's images.
+"""
 
 from __future__ import annotations
 
@@ -52,9 +55,33 @@ def beginnings(schedule: Schedule) -> list[Hashable]:
     return [(stages[:count], schedule.solver, schedule.cache) for count in range(1, len(stages))]
 
 
+def openings(schedule: Schedule) -> list[Hashable]:
+    """What the first velocity of each stage depends on; none of a feature cache, which every call fills.
+
+    It is where the stage starts, not in how many steps it goes on: at pure noise all schedules of a scale have it
+    in common, whatever their solver.
+    """
+    if schedule.cache:
+        return []
+    starts = [
+        stage.model_copy(update={"sigmas": stage.sigmas[:1], "reuse": (), "amplitudes": stage.amplitudes[:1]})
+        for stage in schedule.stages
+    ]
+    return list(zip([None, *beginnings(schedule)], starts, strict=True))
+
+
 def prefix_keys(task: Task) -> list[Hashable]:
     """What the latents of a task depend on after as many stages: equal keys, equal bits."""
-    return [(begun, task.prompts, task.seeds, task.size, task.own) for begun in beginnings(task.schedule)]
+    return [(begun, *_noise(task)) for begun in beginnings(task.schedule)]
+
+
+def opening_keys(task: Task) -> list[Hashable]:
+    """What the first velocity of each stage of a task depends on; see `openings`."""
+    return [(opening, *_noise(task)) for opening in openings(task.schedule)]
+
+
+def _noise(task: Task) -> tuple[Hashable, ...]:
+    return task.prompts, task.seeds, task.size, task.own
 
 
 def kept_stages(keys: Sequence[Hashable], kept: Container[Hashable]) -> int:

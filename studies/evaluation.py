@@ -5,13 +5,13 @@ from __future__ import annotations
 import io
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from objectives import needs_references, score
 from studies.baseline_images import BaselineImages
-from studies.caches import LIMIT, LimitedCache, prefix_keys
+from studies.caches import LIMIT, LimitedCache, opening_keys, prefix_keys
 from studies.degenerate import count, decode_and_check, describe
 from studies.drawing import Contender, Dressed, OwnOptions, drawing_key
 from studies.notes import noted
@@ -70,6 +70,7 @@ class ChunkResult:
         images: PNG files, one per prompt, if the task asked for them.
         notes: What objectives have to say to the user, by their names.
         kept_stages: Leading stages that were not run, as their result was kept from another schedule.
+        kept_calls: Numbers of the stages that ran without their first network call, as its velocity was kept.
     """
 
     scores: Mapping[str, Sequence[float]]
@@ -77,6 +78,7 @@ class ChunkResult:
     images: tuple[bytes, ...] = ()
     notes: Mapping[str, str] = field(default_factory=dict)
     kept_stages: int = 0
+    kept_calls: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -92,14 +94,22 @@ class Failure:
     degenerate: Mapping[str, int] = field(default_factory=dict, hash=False)
 
 
+class _Drawn(NamedTuple):
+    """Clean latents, and what `ChunkResult` says of how they were made."""
+
+    latents: torch.Tensor
+    kept_stages: int
+    kept_calls: tuple[int, ...]
+
+
 class Evaluator:
     """Draws and scores; plain Python that knows nothing of workers.
 
     Args:
         model: The model to sample from.
         objectives: What scores the images; their names differ.
-        cache_bytes: Memory for text encodings and for the latents between stages, which schedules that begin
-            with the same stages share.
+        cache_bytes: Memory for text encodings, for the latents between stages, which schedules that begin with
+            the same stages share, and for the first velocities of stages that start from the same latents.
         baseline: What objectives of fidelity compare with; None for the model's own baseline.
     """
 
@@ -152,7 +162,8 @@ class Evaluator:
         model = self._dressed.model(task.own)
         start = time.perf_counter()
         with batch_invariant():
-            latents, kept_stages = self._sample(model, task)
+            drawn = self._sample(model, task)
+            latents = drawn.latents
             finite = latents.isfinite().flatten(1).all(dim=1).tolist()  # waits for a GPU: the clock is right
             sampled = time.perf_counter()
             images, faults = decode_and_check(model, latents, finite)
@@ -178,7 +189,7 @@ class Evaluator:
         if references is not None:
             seconds["references"] = referred - decoded
         pictures = tuple(_png(image) for image in images) if task.keep_images else ()
-        return ChunkResult(scores, seconds, pictures, notes, kept_stages)
+        return ChunkResult(scores, seconds, pictures, notes, drawn.kept_stages, drawn.kept_calls)
 
     def _references(self, task: Task, items: Sequence[Item]) -> Sequence[Item] | None:
         """The baseline's items, if any objective compares with them."""
@@ -198,21 +209,31 @@ class Evaluator:
         baseline = self._baseline_of(task)
         model = self._dressed.model(baseline.own)
         with batch_invariant():
-            return decode_each(model, self._sample(model, baseline)[0])
+            return decode_each(model, self._sample(model, baseline).latents)
 
-    def _sample(self, model: FlowModel, task: Task) -> tuple[torch.Tensor, int]:
-        """Runs the stages after the longest beginning that is kept; returns the latents and its length."""
-        keys = prefix_keys(task)
+    def _sample(self, model: FlowModel, task: Task) -> _Drawn:
+        """Runs the stages after the longest beginning that is kept, without first calls whose velocities are."""
+        keys, openings = prefix_keys(task), opening_keys(task)
         first, x = len(keys), None
         while first and (x := self._cache.get(keys[first - 1])) is None:
             first -= 1
         conditioning = self._encode(model, task)
+        kept_calls: list[int] = []
+
+        def open_stage(call: Callable[[], torch.Tensor]) -> torch.Tensor:
+            kept: torch.Tensor | None = self._cache.get(openings[index])
+            if kept is None:
+                return self._cache.keep(openings[index], call())
+            kept_calls.append(index)
+            return kept
+
         for index in range(first, len(task.schedule.stages)):
-            x = run_stage(model, task.schedule, index, x, conditioning, task.seeds, task.size)
+            first_call = open_stage if openings else None
+            x = run_stage(model, task.schedule, index, x, conditioning, task.seeds, task.size, None, first_call)
             if index < len(keys):
                 self._cache.keep(keys[index], x)
         assert x is not None  # a schedule has at least one stage
-        return x, first
+        return _Drawn(x, first, tuple(kept_calls))
 
     def _encode(self, model: FlowModel, task: Task) -> Conditioning:
         kept: Conditioning | None = self._cache.get((task.prompts, task.own))

@@ -11,6 +11,7 @@ from studies.notes import Notes
 
 if TYPE_CHECKING:
     from studies.evaluate.plan import EvalPlan
+    from studies.evaluation import ChunkResult
     from studies.executors import Executor
     from studies.folder import Folder
     from studies.plan import Plan
@@ -120,10 +121,10 @@ class Evaluations:
             if outcome.images:
                 first = self._plan.image_number(task)
                 self._folder.write_images(task.drawing, first, outcome.images)
-        stages = [stage.tflops for stage in self._price(task).stages]
-        kept = 0 if isinstance(outcome, Failure) else outcome.kept_stages
-        reused = {"prefixes": sum(stages[:kept]) * len(task.prompts)} if kept else {}
-        self._scores.put(task, outcome, sum(stages[kept:]) * len(task.prompts), self.elapsed_s, reused)
+        price = self._price(task)
+        kept = 0.0 if isinstance(outcome, Failure) else _kept_tflops(price, outcome)
+        reused = {"prefixes": kept * len(task.prompts)} if kept else {}
+        self._scores.put(task, outcome, (price.tflops - kept) * len(task.prompts), self.elapsed_s, reused)
         self._running.discard(task.key)
         if self._first_result is None:
             self._first_result = time.monotonic(), self._scores.tflops
@@ -151,3 +152,9 @@ class Evaluations:
         if self._executor is not None:
             self._executor.close()
             self._executor = None
+
+
+def _kept_tflops(price: Price, result: ChunkResult) -> float:
+    """What an image of a finished task did not cost, as parts of it had been kept."""
+    stages = sum(stage.tflops for stage in price.stages[: result.kept_stages])
+    return stages + sum(price.stages[index].tflops_of_first_call for index in result.kept_calls)

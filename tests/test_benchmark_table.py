@@ -93,6 +93,7 @@ def test_rungs_and_kept_stages_spend_less_of_the_same() -> None:
     spent = {name: search_efficiency.OURS[name](0)[-1].spent for name in search_efficiency.OURS}
     assert spent["ours"] < spent["ours without rungs"]
     assert spent["ours"] <= spent["ours without kept stages"]
+    assert spent["ours"] < spent["ours without kept first calls"]
 
 
 def test_who_knows_the_table_scores_its_front_and_nothing_else(plan: Any, table: Table) -> None:

@@ -30,6 +30,7 @@ class StagePrice:
         sigmas: The stage's noise levels.
         nfe: Network forward passes, those of guidance included.
         tflops_per_step: TFLOPs of all network calls, averaged over the steps.
+        tflops_of_first_call: TFLOPs of the first of them, which no feature cache shortens.
     """
 
     scale: float
@@ -39,6 +40,7 @@ class StagePrice:
     sigmas: tuple[float, ...]
     nfe: int
     tflops_per_step: float
+    tflops_of_first_call: float
 
     @property
     def tflops(self) -> float:
@@ -96,6 +98,7 @@ def price(schedule: Schedule, blueprint: Blueprint, size: Size | None = None) ->
                 sigmas=stage.sigmas,
                 nfe=calls * blueprint.passes,
                 tflops_per_step=tflops / stage.steps,
+                tflops_of_first_call=tflops_per_call(blueprint, (height, width)),
             )
         )
     return Price(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -24,6 +25,9 @@ QUANTILES = (0.05, 0.95)
 
 StepCallback = Callable[[int, float], None]
 """Called with (stage index, sigma) before every network call."""
+
+FirstCall = Callable[[Callable[[], "torch.Tensor"]], "torch.Tensor"]
+"""Given what makes the first velocity of a stage: makes it, or returns it from where it was kept."""
 
 
 def sample(
@@ -67,6 +71,7 @@ def run_stage(
     seeds: Sequence[int],
     size: Size,
     on_step: StepCallback | None = None,
+    first_call: FirstCall | None = None,
 ) -> torch.Tensor:
     """Runs one stage: resizes what the stage before left, renoises it, and solves down to the last sigma.
 
@@ -82,6 +87,8 @@ def run_stage(
         seeds: B seeds of the images.
         size: Output (height, width) in pixels of the whole schedule.
         on_step: Called before every network call.
+        first_call: Makes the stage's first network call or replaces it; only without a feature cache, which that
+            call fills.
 
     Returns:
         Latents (B, C, h, w), float32, at the stage's size and last sigma.
@@ -109,10 +116,16 @@ def run_stage(
     if schedule.cache:
         cached = model.cached(schedule.cache, call_sigmas(schedule.solver, stage.sigmas, stage.reuse))
 
+    calls = itertools.count()
+
     def velocity(x: torch.Tensor, sigma: float) -> torch.Tensor:
-        if on_step is not None:
-            on_step(index, sigma)
-        return model.velocity(x, sigma, conditioning)
+        def call() -> torch.Tensor:
+            if on_step is not None:
+                on_step(index, sigma)
+            return model.velocity(x, sigma, conditioning)
+
+        first = next(calls) == 0
+        return first_call(call) if first and first_call is not None else call()
 
     with torch.inference_mode(), cached:
         x = stage_start(model, schedule, index, x_before, seeds, size)

@@ -1,21 +1,37 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from studies import search
-from studies.caches import LimitedCache
+from studies.caches import LimitedCache, openings
 from studies.evaluation import ChunkResult, Evaluator
 from studies.plan import make_plan
 from studies.results import Candidate
 from tests.studies.test_evaluation import PROMPTS, SCHEDULE, finished, task
-from tests.studies.toy import Brightness, Counting, CountingModel, Smoothness, ToyModel, recorded, toy_settings
+from tests.studies.toy import (
+    _FACTOR,
+    TOY,
+    Brightness,
+    Counting,
+    CountingModel,
+    Smoothness,
+    ToyModel,
+    recorded,
+    toy_settings,
+)
 from tuner.errors import UserError
+from tuner.feature_cache import FirstBlockCache
+from tuner.flops import tflops_per_call
 from tuner.models import ModelOptions
 from tuner.schedule import Schedule, Stage
+from tuner.solvers import network_calls
 
 SIBLING = Schedule(stages=(SCHEDULE.stages[0], Stage(sigmas=(0.5, 0.2, 0.0))))
 OTHER_SOLVER = SIBLING.model_copy(update={"solver": "heun"})
@@ -40,20 +56,81 @@ def test_what_is_larger_than_all_that_may_be_kept_is_not_kept() -> None:
 def test_shared_first_stages_run_once_and_change_no_bit() -> None:
     model = CountingModel()
     evaluator = Evaluator(model, [Brightness(), Smoothness()])
-    for schedule, kept, calls in ((SCHEDULE, 0, 6), (SIBLING, 1, 2), (SCHEDULE, 1, 2), (OTHER_SOLVER, 0, 10)):
+    for schedule, kept, opened, calls in (
+        (SCHEDULE, 0, (), 6),
+        (SIBLING, 1, (), 2),
+        (SCHEDULE, 1, (1,), 1),
+        (OTHER_SOLVER, 0, (0,), 9),
+    ):
         before = model.calls
         result = finished(evaluator.evaluate(task(schedule=schedule)))
         alone = finished(Evaluator(ToyModel(), [Brightness(), Smoothness()], 0).evaluate(task(schedule=schedule)))
         assert (result.scores, result.images) == (alone.scores, alone.images)
-        assert result.kept_stages == kept
+        assert (result.kept_stages, result.kept_calls) == (kept, opened)
         assert model.calls - before == calls
+
+
+@st.composite
+def _related(draw: st.DrawFn) -> Schedule:
+    """A schedule of few possible parts, so that two of them mostly have some in common."""
+    count = draw(st.integers(1, 3))
+    stages = []
+    for k in range(count):
+        levels = draw(st.sampled_from(((0.4, 0.0), (0.4, 0.2, 0.0), (0.3, 0.0))))
+        stage = Stage(
+            scale=1.0 if k == count - 1 else draw(st.sampled_from((0.5, 1.0))),
+            sigmas=(draw(st.sampled_from((0.6, 0.8))) if k else 1.0, *levels),
+            resample=draw(st.sampled_from(("bilinear", "nearest"))) if k else "bilinear",
+            reuse=draw(st.sampled_from(((), (1,)))),
+            amplitudes=draw(st.sampled_from(((), ((-1.0, 1.0),), ((-1.0, 2.0),)))) * len(levels),
+        )
+        stages.append(stage)
+    return Schedule(stages=tuple(stages), solver=draw(st.sampled_from(("euler", "heun"))))
+
+
+@given(st.lists(_related(), min_size=2, max_size=4))
+@settings(deadline=None)
+def test_whatever_was_kept_a_schedule_gives_the_same_bits_for_fewer_calls(related: list[Schedule]) -> None:
+    model = CountingModel()
+    evaluator, drawn = Evaluator(model, [Brightness()]), task(PROMPTS[:2])
+    for schedule in related:
+        before = model.calls
+        result = finished(evaluator.evaluate(replace(drawn, schedule=schedule)))
+        alone = finished(Evaluator(ToyModel(), [Brightness()], 0).evaluate(replace(drawn, schedule=schedule)))
+        assert (result.scores, result.images) == (alone.scores, alone.images)
+        ran = [
+            network_calls(schedule.solver, one.sigmas, one.reuse) for one in schedule.stages[result.kept_stages :]
+        ]
+        assert model.calls - before == sum(ran) - len(result.kept_calls)
+
+
+def test_a_cache_is_filled_by_the_first_call_of_every_stage() -> None:
+    cached = SCHEDULE.model_copy(update={"cache": FirstBlockCache(kind="first_block")})
+    assert len(openings(SCHEDULE)) == 2
+    assert openings(cached) == []
+
+
+def test_what_is_spent_is_what_the_network_was_called_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[float] = []
+
+    def velocity(self: ToyModel, x: torch.Tensor, *others: Any) -> torch.Tensor:
+        height, width = (_FACTOR * side for side in x.shape[-2:])
+        called.append(len(x) * tflops_per_call(TOY, (height, width)))
+        return unpatched(self, x, *others)
+
+    unpatched = ToyModel.velocity
+    monkeypatch.setattr(ToyModel, "velocity", velocity)
+    result = search(toy_settings(tmp_path), executor=Counting())
+    assert result.tflops_spent == pytest.approx(sum(called))
+    assert result.reused.prefixes > 0
 
 
 def test_other_prompts_and_other_noise_share_nothing() -> None:
     evaluator = Evaluator(ToyModel(), [Brightness()])
     evaluator.evaluate(task())
     for other in (task(first_seed=8), task(PROMPTS[::-1]), task(size=(64, 64))):
-        assert finished(evaluator.evaluate(other)).kept_stages == 0
+        result = finished(evaluator.evaluate(other))
+        assert (result.kept_stages, result.kept_calls) == (0, ())
 
 
 class Keeping(Counting):
@@ -62,7 +139,9 @@ class Keeping(Counting):
     def next(self) -> Any:
         task, outcome = super().next()
         if isinstance(outcome, ChunkResult) and len(task.schedule.stages) > 1:
-            outcome = ChunkResult(outcome.scores, outcome.seconds, outcome.images, kept_stages=1)
+            outcome = replace(outcome, kept_stages=1, kept_calls=())
+        elif isinstance(outcome, ChunkResult):
+            outcome = replace(outcome, kept_calls=())
         return task, outcome
 
 
