@@ -220,16 +220,18 @@ class Evaluator:
         conditioning = self._encode(model, task)
         kept_calls: list[int] = []
 
-        def open_stage(call: Callable[[], torch.Tensor]) -> torch.Tensor:
+        def first_velocity(call: Callable[[], torch.Tensor]) -> torch.Tensor:  # of the stage that is run
             kept: torch.Tensor | None = self._cache.get(openings[index])
             if kept is None:
                 return self._cache.keep(openings[index], call())
             kept_calls.append(index)
             return kept
 
+        first_call = first_velocity if openings else None
         for index in range(first, len(task.schedule.stages)):
-            first_call = open_stage if openings else None
-            x = run_stage(model, task.schedule, index, x, conditioning, task.seeds, task.size, None, first_call)
+            x = run_stage(
+                model, task.schedule, index, x, conditioning, task.seeds, task.size, first_call=first_call
+            )
             if index < len(keys):
                 self._cache.keep(keys[index], x)
         assert x is not None  # a schedule has at least one stage

@@ -157,4 +157,5 @@ class Evaluations:
 def _kept_tflops(price: Price, result: ChunkResult) -> float:
     """What an image of a finished task did not cost, as parts of it had been kept."""
     stages = sum(stage.tflops for stage in price.stages[: result.kept_stages])
-    return stages + sum(price.stages[index].tflops_of_first_call for index in result.kept_calls)
+    opened = [price.stages[index] for index in result.kept_calls]  # without a feature cache, see `openings`
+    return stages + sum(stage.tflops / stage.calls for stage in opened)

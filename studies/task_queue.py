@@ -7,7 +7,7 @@ from collections import defaultdict, deque
 from collections.abc import Hashable, Iterator
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
-from studies.caches import opening_keys, prefix_keys
+from studies.caches import prefix_keys
 
 if TYPE_CHECKING:
     from studies.evaluation import Task
@@ -19,14 +19,13 @@ _AHEAD = 32  # of the tasks that wait, so many may overtake the first
 
 class _Waiting(NamedTuple):
     task: Task
-    parts: frozenset[Hashable]  # that are kept where it has run
+    beginnings: frozenset[Hashable]
 
 
 class TaskQueue(Generic[W]):
-    """Tasks in the order of submission, but for one thing: a worker rather gets what it has run most parts of.
+    """Tasks in the order of submission, but for one thing: a worker rather gets what it has run the beginning of.
 
-    It keeps the stages that a schedule begins with, and the first velocities of stages, for others that have them
-    in common (`studies.caches`).
+    It keeps the stages that a schedule begins with for others that begin so (`studies.caches`).
     """
 
     def __init__(self) -> None:
@@ -45,10 +44,10 @@ class TaskQueue(Generic[W]):
         """Takes workers off a list of free ones, each with the task that it gets, until none is left of either."""
         while idle and self._tasks:
             worker, number = self._match(idle)
-            task, parts = self._tasks[number]
+            task, beginnings = self._tasks[number]
             del self._tasks[number]
             idle.remove(worker)
-            self._run[worker] |= parts
+            self._run[worker] |= beginnings
             yield worker, task
 
     def clear(self) -> None:
@@ -57,14 +56,12 @@ class TaskQueue(Generic[W]):
 
     def _match(self, idle: list[W]) -> tuple[W, int]:
         """Finds a free worker, and the place of a task for it: no worker stays free for want of a match."""
-        most, match = 0, (idle[-1], 0)
-        for number, (_, parts) in enumerate(itertools.islice(self._tasks, _AHEAD)):
+        for number, (_, beginnings) in enumerate(itertools.islice(self._tasks, _AHEAD)):
             for worker in idle:
-                shared = len(parts & self._run[worker])
-                if shared > most:
-                    most, match = shared, (worker, number)
-        return match
+                if not beginnings.isdisjoint(self._run[worker]):
+                    return worker, number
+        return idle[-1], 0
 
 
 def _waiting(task: Task) -> _Waiting:
-    return _Waiting(task, frozenset([*prefix_keys(task), *opening_keys(task)]))
+    return _Waiting(task, frozenset(prefix_keys(task)))

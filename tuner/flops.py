@@ -28,9 +28,9 @@ class StagePrice:
         width: Stage width in pixels.
         steps: Solver steps.
         sigmas: The stage's noise levels.
+        calls: Network calls, each of which makes a velocity; without a feature cache all cost the same.
         nfe: Network forward passes, those of guidance included.
         tflops_per_step: TFLOPs of all network calls, averaged over the steps.
-        tflops_of_first_call: TFLOPs of the first of them, which no feature cache shortens.
     """
 
     scale: float
@@ -38,9 +38,9 @@ class StagePrice:
     width: int
     steps: int
     sigmas: tuple[float, ...]
+    calls: int
     nfe: int
     tflops_per_step: float
-    tflops_of_first_call: float
 
     @property
     def tflops(self) -> float:
@@ -96,9 +96,9 @@ def price(schedule: Schedule, blueprint: Blueprint, size: Size | None = None) ->
                 width=width,
                 steps=stage.steps,
                 sigmas=stage.sigmas,
+                calls=calls,
                 nfe=calls * blueprint.passes,
                 tflops_per_step=tflops / stage.steps,
-                tflops_of_first_call=tflops_per_call(blueprint, (height, width)),
             )
         )
     return Price(

@@ -83,7 +83,7 @@ def test_flops_prices_the_flux_baseline(run: Run) -> None:
     assert data["tflops"] == pytest.approx(3719.5, rel=5e-4)
     assert data["speedup"] == 1
     assert [set(stage) for stage in data["stages"]] == [
-        {"scale", "height", "width", "steps", "sigmas", "tflops_per_step", "tflops_of_first_call"}
+        {"scale", "height", "width", "steps", "sigmas", "calls", "tflops_per_step"}
     ]
 
 

@@ -49,15 +49,6 @@ def test_a_worker_gets_what_begins_like_its_earlier_tasks_before_the_first_in_li
     assert assigned(queue, "a") == [("a", 2)]
 
 
-def test_a_worker_gets_what_it_has_run_most_of() -> None:
-    queue = queue_of(0, 1)
-    first = dict(assigned(queue, "a", "b"))
-    for start in (0.7, 0.6):  # the stage before is the same; with the start, so is the velocity there
-        queue.put(task(first["a"], start))
-    assert [given.schedule.stages[1].sigmas[0] for _, given in queue.assign(["a"])] == [0.6]
-    assert assigned(queue, "a") == [("a", first["a"])]
-
-
 def test_what_begins_otherwise_goes_in_line_to_whoever_is_free() -> None:
     queue = queue_of(0)
     assert assigned(queue, "a") == [("a", 0)]
