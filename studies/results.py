@@ -88,7 +88,7 @@ class Reused(BaseModel):
     """Denoiser TFLOPs that a study did not spend, because the result was there.
 
     Attributes:
-        prefixes: Stages that a worker had kept from another schedule that begins with them.
+        prefixes: Stages, and first calls of stages, that a worker had kept from schedules with the same ones.
         scores: Scores that another study in the same folder had on disk.
     """
 

@@ -79,7 +79,7 @@ class ScoreLog(ScoreBook):
         self.tflops = 0.0
         """Denoiser TFLOPs of all lines."""
         self.reused = {"prefixes": 0.0, "scores": 0.0}
-        """Denoiser TFLOPs that were not spent again: on stages that a worker had kept, on scores on disk."""
+        """Denoiser TFLOPs that were not spent again: on what a worker had kept of stages, on scores on disk."""
         self.elapsed_s = 0.0
         """Seconds that had been spent on the study when the last line was written."""
         drop_unfinished_line(path)
