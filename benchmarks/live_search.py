@@ -18,7 +18,6 @@ import json
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,15 +26,14 @@ import optuna
 import torch
 
 from benchmarks.make_table import Scorer
-from benchmarks.search_efficiency import TRIALS, run_loop, silence_optuna, tpe_sampler
+from benchmarks.search_efficiency import OUR_TRIALS, TRIALS, run_loop, silence_optuna, tpe_sampler
 from benchmarks.search_measure import Run, Step, compare, means, report, steps_of, volumes
-from benchmarks.table import OBJECTIVES, settings
+from benchmarks.table import OBJECTIVES, table_plan
 from search_spaces._costs import distinct_scales, reused_steps
-from studies.plan import Plan, make_plan
+from studies.plan import Plan
 from tuner.schedule import RESAMPLE_MODES, Schedule, Stage
 from tuner.sigmas import partial_sigmas, shift_sigma
 from tuner.solvers import SOLVERS
-from tuner.tiny.descriptions import captions
 
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial
@@ -44,14 +42,13 @@ _MOST_STAGES = 4
 _MOST_STEPS = 20
 _SEARCH_PROMPTS = 32  # half of the table's, or a seed would take an hour
 _UNSEEN_PROMPTS = 128
-OUR_TRIALS = 400  # which cost about what 200 cost that are all scored on all prompts
 
 
 @functools.cache
 def _plan(seed: int) -> Plan:
-    plan = make_plan(settings("runs", seed=seed, trials=OUR_TRIALS, reuse=False, search_prompts=_SEARCH_PROMPTS))
-    held_out = tuple(captions("held_out", _UNSEEN_PROMPTS))
-    return replace(plan, prompts=replace(plan.prompts, held_out=held_out))
+    return table_plan(
+        held_out=_UNSEEN_PROMPTS, seed=seed, trials=OUR_TRIALS, reuse=False, search_prompts=_SEARCH_PROMPTS
+    )
 
 
 class LiveScores:

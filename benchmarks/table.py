@@ -234,8 +234,7 @@ def settings(out: str, **changes: Any) -> SearchSettings:
     return SearchSettings(**(values | changes))
 
 
-def table_plan(**changes: Any) -> Plan:
-    """The plan of that search, with the table's held-out prompts: those of a study and more of the same split."""
+def table_plan(held_out: int = HELD_OUT_PROMPTS, **changes: Any) -> Plan:
+    """The plan of that search, with more held-out prompts of the same split than a study has, so many in all."""
     plan = make_plan(settings("runs", **changes))
-    held_out = tuple(captions("held_out", HELD_OUT_PROMPTS))
-    return replace(plan, prompts=replace(plan.prompts, held_out=held_out))
+    return replace(plan, prompts=replace(plan.prompts, held_out=tuple(captions("held_out", held_out))))

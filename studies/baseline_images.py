@@ -29,12 +29,11 @@ class BaselineImages:
 
     def of(self, task: Task) -> Sequence[Item]:
         """Returns the baseline's item for each prompt of a task, for the same noise and size."""
-        chunk: Sequence[Item] | None = self._chunks.get(_key(task))
-        return chunk if chunk is not None else self.keep(task, self._draw(task))
+        return self._chunks.once(_key(task), lambda: self._draw(task))
 
-    def keep(self, task: Task, items: Sequence[Item]) -> Sequence[Item]:
-        """Keeps what the baseline drew for a task's prompts and seeds, and returns it."""
-        return self._chunks.keep(_key(task), items)
+    def keep(self, task: Task, items: Sequence[Item]) -> None:
+        """Keeps what the baseline drew for a task's prompts and seeds."""
+        self._chunks.keep(_key(task), items)
 
 
 def _key(task: Task) -> Hashable:

@@ -38,6 +38,10 @@ class LimitedCache:
         self._bytes_of = bytes_of
         self._kept: cachetools.LRUCache[Hashable, Any] = cachetools.LRUCache(limit, getsizeof=bytes_of)
 
+    def __contains__(self, key: Hashable) -> bool:
+        """Whether anything is kept under a key; to ask is not to use it."""
+        return key in self._kept
+
     def get(self, key: Hashable) -> Any:
         """Returns what is kept under a key, or None."""
         return self._kept.get(key)
@@ -47,6 +51,11 @@ class LimitedCache:
         if self._bytes_of(value) <= self._kept.maxsize:
             self._kept[key] = value
         return value
+
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """Returns what is kept under a key; if nothing is, makes it and keeps it."""
+        kept: T | None = self.get(key)
+        return kept if kept is not None else self.keep(key, make())
 
 
 def beginnings(schedule: Schedule) -> list[Hashable]:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from objectives import needs_references, score
 from studies.baseline_images import BaselineImages
-from studies.caches import LIMIT, LimitedCache, opening_keys, prefix_keys
+from studies.caches import LIMIT, LimitedCache, kept_stages, opening_keys, prefix_keys
 from studies.degenerate import count, decode_and_check, describe
 from studies.drawing import Contender, Dressed, OwnOptions, drawing_key
 from studies.notes import noted
@@ -214,21 +215,15 @@ class Evaluator:
     def _sample(self, model: FlowModel, task: Task) -> _Drawn:
         """Runs the stages after the longest beginning that is kept, without first calls whose velocities are."""
         keys, openings = prefix_keys(task), opening_keys(task)
-        first, x = len(keys), None
-        while first and (x := self._cache.get(keys[first - 1])) is None:
-            first -= 1
+        first, kept_calls = kept_stages(keys, self._cache), list[int]()
+        x: torch.Tensor | None = self._cache.get(keys[first - 1]) if first else None
         conditioning = self._encode(model, task)
-        kept_calls: list[int] = []
-
-        def first_velocity(call: Callable[[], torch.Tensor]) -> torch.Tensor:  # of the stage that is run
-            kept: torch.Tensor | None = self._cache.get(openings[index])
-            if kept is None:
-                return self._cache.keep(openings[index], call())
-            kept_calls.append(index)
-            return kept
-
-        first_call = first_velocity if openings else None
         for index in range(first, len(task.schedule.stages)):
+            first_call = None
+            if openings:
+                first_call = functools.partial(self._cache.once, openings[index])
+                if openings[index] in self._cache:
+                    kept_calls.append(index)
             x = run_stage(
                 model, task.schedule, index, x, conditioning, task.seeds, task.size, first_call=first_call
             )
@@ -238,8 +233,7 @@ class Evaluator:
         return _Drawn(x, first, tuple(kept_calls))
 
     def _encode(self, model: FlowModel, task: Task) -> Conditioning:
-        kept: Conditioning | None = self._cache.get((task.prompts, task.own))
-        return kept if kept is not None else self._cache.keep((task.prompts, task.own), model.encode(task.prompts))
+        return self._cache.once((task.prompts, task.own), lambda: model.encode(task.prompts))
 
 
 def _png(item: Item) -> bytes:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
-import itertools
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -116,16 +116,15 @@ def run_stage(
     if schedule.cache:
         cached = model.cached(schedule.cache, call_sigmas(schedule.solver, stage.sigmas, stage.reuse))
 
-    calls = itertools.count()
+    def call(x: torch.Tensor, sigma: float) -> torch.Tensor:
+        if on_step is not None:
+            on_step(index, sigma)
+        return model.velocity(x, sigma, conditioning)
 
     def velocity(x: torch.Tensor, sigma: float) -> torch.Tensor:
-        def call() -> torch.Tensor:
-            if on_step is not None:
-                on_step(index, sigma)
-            return model.velocity(x, sigma, conditioning)
-
-        first = next(calls) == 0
-        return first_call(call) if first and first_call is not None else call()
+        if first_call is None or sigma < stage.sigmas[0]:
+            return call(x, sigma)
+        return first_call(functools.partial(call, x, sigma))
 
     with torch.inference_mode(), cached:
         x = stage_start(model, schedule, index, x_before, seeds, size)

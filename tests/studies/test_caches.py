@@ -16,7 +16,7 @@ from studies.plan import make_plan
 from studies.results import Candidate
 from tests.studies.test_evaluation import PROMPTS, SCHEDULE, finished, task
 from tests.studies.toy import (
-    _FACTOR,
+    FACTOR,
     TOY,
     Brightness,
     Counting,
@@ -114,7 +114,7 @@ def test_what_is_spent_is_what_the_network_was_called_for(tmp_path: Path, monkey
     called: list[float] = []
 
     def velocity(self: ToyModel, x: torch.Tensor, *others: Any) -> torch.Tensor:
-        height, width = (_FACTOR * side for side in x.shape[-2:])
+        height, width = (FACTOR * side for side in x.shape[-2:])
         called.append(len(x) * tflops_per_call(TOY, (height, width)))
         return unpatched(self, x, *others)
 
@@ -134,14 +134,12 @@ def test_other_prompts_and_other_noise_share_nothing() -> None:
 
 
 class Keeping(Counting):
-    """Says of every schedule of several stages that the first one was kept."""
+    """Says of every schedule of several stages that the first one was kept, and of no first call."""
 
     def next(self) -> Any:
         task, outcome = super().next()
-        if isinstance(outcome, ChunkResult) and len(task.schedule.stages) > 1:
-            outcome = replace(outcome, kept_stages=1, kept_calls=())
-        elif isinstance(outcome, ChunkResult):
-            outcome = replace(outcome, kept_calls=())
+        if isinstance(outcome, ChunkResult):
+            outcome = replace(outcome, kept_stages=int(len(task.schedule.stages) > 1), kept_calls=())
         return task, outcome
 
 

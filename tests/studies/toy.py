@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
 
-_CHANNELS, _FEATURES, _FACTOR = 3, 8, 4
+_CHANNELS, _FEATURES = 3, 8
+FACTOR = 4  # pixels per side of a latent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +38,7 @@ class ToyBlueprint(Blueprint):
         if cache:
             raise UserError(f"Cache {cache.kind!r} does not work with {self.name}; leave it out.")
 
-        pixels = torch.empty(1, size[0] // _FACTOR, size[1] // _FACTOR, _CHANNELS, device="meta")
+        pixels = torch.empty(1, size[0] // FACTOR, size[1] // FACTOR, _CHANNELS, device="meta")
         weights = torch.empty(_FEATURES, _CHANNELS, device="meta")
         torch.nn.functional.linear(torch.nn.functional.linear(pixels, weights), weights.T)
 
@@ -92,7 +93,7 @@ class ToyModel(FlowModel):
     def noise(self, size: Size, seeds: Sequence[int]) -> torch.Tensor:
         import torch
 
-        shape = (1, _CHANNELS, size[0] // _FACTOR, size[1] // _FACTOR)
+        shape = (1, _CHANNELS, size[0] // FACTOR, size[1] // FACTOR)
         return torch.cat([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
 
     def velocity(self, x_BCHW: torch.Tensor, sigma: float, conditioning: Conditioning) -> torch.Tensor:
@@ -107,7 +108,7 @@ class ToyModel(FlowModel):
         from PIL import Image
 
         grey_BHWC = (127.5 * (1 + x_BCHW.tanh())).round().to(torch.uint8).movedim(1, -1).contiguous().numpy()
-        size = (grey_BHWC.shape[2] * _FACTOR, grey_BHWC.shape[1] * _FACTOR)
+        size = (grey_BHWC.shape[2] * FACTOR, grey_BHWC.shape[1] * FACTOR)
         return [Image.fromarray(image).resize(size, Image.Resampling.NEAREST) for image in grey_BHWC]
 
 
