@@ -20,8 +20,8 @@ class Shortlist(InMemoryStorage):
 
     The time of a prediction grows with the number of results that it is made from. Those on the Pareto front are
     therefore all listed, up to half of the places, the latest first; the latest of the others fill the places that
-    are left. A trial that continues another stands for both. What is listed depends on the trials and their order
-    alone.
+    are left. A trial that continues another stands for both; what the other took off the front does not return.
+    What is listed depends on the trials and their order alone.
 
     Args:
         places: Complete trials that are listed.

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import optuna
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.trial import TrialState
@@ -41,13 +42,22 @@ def test_the_front_comes_first_and_the_latest_fill_up(values: list[tuple[int, in
     assert listed == sorted(best + rest[len(best) - places :])
 
 
-def test_a_trial_that_continues_another_takes_its_place() -> None:
-    study = optuna.create_study(storage=Shortlist(3, DIRECTIONS), directions=DIRECTIONS)
-    for number, (value, continues) in enumerate([(9.0, None), (1.0, None), (2.0, None), (5.0, 0), (3.0, 2)]):
+@pytest.mark.parametrize(
+    ("places", "told", "listed"),
+    [
+        (3, [(9, 0, None), (1, 1, None), (2, 2, None), (5, 3, 0), (3, 4, 2)], [1, 3, 4]),
+        (2, [(9, 0, None), (5, 1, None), (1, 2, None), (4, 3, 0)], [2, 3]),  # 1 stays off the front
+    ],
+)
+def test_a_trial_that_continues_another_takes_its_place(
+    places: int, told: list[tuple[int, int, int | None]], listed: list[int]
+) -> None:
+    study = optuna.create_study(storage=Shortlist(places, DIRECTIONS), directions=DIRECTIONS)
+    for gain, loss, continues in told:
         trial = study.ask()
         trial.set_user_attr("continues", continues)
-        study.tell(trial, [value, float(number)])
-    assert [trial.number for trial in study.get_trials()] == [1, 3, 4]
+        study.tell(trial, [float(gain), float(loss)])
+    assert [trial.number for trial in study.get_trials()] == listed
 
 
 def test_trials_that_run_or_failed_are_listed_always() -> None:
