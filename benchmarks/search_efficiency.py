@@ -74,7 +74,7 @@ from studies.store import start_study
 from tuner.schedule import Schedule
 
 TRIALS = 200
-OUR_TRIALS = 400  # which cost somewhat more than those of a peer
+OUR_TRIALS = 400  # which cost less than those of a peer
 MECHANISMS = (
     "budget by construction",
     "warm start",

@@ -223,12 +223,12 @@ class TableExecutor:
         """See `studies.executors.Executor`."""
 
 
-def settings(out: str, **changes: Any) -> SearchSettings:
+def settings(**changes: Any) -> SearchSettings:
     """The search that the table was made for."""
     values: dict[str, Any] = {
         "model": "tiny",
         "budget": "3x",
-        "out": out,
+        "out": "runs",
         "search_prompts": SEARCH_PROMPTS,
     }
     return SearchSettings(**(values | changes))
@@ -236,5 +236,5 @@ def settings(out: str, **changes: Any) -> SearchSettings:
 
 def table_plan(held_out: int = HELD_OUT_PROMPTS, **changes: Any) -> Plan:
     """The plan of that search, with more held-out prompts of the same split than a study has, so many in all."""
-    plan = make_plan(settings("runs", **changes))
+    plan = make_plan(settings(**changes))
     return replace(plan, prompts=replace(plan.prompts, held_out=tuple(captions("held_out", held_out))))

@@ -51,7 +51,7 @@ def small(monkeypatch: pytest.MonkeyPatch, table: Table) -> None:
 
 
 def test_the_measure_knows_the_unseen_prompts_of_a_study_and_more() -> None:
-    study, measure = make_plan(settings("runs")).prompts, table_plan().prompts
+    study, measure = make_plan(settings()).prompts, table_plan().prompts
     assert measure.search == study.search
     assert measure.held_out[: len(study.held_out)] == study.held_out
     assert len(set(measure.held_out)) == HELD_OUT_PROMPTS
