@@ -28,7 +28,7 @@ import torch
 from benchmarks.make_table import Scorer
 from benchmarks.search_efficiency import OUR_TRIALS, TRIALS, run_loop, silence_optuna, tpe_sampler
 from benchmarks.search_measure import Run, Step, compare, means, report, steps_of, volumes
-from benchmarks.table import OBJECTIVES, table_plan
+from benchmarks.table import OBJECTIVES, TableExecutor, table_plan
 from search_spaces._costs import distinct_scales, reused_steps
 from studies.plan import Plan
 from tuner.schedule import RESAMPLE_MODES, Schedule, Stage
@@ -133,7 +133,7 @@ def tpe(seed: int, scored: LiveScores) -> list[Step]:
 def ours(seed: int, scored: LiveScores) -> list[Step]:
     """Runs the loop of ``tuner search``."""
     with tempfile.TemporaryDirectory() as out:
-        return run_loop(_plan(seed), scored, out)
+        return run_loop(_plan(seed), TableExecutor(scored), out)
 
 
 SEARCHES = {"Optuna TPE": tpe, "ours": ours}
@@ -157,11 +157,12 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
-    jobs = [(name, seed) for seed in range(options.seeds) for name in SEARCHES]
+    seeds = range(options.seeds)
+    jobs = [(name, seed) for seed in seeds for name in SEARCHES]
     with ProcessPoolExecutor(options.processes, mp_context=get_context("spawn")) as pool:
         found = pool.map(_run, [(*job, options.work) for job in jobs])
         runs = dict(zip(jobs, found, strict=True))
-    compared = compare(runs, ["Optuna TPE"], ["ours"], options.seeds)
+    compared = compare(runs, ["Optuna TPE"], ["ours"], seeds)
     result = {"trials": TRIALS, "our_trials": OUR_TRIALS, **compared}
     print(json.dumps(result, indent=2) if options.json else report(result))
 

@@ -73,6 +73,7 @@ from studies.storage import TrialRecord
 from studies.store import start_study
 from tuner.schedule import Schedule
 
+FIRST_SEED = 1000  # nothing was ever chosen by how a search with it or a later one does
 TRIALS = 200
 OUR_TRIALS = 400  # which cost less than those of a peer
 MECHANISMS = (
@@ -213,34 +214,19 @@ def _ours(without: str | None, seed: int, out: str, earlier: Iterable[Path], **c
         space=TableSpace(plan, within_budget=without != "budget by construction"),
         references=() if without == "warm start" else plan.references,
     )
-    return run_loop(
-        plan,
-        _table(),
-        out,
-        keep_stages=without != "kept stages",
-        keep_calls=without != "kept first calls",
-        by_expected=without != "expected scores",
-        earlier=earlier,
-    )
+    executor = TableExecutor(_table(), without != "kept stages", without != "kept first calls")
+    return run_loop(plan, executor, out, by_expected=without != "expected scores", earlier=earlier)
 
 
 def run_loop(
-    plan: Plan,
-    scored: Scored,
-    out: str,
-    keep_stages: bool = True,
-    keep_calls: bool = True,
-    by_expected: bool = True,
-    earlier: Iterable[Path] = (),
+    plan: Plan, executor: TableExecutor, out: str, by_expected: bool = True, earlier: Iterable[Path] = ()
 ) -> list[Step]:
     """Runs the loop of ``tuner search`` on scores that are looked up.
 
     Args:
         plan: The search.
-        scored: Has the scores.
+        executor: Looks them up.
         out: Folder of the study.
-        keep_stages: Whether stages that schedules share are paid for once.
-        keep_calls: Whether first network calls of stages that schedules share are.
         by_expected: Whether its front is that of expected scores; else of measured ones.
         earlier: Files of scores of other studies.
     """
@@ -250,11 +236,10 @@ def run_loop(
     specs = dict(zip(plan.directions, plan.objectives, strict=True))
     log = ScoreLog(folder.scores, plan.weights, specs, plan.made_by)
     known = EarlierScores(earlier, plan.weights, specs, plan.made_by)
-    executor = TableExecutor(scored, keep_stages, keep_calls)
     evaluations = Evaluations(plan, folder, log, known, lambda: executor)
     loop = Loop(plan, evaluations, TrialRecord(plan, folder), _nothing)
     loop.run(None)
-    return _steps(plan, loop, folder.scores, scored, by_expected)
+    return _steps(plan, loop, folder.scores, executor.table, by_expected)
 
 
 def _nothing() -> None:
@@ -359,15 +344,15 @@ def _run(job: tuple[str, int, int]) -> Run:
     return steps, volumes(steps, replace(plan, prompts=prompts), _table())
 
 
-def measure(seeds: int, processes: int, unseen: int) -> dict[str, Any]:
+def measure(seeds: Sequence[int], processes: int, unseen: int) -> dict[str, Any]:
     """Runs everyone with every seed on the table; returns plain JSON types.
 
     Args:
-        seeds: How many.
+        seeds: Of the searches.
         processes: How many at a time.
         unseen: How many of the prompts that nobody saw the fronts are scored on.
     """
-    jobs = [(name, seed) for name in PEERS | OURS | INFORMED for seed in range(seeds)]
+    jobs = [(name, seed) for name in PEERS | OURS | INFORMED for seed in seeds]
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         runs = dict(zip(jobs, pool.map(_run, [(*job, unseen) for job in jobs]), strict=True))
     return {
@@ -382,12 +367,14 @@ def measure(seeds: int, processes: int, unseen: int) -> dict[str, Any]:
 def main() -> None:
     """Prints the comparison."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.search_efficiency", description=__doc__)
-    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--seeds", type=int, default=20, help="how many")
+    parser.add_argument("--first-seed", type=int, default=FIRST_SEED)
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--unseen", type=int, default=HELD_OUT_PROMPTS, help="prompts that fronts are scored on")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     options = parser.parse_args()
-    result = measure(options.seeds, options.processes, options.unseen)
+    seeds = range(options.first_seed, options.first_seed + options.seeds)
+    result = measure(seeds, options.processes, options.unseen)
     print(json.dumps(result, indent=2) if options.json else report(result))
 
 

@@ -95,7 +95,7 @@ def volume_at(steps: Sequence[Step], found: Sequence[float], spent: float) -> fl
 
 
 def compare(
-    runs: Mapping[tuple[str, int], Run], peers: Sequence[str], ours: Sequence[str], seeds: int
+    runs: Mapping[tuple[str, int], Run], peers: Sequence[str], ours: Sequence[str], seeds: Sequence[int]
 ) -> dict[str, Any]:
     """Compares searches with the best of the peers, seed by seed; returns plain JSON types.
 
@@ -103,25 +103,25 @@ def compare(
         runs: By name and seed.
         peers: Names of those that set the target.
         ours: Names of the others.
-        seeds: How many; there are runs with 0, 1, ...
+        seeds: Those that everyone has a run with.
     """
-    final = {name: [runs[name, seed][1][-1] for seed in range(seeds)] for name in peers}
+    final = {name: [runs[name, seed][1][-1] for seed in seeds] for name in peers}
     best = max(final, key=lambda name: float(np.median(final[name])))
     rows = []
     for name in (*peers, *ours):
         ratios, gains, early = [], [], []
-        for seed in range(seeds):
-            target, spent = final[best][seed], runs[best, seed][0][-1].spent
+        for seed, target in zip(seeds, final[best], strict=True):
+            spent = runs[best, seed][0][-1].spent
             steps, found = runs[name, seed]
             ratios.append(spent_to_reach(steps, found, target) / spent)
             gains.append(volume_at(steps, found, spent))
             early.append(volume_at(steps, found, EARLY * spent))
-        gain = paired_score(gains, final[best]) if seeds > 1 else None
+        gain = paired_score(gains, final[best]) if len(seeds) > 1 else None
         rows.append(
             {
                 "search": name,
-                "tflops_spent": float(np.median([runs[name, seed][0][-1].spent for seed in range(seeds)])),
-                "final_hypervolume": float(np.median([runs[name, seed][1][-1] for seed in range(seeds)])),
+                "tflops_spent": float(np.median([runs[name, seed][0][-1].spent for seed in seeds])),
+                "final_hypervolume": float(np.median([runs[name, seed][1][-1] for seed in seeds])),
                 "share_of_best_peers_spend": _median(ratios),
                 "shares": [None if np.isinf(ratio) else ratio for ratio in ratios],
                 "hypervolume_at_an_eighth": float(np.median(early)),
@@ -129,7 +129,7 @@ def compare(
                 "gain_ci95": gain and gain.ci95,
             }
         )
-    return {"seeds": seeds, "best_peer": best, "rows": rows}
+    return {"seeds": list(seeds), "best_peer": best, "rows": rows}
 
 
 def _median(values: Sequence[float]) -> list[float | None]:
@@ -149,8 +149,9 @@ def report(result: dict[str, Any]) -> str:
     Args:
         result: What ``compare`` returned, and the numbers of ``trials`` and ``our_trials``.
     """
+    seeds = result["seeds"]
     lines = [
-        f"{result['seeds']} seeds, {result['trials']} trials, ours {result['our_trials']}; "
+        f"{len(seeds)} seeds from {seeds[0]}, {result['trials']} trials, ours {result['our_trials']}; "
         f"the best peer is {result['best_peer']}",
         f"{'':>36}{'TFLOPs':>9}{'volume':>10}{'at 1/8':>10}"
         f"{'spend to reach the best peer':>34}{'gain at its spend':>30}",

@@ -196,10 +196,13 @@ class TableExecutor:
         table: Has the scores.
         keep_stages: Whether it keeps the latents after stages.
         keep_calls: Whether it keeps the first velocities of stages.
+
+    Attributes:
+        table: Has the scores.
     """
 
     def __init__(self, table: Scored, keep_stages: bool = True, keep_calls: bool = True):
-        self._table = table
+        self.table = table
         self._tasks: deque[Task] = deque()
         self._kept: set[Hashable] = set()
         self._keep_stages = keep_stages
@@ -216,7 +219,7 @@ class TableExecutor:
         kept = kept_stages(stages, self._kept)
         kept_calls = [number for number, call in enumerate(calls) if number >= kept and call in self._kept]
         self._kept.update(stages if self._keep_stages else (), calls if self._keep_calls else ())
-        scores = self._table.scores(task.schedule, task.prompts)
+        scores = self.table.scores(task.schedule, task.prompts)
         return task, ChunkResult(scores, kept_stages=kept, kept_calls=tuple(kept_calls))
 
     def close(self) -> None:

@@ -11,7 +11,7 @@ import optuna
 import pytest
 
 from benchmarks import search_efficiency
-from benchmarks.search_measure import losses, spent_to_reach, volume_at, volumes
+from benchmarks.search_measure import Run, Step, compare, losses, report, spent_to_reach, volume_at, volumes
 from benchmarks.table import HELD_OUT_PROMPTS, SEARCH_PROMPTS, Table, TableSpace, schedules, settings, table_plan
 from studies.pareto import dominators
 from studies.plan import make_plan
@@ -127,3 +127,25 @@ def test_the_volume_is_that_of_the_front_so_far(plan: Any) -> None:
     spent = spent_to_reach(steps, found, target)
     assert volume_at(steps, found, spent) >= target
     assert spent_to_reach(steps, found, 1e9) == np.inf
+
+
+def test_searches_are_compared_with_the_best_peer_seed_by_seed() -> None:
+    def run(*reached: tuple[float, float]) -> Run:
+        return [Step(spent, ()) for spent, _ in reached], [volume for _, volume in reached]
+
+    runs = {
+        ("slow", 7): run((8.0, 1.0), (16.0, 2.0)),
+        ("slow", 8): run((8.0, 3.0), (32.0, 4.0)),
+        ("poor", 7): run((1.0, 1.0)),
+        ("poor", 8): run((1.0, 1.0)),
+        ("ours", 7): run((2.0, 2.0), (4.0, 5.0), (17.0, 9.0)),
+        ("ours", 8): run((1.0, 3.0), (8.0, 4.0)),
+    }
+    found = compare(runs, ["poor", "slow"], ["ours"], range(7, 9)) | {"trials": 2, "our_trials": 3}
+    assert (found["seeds"], found["best_peer"]) == ([7, 8], "slow")
+    ours = next(row for row in found["rows"] if row["search"] == "ours")
+    assert ours["shares"] == [2 / 16, 8 / 32]
+    assert ours["share_of_best_peers_spend"][0] == 3 / 16
+    assert ours["gain_at_equal_spend"] == 1.5  # 5 - 2 before the spend of 17, and 4 - 4
+    assert ours["hypervolume_at_an_eighth"] == 2.5  # 2 and 3
+    assert "never" in report(found)  # what the poor one does
