@@ -75,7 +75,7 @@ from tuner.schedule import Schedule
 
 FIRST_SEED = 1000  # nothing was ever chosen by how a search with it or a later one does
 TRIALS = 200
-OUR_TRIALS = 400  # which cost less than those of a peer
+OUR_TRIALS = 400  # which cost about as much as those of a peer
 MECHANISMS = (
     "budget by construction",
     "warm start",
