@@ -214,7 +214,9 @@ def _ours(without: str | None, seed: int, out: str, earlier: Iterable[Path], **c
         space=TableSpace(plan, within_budget=without != "budget by construction"),
         references=() if without == "warm start" else plan.references,
     )
-    executor = TableExecutor(_table(), without != "kept stages", without != "kept first calls")
+    executor = TableExecutor(
+        _table(), keep_stages=without != "kept stages", keep_calls=without != "kept first calls"
+    )
     return run_loop(plan, executor, out, by_expected=without != "expected scores", earlier=earlier)
 
 
@@ -368,7 +370,7 @@ def main() -> None:
     """Prints the comparison."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.search_efficiency", description=__doc__)
     parser.add_argument("--seeds", type=int, default=20, help="how many")
-    parser.add_argument("--first-seed", type=int, default=FIRST_SEED)
+    parser.add_argument("--first-seed", type=int, default=FIRST_SEED, help="the others follow it")
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--unseen", type=int, default=HELD_OUT_PROMPTS, help="prompts that fronts are scored on")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
