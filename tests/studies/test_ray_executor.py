@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from studies import search
-from studies.environment import environment
-from studies.evaluation import ChunkResult, Evaluator, Failure, Task
-from studies.ray_executor import (
+from studies.records.environment import environment
+from studies.work.evaluator import Evaluator
+from studies.work.task import ChunkResult, Failure, Task
+from studies.workers.ray_executor import (
     _ENVIRONMENT,
     _LOCAL_ENVIRONMENT,
     MOST_DEATHS,

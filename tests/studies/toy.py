@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from objectives.base import Direction
 from studies import SearchSettings
-from studies.evaluation import ChunkResult, Evaluator, Failure, Task
-from studies.results import PROPOSED, Candidate, StudyResult
+from studies.records.results import PROPOSED, Candidate, StudyResult
+from studies.work.evaluator import Evaluator
+from studies.work.task import ChunkResult, Failure, Task
 from tuner.errors import UserError
 from tuner.feature_cache import FeatureCache
 from tuner.models import Blueprint, Conditioning, FlowModel, Size, blueprint

@@ -12,8 +12,8 @@ from PIL import Image
 from studies.evaluate import EvalResult, EvalSettings, evaluate
 from studies.evaluate.plan import make_eval_plan, noise_of
 from studies.evaluate.report import markdown
-from studies.evaluation import ChunkResult, Failure, Task
-from studies.statistics import paired_score
+from studies.judge.intervals import paired_score
+from studies.work.task import ChunkResult, Failure, Task
 from tests.studies.evaluate.conftest import PROMPTS, STAGED
 from tests.studies.toy import TOY, Counting
 from tuner.errors import UserError
