@@ -60,12 +60,13 @@ from benchmarks.table import (
     table_plan,
 )
 from studies import features
-from studies.engine.loop import Loop, Trial, latest
+from studies.engine.loop import Loop
 from studies.engine.stopping import hypervolume
 from studies.judge.early_stopping import Estimate
 from studies.plan.plan import Plan
 from studies.propose.expected_scores import expected_scores
 from studies.propose.gaussian_data import BANDS
+from studies.propose.trial import Trial, latest
 from studies.records.optuna_record import TrialRecord
 from studies.records.score_log import EarlierScores, ScoreLog
 from studies.records.study_folder import start_study

@@ -11,6 +11,7 @@ from studies.plan.plan import Plan, make_plan
 from studies.work.evaluator import Evaluator
 from studies.work.task import Failure, Task
 from studies.workers.executors import device_of
+from studies.workers.latency import latencies
 from tuner.invariance import one_thread
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def estimate(settings: SearchSettings, load: Load | None = None) -> Estimate:
         UserError: If a setting is wrong, or if weights cannot be loaded.
         RuntimeError: If the model fails on the first prompts.
     """
-    plan = make_plan(settings)
+    plan = make_plan(settings, latencies)
     search, held_out = len(plan.prompts.search), len(plan.prompts.held_out)
     references = sum(plan.price(reference.schedule).tflops for reference in plan.references) * search
     proposals = settings.trials * plan.budget.tflops * search

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable
 from statistics import fmean
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ from studies.judge.intervals import paired_score
 from studies.judge.pareto import front
 from studies.propose.expected_scores import expected_scores
 from studies.propose.proposer import Proposal, Proposer
+from studies.propose.trial import Trial, latest
 from studies.records.results import PROPOSED, Candidate
 from studies.work.task import Failure
 from tuner.schedule import Schedule
@@ -25,27 +25,7 @@ if TYPE_CHECKING:
     from studies.records.optuna_record import TrialRecord
     from studies.records.results import EndedBy
     from studies.workers.dispatcher import Evaluations
-    from tuner.flops import Price
     from tuner.presets import Score
-
-
-@dataclass(frozen=True)
-class Trial:
-    """A schedule that the study scores on the search prompts of one rung.
-
-    Attributes:
-        number: From 0, in the order of their start.
-        label: Where it comes from; see `Candidate`.
-        schedule: What is scored.
-        price: Its cost per image.
-        rung: See `studies.judge.early_stopping`; on the prompts of the rungs below it was scored before.
-    """
-
-    number: int
-    label: str
-    schedule: Schedule
-    price: Price
-    rung: int
 
 
 class Loop:
@@ -285,16 +265,6 @@ class Loop:
                 raise RuntimeError(f"the baseline failed, so nothing can be compared with it: {scores.reason}")
             self._baseline_scores = scores
         return self._baseline_scores
-
-
-def latest(trials: Iterable[Trial]) -> list[Trial]:
-    """Keeps of the trials of each schedule the one on most prompts, in order."""
-    kept: dict[str, Trial] = {}
-    for trial in trials:
-        known = kept.get(trial.schedule.content_hash)
-        if known is None or trial.rung > known.rung:
-            kept[trial.schedule.content_hash] = trial
-    return sorted(kept.values(), key=lambda trial: trial.number)
 
 
 def _estimates(scores: Scores, baseline: Scores) -> dict[str, Estimate]:

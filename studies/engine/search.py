@@ -16,18 +16,17 @@ from studies.records.optuna_record import TrialRecord
 from studies.records.results import PROPOSED, Baseline, Candidate, Mean, Pick, Reused, StudyResult
 from studies.records.score_log import EarlierScores, ScoreLog
 from studies.records.study_folder import StudyFolder, start_study
-from studies.work.evaluator import Evaluator
 from studies.work.task import Failure
 from studies.workers.dispatcher import Evaluations
-from studies.workers.executors import Executor, LocalExecutor, device_of
+from studies.workers.latency import latencies
+from studies.workers.start import start_workers
 from tuner import presets
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from studies.evaluate.plan import EvalPlan
     from studies.plan.settings import SearchSettings
-    from studies.work.own_options import Contender
+    from studies.workers.executors import Executor
     from tuner.schedule import Schedule
 
 
@@ -61,14 +60,18 @@ def search(
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    plan = make_plan(settings)
+    plan = make_plan(settings, latencies)
     folder = start_study(plan, resume)
     with folder.lock():
         specs = dict(zip(plan.directions, plan.objectives, strict=True))
         scores = ScoreLog(folder.scores, plan.weights, specs, plan.made_by)
         others = (path for path in folder.path.parent.glob("*/scores.jsonl") if path != folder.scores)
         earlier = EarlierScores(others if settings.reuse else (), plan.weights, specs, plan.made_by)
-        start = (lambda: executor) if executor is not None else functools.partial(start_workers, plan)
+        start = (
+            (lambda: executor)
+            if executor is not None
+            else functools.partial(start_workers, settings, plan.objectives)
+        )
         evaluations = Evaluations(plan, folder, scores, earlier, start)
         sitting = _Sitting(plan, folder, evaluations, on_progress)
         try:
@@ -188,20 +191,3 @@ def _succeeded(outcome: dict[str, list[float]] | Failure | None) -> dict[str, li
     if isinstance(outcome, dict):
         return outcome
     raise RuntimeError(f"an evaluation that the outcome needs has failed: {outcome and outcome.reason}")
-
-
-def start_workers(plan: Plan | EvalPlan, baseline: Contender | None = None) -> Executor:
-    """Starts what the settings ask for.
-
-    Args:
-        plan: The search, or the evaluation of presets.
-        baseline: What objectives of fidelity compare with; None for the model's own baseline.
-    """
-    settings = plan.settings
-    device = device_of(settings.gpus_per_worker)
-    load = functools.partial(Evaluator.load, settings.model, plan.objectives, device, settings.options, baseline)
-    if settings.workers == 0:
-        return LocalExecutor(load)
-    from studies.workers.ray_executor import RayExecutor
-
-    return RayExecutor(load, settings.workers, settings.gpus_per_worker, settings.ray_address)

@@ -11,10 +11,10 @@ from studies.records.results import PROPOSED
 from studies.work.task import Failure
 
 if TYPE_CHECKING:
-    from studies.engine.loop import Trial
     from studies.judge.early_stopping import Scores
     from studies.plan.plan import Plan
     from studies.propose.proposer import Proposal
+    from studies.propose.trial import Trial
     from studies.records.results import EndedBy
 
 GAIN = 1e-3

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from studies.engine.search import start_workers
 from studies.evaluate.plan import EvalPlan, make_eval_plan
 from studies.evaluate.report import write_files
 from studies.evaluate.results import Against, EvalResult, Evaluated
@@ -24,6 +23,7 @@ from studies.work.broken_images import describe
 from studies.work.own_options import Contender
 from studies.work.task import Failure
 from studies.workers.dispatcher import Evaluations
+from studies.workers.start import start_workers
 from tuner.errors import UserError
 
 if TYPE_CHECKING:
@@ -106,7 +106,11 @@ def run(
     """
     specs = dict(zip(plan.directions, plan.objectives, strict=True))
     scores = ScoreLog(folder.scores, plan.weights, specs, plan.made_by)
-    start = (lambda: executor) if executor is not None else functools.partial(start_workers, plan, plan.baseline)
+    start = (
+        (lambda: executor)
+        if executor is not None
+        else functools.partial(start_workers, plan.settings, plan.objectives, plan.baseline)
+    )
     nothing = ScoreBook(plan.weights, specs)
     evaluations = Evaluations(
         plan, folder, scores, nothing, start, lambda task: plan.price(task.schedule, task.own)

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.metadata
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from studies.judge.early_stopping import in_random_order, rung_sizes
 from studies.plan.identity import hash_files, made_by
 from studies.plan.prompts import PromptSets, load_prompts
 from studies.plan.references import Reference, references
+from studies.plan.rungs import in_random_order, rung_sizes
 from studies.plan.settings import SearchSettings
 from studies.work.task import Task
-from studies.workers.latency import latencies
 from tuner.budget import Budget, parse_budget
 from tuner.errors import UserError
 from tuner.flops import Price, price
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from objectives.base import Direction
     from search_spaces import SearchSpace
     from tuner.latency import LatencyTable
+
+Measure: TypeAlias = "Callable[[SearchSettings, Blueprint, Size], LatencyTable]"
+"""Measures how long network calls take, for a budget in seconds."""
 
 _PACKAGES = ("tuner", "torch", "diffusers", "transformers", "optuna")
 _SEED_STRIDE = 1_000_000
@@ -77,6 +80,11 @@ class Plan:
     def seconds(self, price: Price) -> float | None:
         """Measured seconds per image of a schedule; None where the budget does not depend on them."""
         return None if self.budget.time is None else self.budget.time.latency.seconds(price)
+
+    @property
+    def value_directions(self) -> list[Direction]:
+        """Which way each value of a trial improves: every objective, and then the cost."""
+        return [*self.directions.values(), "minimize"]
 
     @cached_property
     def baseline_price(self) -> Price:
@@ -192,8 +200,12 @@ def makers(specs: Sequence[str], options: ModelOptions) -> dict[str, str]:
     return {spec: made_by(spec, conditions) for spec in specs}
 
 
-def make_plan(settings: SearchSettings) -> Plan:
-    """Checks settings and works out what they mean; loads no weights.
+def make_plan(settings: SearchSettings, measure: Measure | None = None) -> Plan:
+    """Checks settings and works out what they mean; loads no weights and starts no workers.
+
+    Args:
+        settings: As the user gave them.
+        measure: Measures the device that the workers use. Only a budget in seconds needs it.
 
     Raises:
         UserError: If any setting is wrong.
@@ -223,14 +235,11 @@ def make_plan(settings: SearchSettings) -> Plan:
     check_fit(specs, (*prompts.search, *prompts.held_out), videos=model.frames > 1)
     baseline = model.baseline(size)
 
-    def measured() -> LatencyTable:
-        check_name(settings.name)  # a study that was begun has its own table, found by name
-        return latencies(settings, model, size)
-
+    check_name(settings.name)
+    measured = None if measure is None else functools.partial(measure, settings, model, size)
     budget = parse_budget(settings.budget, price(baseline, model, size), model, size, measured)
     around = search_spaces.preset_of(settings.space)
     starts = dict.fromkeys((*settings.start, *([around] if around else [])))
-    check_name(settings.name)
     plan = Plan(
         settings=settings,
         blueprint=model,

@@ -14,7 +14,7 @@ from tuner.schedule import Schedule, Stage
 from tuner.sigmas import partial_sigmas, shift_sigma, start_and_shift
 
 if TYPE_CHECKING:
-    from search_spaces import Budget
+    from tuner.budget import Budget
     from tuner.presets import Preset
 
 

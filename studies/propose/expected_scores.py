@@ -14,9 +14,9 @@ from studies.propose.surrogate import LEAST_KNOWN, Results
 from studies.records.results import PROPOSED
 
 if TYPE_CHECKING:
-    from studies.engine.loop import Trial
     from studies.judge.early_stopping import Estimate
     from studies.plan.plan import Plan
+    from studies.propose.trial import Trial
 
 
 def expected_scores(

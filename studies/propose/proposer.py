@@ -34,7 +34,6 @@ from tuner.schedule import Schedule
 if TYPE_CHECKING:
     import optuna
 
-    from objectives.base import Direction
     from studies.judge.early_stopping import Estimate
     from studies.plan.plan import Plan
     from studies.plan.references import Reference
@@ -84,7 +83,7 @@ class Proposer:
         from studies.propose.shortlist import Shortlist
 
         self._plan = plan
-        directions = directions_of(plan)
+        directions = plan.value_directions
         self._signs = np.array([loss_sign(way) for way in plan.directions.values()])
         self._study = optuna.create_study(
             storage=Shortlist(_LISTED, directions),
@@ -254,11 +253,6 @@ class Proposer:
         }.items():
             trial.set_user_attr(name, value)
         self._features[trial.number] = features(proposal.schedule, price)
-
-
-def directions_of(plan: Plan) -> Sequence[Direction]:
-    """Which way each value of a trial improves: every objective, and then the cost."""
-    return [*plan.directions.values(), "minimize"]
 
 
 def _seed(study_seed: int, of: str) -> int:

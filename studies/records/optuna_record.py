@@ -6,7 +6,6 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from studies.propose.proposer import directions_of
 from studies.records.score_log import drop_unfinished_line
 from tuner.errors import UserError, one_line
 
@@ -33,7 +32,7 @@ class TrialRecord:
 
         storage = _open(plan.settings.storage, folder.journal)
         self._study = optuna.create_study(
-            storage=storage, study_name=folder.name, directions=directions_of(plan), load_if_exists=True
+            storage=storage, study_name=folder.name, directions=plan.value_directions, load_if_exists=True
         )
         owner = self._study.user_attrs.get("tuner.study_id")
         if owner is None and not self._study.get_trials(deepcopy=False):

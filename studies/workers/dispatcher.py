@@ -4,19 +4,33 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from studies.work.objective_warnings import Notes
 from studies.work.task import Failure, Task
 
 if TYPE_CHECKING:
-    from studies.evaluate.plan import EvalPlan
-    from studies.plan.plan import Plan
+    from objectives.base import Direction
     from studies.records.folder import Folder
     from studies.records.score_log import ScoreBook, ScoreLog
     from studies.work.task import ChunkResult
     from studies.workers.executors import Executor
     from tuner.flops import Price
+    from tuner.schedule import Schedule
+
+
+class Work(Protocol):
+    """What is evaluated: a search, or a comparison of presets."""
+
+    @property
+    def directions(self) -> Mapping[str, Direction]:
+        """Which way each objective improves, by its plain name."""
+
+    def price(self, schedule: Schedule) -> Price:
+        """Prices a schedule."""
+
+    def image_number(self, task: Task) -> int:
+        """Returns which of the kept images, from 0, a task's first image is."""
 
 
 class Evaluations:
@@ -33,7 +47,7 @@ class Evaluations:
 
     def __init__(
         self,
-        plan: Plan | EvalPlan,
+        plan: Work,
         folder: Folder,
         scores: ScoreLog,
         earlier: ScoreBook,

@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search_spaces import TimeLimit
 from tests.blueprints import small_blueprint
-from tuner.budget import Budget, parse_budget
+from tuner.budget import Budget, TimeLimit, parse_budget
 from tuner.errors import UserError
 from tuner.flops import price, tflops_per_call
 from tuner.latency import LatencyTable

@@ -10,8 +10,9 @@ import pytest
 
 from benchmarks.busy_workers import RandomProposer
 from studies import search
-from studies.judge.early_stopping import ERROR_RATE, estimated, in_random_order, is_beaten, rung_sizes
+from studies.judge.early_stopping import ERROR_RATE, estimated, is_beaten
 from studies.plan.plan import make_plan
+from studies.plan.rungs import in_random_order, rung_sizes
 from studies.records.study_folder import open_study
 from tests.studies.test_search import Shuffled, comparable
 from tests.studies.toy import Counting, toy_settings
