@@ -9,10 +9,10 @@ import heapq
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from studies.work.task import ChunkResult, Failure
-from studies.workers.ray_executor import MOST_DEATHS
+from studies.workers.deaths import Deaths
 from studies.workers.task_queue import TaskQueue
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class SimulatedExecutor:
         self._restart_s = restart_s
         self._idle = list(range(workers))
         self._tasks = TaskQueue[int]()
-        self._deaths: dict[Any, int] = {}
+        self._deaths = Deaths()
         self._order = itertools.count()
         self._numbers = itertools.count(workers)
         self._events: list[tuple[float, int, int, Task | None, Attempt | None]] = []  # no task: a worker starts
@@ -94,9 +94,9 @@ class SimulatedExecutor:
                 self._assign()
             elif attempt.crashes:
                 self._push(self._restart_s, next(self._numbers), None, None)
-                self._deaths[task.key] = self._deaths.get(task.key, 0) + 1
-                if self._deaths[task.key] == MOST_DEATHS:
-                    return task, Failure(f"it killed its worker {MOST_DEATHS} times.")
+                failed = self._deaths.count(task, "it crashed")
+                if failed is not None:
+                    return task, failed
                 self._tasks.put_first(task)
                 self._assign()
             else:
@@ -116,7 +116,7 @@ class SimulatedExecutor:
 
     def _assign(self) -> None:
         for worker, task in self._tasks.assign(self._idle):
-            attempt = self._fate(task, self._deaths.get(task.key, 0))
+            attempt = self._fate(task, self._deaths.of(task))
             self.runs.append(Run(worker, task, self.now, self.now + attempt.seconds))
             self._push(attempt.seconds, worker, task, attempt)
 

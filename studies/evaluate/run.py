@@ -140,7 +140,7 @@ def _outcome(plan: EvalPlan, contender: Contender, evaluations: Evaluations, sco
         if isinstance(found, Failure):
             faults.update(found.degenerate)
     if faults:
-        return Failure(describe(faults, len(plan.images)), dict(faults))
+        return Failure(describe(faults, len(plan.images)), degenerate=dict(faults))
     outcome = evaluations.outcome(tasks)
     if outcome is None:
         raise RuntimeError(f"units of work of {contender.name!r} have no outcome.")

@@ -45,7 +45,7 @@ class ScoreBook:
         weights, schedule, (height, width) = line["weights"], line["schedule"], line["size"]
         prompts, seeds = tuple(line["prompts"]), tuple(line["seeds"])
         if "failure" in line:
-            failure = Failure(line["failure"], line.get("degenerate", {}))
+            failure = Failure(line["failure"], line.get("transient", False), line.get("degenerate", {}))
             self._failures[weights, (schedule, prompts, seeds, (height, width))] = failure
             return
         for spec, scores in line["scores"].items():
@@ -64,6 +64,8 @@ class ScoreLog(ScoreBook):
     """A study's own scores: an append-only file with one line per finished task.
 
     A line is on the disk before ``put`` returns; a line that a killed process left unfinished is dropped.
+    Transient
+    failures that the file holds are forgotten, so that a resumed study tries those tasks again.
 
     Args:
         path: The file; created when first written.
@@ -87,6 +89,7 @@ class ScoreLog(ScoreBook):
             with path.open(encoding="utf-8") as lines:
                 for line in lines:
                     self._remember(json.loads(line))
+        self._failures = {key: failure for key, failure in self._failures.items() if not failure.transient}
 
     def put(
         self,
@@ -117,6 +120,7 @@ class ScoreLog(ScoreBook):
         }
         if isinstance(outcome, Failure):
             line |= {"failure": outcome.reason, "degenerate": dict(outcome.degenerate)}
+            line |= {"transient": True} if outcome.transient else {}
         else:
             line["scores"] = {self._objectives[name]: list(scores) for name, scores in outcome.scores.items()}
             line["made_by"] = self._made_by

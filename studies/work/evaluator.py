@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, NamedTuple
 from objectives import needs_references, score
 from studies.work.baseline_images import BaselineImages
 from studies.work.broken_images import count, decode_and_check, describe
+from studies.work.memory import halves, joined, out_of_memory
 from studies.work.objective_warnings import noted
 from studies.work.own_options import Contender, Dressed
 from studies.work.reuse import LIMIT, LimitedCache, kept_stages, opening_keys, prefix_keys
 from studies.work.task import ChunkResult, Failure, Task
+from tuner.errors import one_line
 from tuner.invariance import batch_invariant, decode_each
 from tuner.models import Conditioning, FlowModel, Item, ModelOptions
 from tuner.sampling import run_stage
@@ -93,7 +95,39 @@ class Evaluator:
         return cls(flow, [load(spec, device) for spec in objectives], baseline=baseline)
 
     def evaluate(self, task: Task) -> ChunkResult | Failure:
-        """Runs a task. Equal tasks give equal scores, on a CPU bit by bit."""
+        """Runs a task. Equal tasks give equal scores, on a CPU bit by bit.
+
+        When memory runs out, the caches are emptied and the task runs again in halves, down to single images. The
+        noise belongs to the image, so halves draw what the whole would have drawn.
+
+        Returns:
+            The scores, or a failure; it is transient where even one image did not fit.
+        """
+        try:
+            return self._evaluate(task)
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
+            reason = one_line(error)
+        self._free_memory()  # not inside `except`: the traceback keeps the tensors alive
+        if len(task.prompts) == 1:
+            return Failure(
+                f"one image does not fit into memory ({reason}); try --offload model or --quantize nf4.",
+                transient=True,
+            )
+        return joined([self.evaluate(half) for half in halves(task)])
+
+    def _free_memory(self) -> None:
+        import gc
+
+        import torch
+
+        self._cache.clear()
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _evaluate(self, task: Task) -> ChunkResult | Failure:
         model = self._dressed.model(task.own)
         start = time.perf_counter()
         with batch_invariant():
@@ -105,7 +139,7 @@ class Evaluator:
         decoded = time.perf_counter()
         if degenerate := count(faults):
             first = next(prompt for prompt, fault in zip(task.prompts, faults, strict=True) if fault)
-            return Failure(f"{describe(degenerate, len(faults))}, the first for {first!r}", degenerate)
+            return Failure(f"{describe(degenerate, len(faults))}, the first for {first!r}", degenerate=degenerate)
         references = self._references(task, images)
         referred = time.perf_counter()
         scores: dict[str, list[float]] = {}

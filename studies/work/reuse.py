@@ -52,6 +52,10 @@ class LimitedCache:
             self._kept[key] = value
         return value
 
+    def clear(self) -> None:
+        """Forgets everything."""
+        self._kept.clear()
+
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
         """Returns what is kept under a key; if nothing is, makes it and keeps it."""
         kept: T | None = self.get(key)

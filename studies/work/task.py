@@ -65,12 +65,15 @@ class ChunkResult:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a task has no result. It is the schedule's failure, not the study's.
+    """Why a task has no result. A failure ends the schedule, not the study.
 
     Attributes:
         reason: For people.
+        transient: Whether the environment failed (memory, a device, a worker, an unexpected exception). A resumed
+            study tries the task again. Otherwise the schedule itself failed, and the failure is final.
         degenerate: How many images of the chunk had which fault; see `studies.work.broken_images`.
     """
 
     reason: str
+    transient: bool = False
     degenerate: Mapping[str, int] = field(default_factory=dict, hash=False)

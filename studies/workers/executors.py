@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from studies.work.task import ChunkResult, Failure
-from tuner.errors import one_line
+from tuner.errors import UserError, one_line
 from tuner.invariance import one_thread
 
 if TYPE_CHECKING:
     from studies.work.evaluator import Evaluator
     from studies.work.task import Task
+
+_LONGEST_REASON = 2000  # characters
+_DEVICE_ERROR = re.compile(r"CUDA error|CUBLAS_STATUS|cuDNN error|CUDNN_STATUS|NCCL error|HIP error")
 
 Load: TypeAlias = "Callable[[], Evaluator]"
 """Makes the evaluator of a worker, in the worker's own process."""
@@ -65,8 +69,14 @@ class LocalExecutor:
         if self._evaluator is None:
             self._evaluator = self._load()
         task = self._tasks.popleft()
-        with one_thread():
-            return task, run_task(self._evaluator, task)
+        try:
+            with one_thread():
+                return task, run_task(self._evaluator, task)
+        except DeviceError as error:
+            raise RuntimeError(
+                f"the device failed ({error}), and a process cannot recover from that; run the same command with "
+                "--resume, or with --workers 1 so that a failed worker is replaced."
+            ) from error
 
     def close(self) -> None:
         """See `Executor.close`."""
@@ -74,9 +84,32 @@ class LocalExecutor:
         self._evaluator = None
 
 
+class DeviceError(Exception):
+    """The process lost its GPU: every later CUDA call in this process would fail, too."""
+
+
 def run_task(evaluator: Evaluator, task: Task) -> ChunkResult | Failure:
-    """Runs a task; whatever goes wrong in it, memory that runs out included, is the task's failure."""
+    """Runs a task and turns an exception into a transient failure.
+
+    Raises:
+        DeviceError: If the device, cuBLAS, cuDNN or NCCL failed, so that the process must be replaced.
+    """
     try:
         return evaluator.evaluate(task)
-    except Exception as error:
-        return Failure(f"{type(error).__name__}: {one_line(error)}")
+    except UserError as error:
+        return Failure(one_line(error))
+    except (Exception, SystemExit) as error:
+        reason = f"{type(error).__name__}: {one_line(error)[:_LONGEST_REASON]}"
+        if _device_failed(error):
+            raise DeviceError(reason) from None  # the cause may not survive pickling
+        return Failure(reason, transient=True)
+
+
+def _device_failed(error: BaseException) -> bool:
+    """Whether an exception says that the GPU, or a library that runs on it, is in an unusable state."""
+    import torch
+
+    accelerator_error = getattr(torch, "AcceleratorError", ())  # torch 2.8 and newer
+    return isinstance(error, accelerator_error) or (
+        isinstance(error, RuntimeError) and _DEVICE_ERROR.search(str(error)) is not None
+    )

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from studies.records.environment import environment
 from studies.work.task import ChunkResult, Failure
-from studies.workers.executors import run_task
+from studies.workers.deaths import MOST_DEATHS, Deaths
+from studies.workers.executors import DeviceError, run_task
 from studies.workers.task_queue import TaskQueue
 from tuner.errors import UserError, one_line
 
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
     from studies.workers.executors import Load
 
 T = TypeVar("T")
-
-MOST_DEATHS = 3
-"""A task that kills its worker this often fails; workers that die this often while loading end the study."""
 
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -59,7 +57,7 @@ class RayExecutor:
         self._tasks = TaskQueue[Any]()
         self._idle: list[Any] = []
         self._busy: dict[Any, tuple[Any, Task | None]] = {}  # None while the worker loads its evaluator
-        self._deaths: dict[Any, int] = {}
+        self._deaths = Deaths()
         self._deaths_while_loading = 0
         self._owns_ray = _connect(address, workers)
         try:
@@ -92,7 +90,14 @@ class RayExecutor:
                 if task is not None and failed is not None:
                     return task, failed
                 continue
-            except RayTaskError as error:  # tasks never raise, so this is the loading
+            except RayTaskError as error:
+                if task is not None and isinstance(error.cause, DeviceError):
+                    ray.kill(worker)
+                    failed = self._bury(task, error.cause)
+                    self._add_worker()
+                    if failed is not None:
+                        return task, failed
+                    continue
                 raise RuntimeError(f"a worker could not load the model: {one_line(error.cause)}") from error
             if task is None and outcome is not None:
                 raise UserError(outcome)
@@ -132,11 +137,10 @@ class RayExecutor:
                     f"memory; try fewer --workers. The last one: {one_line(error)}"
                 ) from error
             return None
-        self._deaths[task.key] = self._deaths.get(task.key, 0) + 1
-        if self._deaths[task.key] >= MOST_DEATHS:
-            return Failure(f"its worker died {MOST_DEATHS} times, the last time: {one_line(error)}")
-        self._tasks.put_first(task)
-        return None
+        failed = self._deaths.count(task, one_line(error))
+        if failed is None:
+            self._tasks.put_first(task)
+        return failed
 
 
 def run_on_a_worker(
@@ -200,7 +204,7 @@ class _Worker:
         return None
 
     def run(self, task: Task) -> ChunkResult | Failure:
-        """Runs a task; the worker lives on, whatever goes wrong in it."""
+        """Runs a task; raises `DeviceError` if this process has to be replaced."""
         return run_task(self._evaluator, task)
 
 
@@ -222,7 +226,7 @@ def _connect(address: str | None, workers: int | None) -> bool:
         if address is None:
             cores = max(workers or 0, os.cpu_count() or 1)
             try:
-                ray.init(num_cpus=cores, include_dashboard=False, **quiet)
+                ray.init(address="local", num_cpus=cores, include_dashboard=False, **quiet)
             except Exception as error:  # Ray gives its processes 30 s to start and then raises a bare Exception
                 ray.shutdown()
                 raise RuntimeError(

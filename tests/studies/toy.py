@@ -187,6 +187,23 @@ class Dying:
         return self._evaluator.evaluate(task)
 
 
+class LosingDevice(Dying):
+    """An evaluator whose process loses its GPU for good; each file of a folder is one GPU to lose."""
+
+    def __init__(self, deaths: Path):
+        super().__init__(deaths)
+        self._lost = False
+
+    def evaluate(self, task: Task) -> ChunkResult | Failure:
+        for death in () if self._lost else self._deaths.iterdir():
+            death.unlink()
+            self._lost = True
+            break
+        if self._lost:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        return self._evaluator.evaluate(task)
+
+
 class Counting:
     """Runs tasks in this process, keeps a list of them, and stops with Ctrl-C after some."""
 

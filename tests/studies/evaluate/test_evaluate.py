@@ -165,7 +165,7 @@ class Spoiled(Counting):
     def next(self) -> tuple[Task, ChunkResult | Failure]:
         task, outcome = super().next()
         if task.schedule.content_hash == self._spoiled:
-            outcome = Failure("2 of 3 images are degenerate: 2 all black", {"all black": 2})
+            outcome = Failure("2 of 3 images are degenerate: 2 all black", degenerate={"all black": 2})
         return task, outcome
 
 
