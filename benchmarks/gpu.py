@@ -1,49 +1,30 @@
 """What schedules save on real hardware: ``python -m benchmarks.gpu -o gpu.json`` on a machine with a GPU.
 
-Full-size networks are built on the device with random bfloat16 weights: latency does not depend on the values. The
-text encoders and the VAE are left out; conditioning is random, too. For each model, FLUX.1-dev and Wan 2.1 1.3B,
-the script measures the baseline, step reduction and every shipped preset, each beside its price; single steps at
-every stage size, plain and compiled; and FLUX's stock pipeline on the same schedule. Progress goes to stderr, JSON
-to the output. ``--small`` runs the same code with networks of a few blocks, in seconds on a CPU. What a table sets
-beside each other, plain and compiled steps, our loop and the stock pipeline, is timed in turn. On a CPU, seconds
-are those of the process in one thread, so that other work on the machine does not decide.
+Networks of the full size get random bfloat16 weights on the device itself: latency does not depend on the values.
+Text encoders are left out; conditioning is random, too. Rows come in groups, the most valuable first, and the file
+is whole after every row: FLUX.1-dev's baseline beside its stock pipeline, step reduction and two presets, single
+steps by stage size and batch, decoding and scoring, compiled steps, and single steps of Wan 2.1 1.3B. What is
+compared is timed in turn. ``--small`` runs the same code with networks of a few blocks, in seconds on a CPU, whose
+seconds are those of the process in one thread. ``--table`` prints a finished file as Markdown.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import gc
 import json
-import statistics
+import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+import traceback
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import diffusers
-import torch
+Row = dict[str, Any]
 
-from benchmarks.stock import in_turn, stock_flux
-from tuner import presets
-from tuner.flops import price
-from tuner.invariance import one_thread
-from tuner.models import blueprint
-from tuner.models._diffusers import PipelineBlueprint
-from tuner.models._loading import compile_network
-from tuner.models._pipeline_model import PipelineModel
-from tuner.sampling import sample
-from tuner.schedule import Schedule
-
-MODELS = ("flux", "wan2.1-1.3b")
-SMALL: dict[str, dict[str, Any]] = {
-    "flux": {"num_layers": 1, "num_single_layers": 1, "num_attention_heads": 2},
-    "wan2.1-1.3b": {"num_layers": 2, "num_attention_heads": 2, "ffn_dim": 64},
-}
-STEPS_KEPT = (2, 3, 4)
+GROUPS = ("baseline", "schedules", "steps", "whole", "compiled", "wan")
+"""Groups of rows, the methods of ``benchmarks.gpu_rows.Rows``, in the order in which they run."""
 
 
 def log(text: str) -> None:
@@ -51,169 +32,94 @@ def log(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-class Bench:
-    """One model with random weights on a device.
+class Recorder:
+    """Measures rows and writes all of them to one JSON file after each.
 
     Args:
-        name: Short name of the model.
-        device: Torch device.
-        small: Whether the network has a few blocks and the output a few pixels.
-        repeats: Runs of which the median is taken.
+        path: The file.
+        about: What the file says beside the rows.
+        deadline: Seconds after which no row is begun.
     """
 
-    def __init__(self, name: str, device: str, small: bool, repeats: int):
-        known = blueprint(name)
-        assert isinstance(known, PipelineBlueprint)
-        if small:
-            network = dict(known.transformer) | SMALL[name]
-            known = replace(known, transformer=network, height=128, width=128, steps=6, text_tokens=16)
-            known = known if known.fps is None else known.with_frames(5)
-        self.known: PipelineBlueprint = known
-        self.device, self.repeats = device, repeats
-        self._clock = time.process_time if device == "cpu" else time.perf_counter
-        self.network = random_network(known, device)
-        pipe = SimpleNamespace(transformer=self.network, _execution_device=torch.device(device))
-        self.model: PipelineModel = known.model_class(pipe, known)
-        with torch.device("meta"):
-            shapes = known.meta_text(self.network.config)
-        text = {key: torch.randn(rows.shape, device=device).to(self.network.dtype) for key, rows in shapes.items()}
-        self.text = text if known.passes == 1 else text | {f"negative_{key}": rows for key, rows in text.items()}
+    def __init__(self, path: Path, about: Row, deadline: float):
+        self._path, self._deadline, self._start = path, deadline, time.monotonic()
+        self.result: Row = about | {"rows": []}
 
-    def seconds(self, run: Callable[[], object]) -> float:
-        """Returns the median time of a call after one that warms up."""
-        return self.medians({"it": run})["it"]
+    def add(self, name: str, measure: Callable[[], Row]) -> None:
+        """Measures a row; what keeps it from being measured is its result then, and the next row goes on."""
+        import torch
 
-    def medians(self, ways: Mapping[str, Callable[[], object]]) -> dict[str, float]:
-        """Returns the median times of ways of doing the same thing, timed in turn."""
-        return {name: statistics.median(times) for name, times in in_turn(ways, self._timed, self.repeats).items()}
+        began = time.monotonic() - self._start
+        log(f"{began:6.1f} s  {name}")
+        try:
+            row = measure() if began < self._deadline else {"left_out": f"{self._deadline:g} s were over"}
+        except torch.OutOfMemoryError:
+            row = {"left_out": "does not fit into the memory"}
+        except ImportError as error:
+            row = {"left_out": f"{error.name or error} is not installed"}
+        except Exception as error:
+            traceback.print_exc()
+            row = {"failed": f"{type(error).__name__}: {error}"}
+        took = time.monotonic() - self._start - began
+        self.result["rows"].append({"name": name} | row | {"began_s": round(began, 1), "took_s": round(took, 1)})
+        self._write()
 
-    def _timed(self, run: Callable[[], object]) -> float:
-        self._wait()
-        start = self._clock()
-        run()
-        self._wait()
-        return self._clock() - start
+    def _write(self) -> None:
+        beside = self._path.with_suffix(".part")
+        beside.write_text(json.dumps(self.result, indent=2) + "\n")
+        os.replace(beside, self._path)
 
-    def _wait(self) -> None:
-        if self.device.startswith("cuda"):
-            torch.cuda.synchronize()
-
-    def run(self, schedule: Schedule) -> dict[str, Any]:
-        """Times a whole schedule and puts its price and its peak memory beside."""
-        on_gpu = self.device.startswith("cuda")
-        if on_gpu:
-            torch.cuda.reset_peak_memory_stats()
-        seconds = self.seconds(lambda: sample(self.model, schedule, self.text, [0]))
-        peak = torch.cuda.max_memory_allocated() / 2**30 if on_gpu else None
-        return {"seconds": seconds, "tflops": price(schedule, self.known).tflops, "peak_gib": peak}
-
-    def schedules(self) -> dict[str, Schedule]:
-        """Lists the baseline, step reduction and the presets made for the model that need no autoencoder.
-
-        A LoRA that a preset brings is left out: fused into the weights it costs nothing.
-        """
-        known = self.known
-        found = {f"baseline, {known.steps} steps": known.baseline()}
-        found |= {f"{known.steps // kept} steps": known.plain(known.steps // kept) for kept in STEPS_KEPT}
-        shipped = (presets.load(name) for name in presets.available())
-        return found | {
-            preset.name: preset.schedule
-            for preset in shipped
-            if preset.model == known.name and all(stage.resample != "pixel" for stage in preset.schedule.stages)
-        }
-
-    def steps(self, schedules: dict[str, Schedule]) -> list[dict[str, Any]]:
-        """Times one velocity at every stage size of some schedules, plain and compiled, and compiling for it."""
-        scales = sorted({stage.scale for schedule in schedules.values() for stage in schedule.stages})
-        sizes = [self.known.stage_size(self.known.size, scale) for scale in scales]
-        compile_network(self.network)
-        rows = []
-        for size in sizes:
-            log(f"{self.known.name}: one step at {size[0]}x{size[1]}, plain and compiled")
-            x = self.model.noise(size, [0])
-
-            def compiled(x: torch.Tensor = x) -> object:
-                return self.model.velocity(x, 0.5, self.text)
-
-            def plain(step: Callable[[], object] = compiled) -> object:
-                with torch.compiler.set_stance("force_eager"):
-                    return step()
-
-            with torch.inference_mode():
-                start = time.perf_counter()
-                compiled()
-                first = time.perf_counter() - start
-                medians = self.medians({"plain_seconds": plain, "compiled_seconds": compiled})
-            rows.append({"height": size[0], "width": size[1], "compiling_seconds": first} | medians)
-        return rows
-
-    def loops(self) -> dict[str, Callable[[], torch.Tensor]]:
-        """Returns FLUX's baseline from embeddings to latents, with our loop and with the stock pipeline."""
-        known = self.known
-        scheduler = diffusers.FlowMatchEulerDiscreteScheduler(**known.scheduler)
-        missing = dict.fromkeys(("vae", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2"))
-        pipe = diffusers.FluxPipeline(scheduler=scheduler, transformer=self.network, **missing)
-        pipe.set_progress_bar_config(disable=True)
-        return {
-            "ours": lambda: sample(self.model, known.baseline(), self.text, [0]),
-            "stock": lambda: stock_flux(pipe, known, self.text, known.steps, [0], known.size),
-        }
-
-    def measure(self) -> dict[str, Any]:
-        """Measures everything of this model; returns plain JSON types."""
-        schedules, runs = self.schedules(), []
-        for name, schedule in schedules.items():
-            log(f"{self.known.name}: {name}")
-            runs.append({"schedule": name} | self.run(schedule))
-        baseline = runs[0]
-        for row in runs:
-            row["speedup"] = baseline["seconds"] / row["seconds"]
-            row["tflops_ratio"] = baseline["tflops"] / row["tflops"]
-        result = {"model": self.known.name, "height": self.known.height, "width": self.known.width, "runs": runs}
-        if self.known.name == "flux":
-            log("flux: the stock pipeline")
-            medians = self.medians(self.loops())
-            result |= {"stock_seconds": medians["stock"], "ours_over_stock": medians["ours"] / medians["stock"]}
-        return result | {"frames": self.known.frames, "steps": self.steps(schedules)}
-
-
-def random_network(known: PipelineBlueprint, device: str) -> Any:
-    """Builds the transformer in bfloat16 on the device itself, with the random weights of its construction."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.bfloat16)
-    try:
-        with torch.device(device):
-            network = getattr(diffusers, known.transformer_class).from_config(dict(known.transformer))
-    finally:
-        torch.set_default_dtype(before)
-    return network.to(torch.bfloat16).eval().requires_grad_(False)
+    @property
+    def failed(self) -> bool:
+        """Whether a row failed, or our latents are not the stock pipeline's."""
+        return any("failed" in row or row.get("latents_close") is False for row in self.result["rows"])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measures the models and writes one JSON file, whole after every model."""
+    """Measures what is asked for; 0 if no row failed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
     parser.add_argument("-o", "--output", type=Path, default=Path("gpu.json"))
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--repeats", type=int, help="runs of which the median is taken: 3, or 20 if small")
+    parser.add_argument("--rows", nargs="+", choices=GROUPS, default=GROUPS, help="groups of rows (default: all)")
+    parser.add_argument("--no-compile", action="store_true", help="leave compiled steps out")
+    parser.add_argument("--deadline", type=float, default=float("inf"), help="seconds; no row begins later")
+    parser.add_argument("--device", help="torch device (default: cuda, where there is one)")
+    parser.add_argument("--repeats", type=int, default=3, help="runs of which the median is taken (default: 3)")
     parser.add_argument("--small", action="store_true", help="networks of a few blocks, to prove the script")
+    parser.add_argument("--table", type=Path, metavar="FILE", help="print the table of a finished file instead")
     options = parser.parse_args(arguments)
-    if options.device == "cpu" and not options.small:
+    if options.table:
+        from benchmarks.gpu_table import table
+
+        print(table(json.loads(options.table.read_text())))
+        return 0
+
+    import torch
+
+    from benchmarks.gpu_rows import Rows
+    from tuner.invariance import one_thread
+
+    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if device == "cpu" and not options.small:
         parser.error("full-size networks need a GPU; run with --small to prove the script on a CPU.")
-    on_gpu, repeats = options.device.startswith("cuda"), options.repeats or (20 if options.small else 3)
-    result: dict[str, Any] = {
-        "device": torch.cuda.get_device_name(options.device) if on_gpu else "cpu",
-        "small": options.small,
-        "versions": {module.__name__: module.__version__ for module in (torch, diffusers)},
-        "models": [],
+    recorder = Recorder(options.output, _about(device, options.small), options.deadline)
+    rows = Rows(recorder.add, device, options.small, options.repeats)
+    with contextlib.nullcontext() if device.startswith("cuda") else one_thread():
+        for group in GROUPS:
+            if group in options.rows and not (group == "compiled" and options.no_compile):
+                getattr(rows, group)()
+    return int(recorder.failed)
+
+
+def _about(device: str, small: bool) -> Row:
+    import diffusers
+    import torch
+    import transformers
+
+    return {
+        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else "cpu",
+        "small": small,
+        "versions": {module.__name__: module.__version__ for module in (torch, diffusers, transformers)},
     }
-    for name in options.models:
-        log(f"{name}: building the network")
-        with contextlib.nullcontext() if on_gpu else one_thread():
-            result["models"].append(Bench(name, options.device, options.small, repeats).measure())
-        options.output.write_text(json.dumps(result, indent=2))
-        gc.collect()
-    return 0
 
 
 if __name__ == "__main__":

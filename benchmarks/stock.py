@@ -45,19 +45,23 @@ def stock_flux(
 
 
 def in_turn(
-    ways: Mapping[str, Callable[[], object]], timed: Callable[[Callable[[], object]], T], runs: int
+    ways: Mapping[str, Callable[[], object]],
+    timed: Callable[[Callable[[], object]], T],
+    runs: int,
+    warmed_up: bool = False,
 ) -> dict[str, list[T]]:
     """Times ways of doing the same thing in turn, so that whatever else the machine does slows all of them alike.
 
     Args:
-        ways: What to time, by name; each runs once before, without being timed.
+        ways: What to time, by name.
         timed: Calls one of them and says how long it took.
         runs: Timed runs of each; every other round goes backwards.
+        warmed_up: Whether the caller has warmed up; otherwise each runs once before, without being timed.
 
     Returns:
         What ``timed`` said, by name.
     """
-    for way in ways.values():
+    for way in () if warmed_up else ways.values():
         way()
     times: dict[str, list[T]] = {name: [] for name in ways}
     for run in range(runs):

@@ -88,7 +88,7 @@ def generate(
             f"Got {len(seeds)} seeds for {len(prompts)} prompts; give one seed per prompt, or one number."
         )
     size = (height or default[0], width or default[1])
-    with applied(model, options), batch_invariant():
+    with applied(model, options), batch_invariant(model):
         conditioning = model.encode(prompts)
         if free_text_encoders:
             model.free_text_encoders()

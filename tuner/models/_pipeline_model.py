@@ -40,6 +40,11 @@ class PipelineModel(FlowModel):
         self.sigma = 1.0
         """Noise level of the velocity that is being computed."""
 
+    @property
+    def device(self) -> str:
+        """That of the pipeline's inputs; offloaded weights may wait elsewhere; see `FlowModel.device`."""
+        return str(self.pipe._execution_device.type)
+
     @abstractmethod
     def encode_text(self, prompts: list[str], negative: bool) -> dict[str, torch.Tensor]:
         """Encodes prompts with the pipeline's own encoders; ``tokens`` holds the text tokens (B, T, D).

@@ -232,6 +232,11 @@ class FlowModel(ABC):
 
     blueprint: Blueprint
 
+    @property
+    def device(self) -> str:
+        """Type of the device that the latents are on, as torch names it."""
+        return "cpu"
+
     @abstractmethod
     def encode(self, prompts: Sequence[str]) -> Conditioning:
         """Turns B prompts into conditioning with B rows."""
