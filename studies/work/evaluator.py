@@ -130,7 +130,7 @@ class Evaluator:
     def _evaluate(self, task: Task) -> ChunkResult | Failure:
         model = self._dressed.model(task.own)
         start = time.perf_counter()
-        with batch_invariant():
+        with batch_invariant(model):
             drawn = self._sample(model, task)
             latents = drawn.latents
             finite = latents.isfinite().flatten(1).all(dim=1).tolist()  # waits for a GPU: the clock is right
@@ -177,7 +177,7 @@ class Evaluator:
     def _draw_baseline(self, task: Task) -> Sequence[Item]:
         baseline = self._baseline_of(task)
         model = self._dressed.model(baseline.own)
-        with batch_invariant():
+        with batch_invariant(model):
             return decode_each(model, self._sample(model, baseline).latents)
 
     def _sample(self, model: FlowModel, task: Task) -> _Drawn:
