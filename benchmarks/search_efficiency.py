@@ -59,11 +59,11 @@ from benchmarks.table import (
     schedules,
     table_plan,
 )
-from studies import features
 from studies.engine.loop import Loop
 from studies.engine.stopping import hypervolume
 from studies.judge.early_stopping import Estimate
 from studies.plan.plan import Plan
+from studies.propose import features
 from studies.propose.expected_scores import expected_scores
 from studies.propose.gaussian_data import BANDS
 from studies.propose.trial import Trial, latest

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import importlib.metadata
 import json
@@ -235,11 +234,16 @@ def make_plan(settings: SearchSettings, measure: Measure | None = None) -> Plan:
     check_fit(specs, (*prompts.search, *prompts.held_out), videos=model.frames > 1)
     baseline = model.baseline(size)
 
-    check_name(settings.name)
-    measured = None if measure is None else functools.partial(measure, settings, model, size)
+    def measured() -> LatencyTable:
+        check_name(settings.name)  # a study that was begun has its own table, found by name
+        if measure is None:
+            raise ValueError("a budget in seconds needs `measure`.")
+        return measure(settings, model, size)
+
     budget = parse_budget(settings.budget, price(baseline, model, size), model, size, measured)
     around = search_spaces.preset_of(settings.space)
     starts = dict.fromkeys((*settings.start, *([around] if around else [])))
+    check_name(settings.name)
     plan = Plan(
         settings=settings,
         blueprint=model,

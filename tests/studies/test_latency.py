@@ -84,7 +84,7 @@ def test_a_search_within_seconds_measures_once_and_reports_seconds(
     result = search(settings, executor=Counting(), resume=True)
     assert measured == [search_spaces.stage_sizes(TOY, TOY.size)]
     assert result.baseline.seconds == 21
-    blueprint = make_plan(settings).blueprint
+    blueprint = make_plan(settings, studies.workers.latency.latencies).blueprint
     for candidate in result.evaluated:
         assert candidate.seconds == TABLE.seconds(price(candidate.schedule, blueprint)) <= 6 + 1e-6
     assert {"plain-5", "plain-2"} <= {candidate.label for candidate in result.evaluated}
