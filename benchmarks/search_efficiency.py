@@ -69,7 +69,7 @@ from studies.propose.gaussian_data import BANDS
 from studies.propose.trial import Trial, latest
 from studies.records.optuna_record import TrialRecord
 from studies.records.score_log import EarlierScores, ScoreLog
-from studies.records.study_folder import start_study
+from studies.records.study_folder import StudyFolder, start_study
 from studies.work.task import Task
 from studies.workers.dispatcher import Evaluations
 from tuner.schedule import Schedule
@@ -235,12 +235,14 @@ def run_loop(
     """
     # Image seeds depend on the seed of a study; the table has one noise per prompt, whatever its number.
     plan = replace(plan, settings=plan.settings.model_copy(update={"out": out}))
-    folder = start_study(plan, resume=False)
+    folder = StudyFolder(Path(plan.settings.out) / plan.settings.name)
+    folder.check_writable("--out")
+    start_study(folder, plan, resume=False)
     specs = dict(zip(plan.directions, plan.objectives, strict=True))
     log = ScoreLog(folder.scores, plan.weights, specs, plan.made_by)
     known = EarlierScores(earlier, plan.weights, specs, plan.made_by)
     evaluations = Evaluations(plan, folder, log, known, lambda: executor)
-    loop = Loop(plan, evaluations, TrialRecord(plan, folder), _nothing)
+    loop = Loop(plan, evaluations, TrialRecord(plan, folder, None), _nothing)
     loop.run(None)
     return _steps(plan, loop, folder.scores, executor.table, by_expected)
 

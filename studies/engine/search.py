@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
+from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from studies.engine.progress import OnProgress, Phase, Progress
 from studies.judge.pareto import front, pick
 from studies.plan.plan import Plan, make_plan
 from studies.records.export import preset_of
-from studies.records.optuna_record import TrialRecord
+from studies.records.optuna_record import TrialRecord, open_storage
 from studies.records.results import PROPOSED, Baseline, Candidate, Mean, Pick, Reused, StudyResult
 from studies.records.score_log import EarlierScores, ScoreLog
 from studies.records.study_folder import StudyFolder, start_study
@@ -21,6 +22,7 @@ from studies.workers.dispatcher import Evaluations
 from studies.workers.latency import latencies
 from studies.workers.start import start_workers
 from tuner import presets
+from tuner.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,8 +63,13 @@ def search(
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     plan = make_plan(settings, latencies)
-    folder = start_study(plan, resume)
-    with folder.lock():
+    storage = open_storage(settings.storage)
+    folder = StudyFolder(Path(settings.out) / settings.name)
+    folder.check_writable("--out")
+    with folder.lock():  # nothing is written before it: another search may be starting the same study
+        start_study(folder, plan, resume)
+        record = TrialRecord(plan, folder, storage)
+        _check_trials(record, settings)
         specs = dict(zip(plan.directions, plan.objectives, strict=True))
         scores = ScoreLog(folder.scores, plan.weights, specs, plan.made_by)
         others = (path for path in folder.path.parent.glob("*/scores.jsonl") if path != folder.scores)
@@ -73,7 +80,7 @@ def search(
             else functools.partial(start_workers, settings, plan.objectives)
         )
         evaluations = Evaluations(plan, folder, scores, earlier, start)
-        sitting = _Sitting(plan, folder, evaluations, on_progress)
+        sitting = _Sitting(plan, folder, evaluations, record, on_progress)
         try:
             return sitting.run()
         finally:
@@ -85,12 +92,19 @@ def search(
 class _Sitting:
     """One run of a search, from the first task that is missing to the outcome."""
 
-    def __init__(self, plan: Plan, folder: StudyFolder, evaluations: Evaluations, on_progress: OnProgress | None):
+    def __init__(
+        self,
+        plan: Plan,
+        folder: StudyFolder,
+        evaluations: Evaluations,
+        record: TrialRecord,
+        on_progress: OnProgress | None,
+    ):
         self._plan = plan
         self._folder = folder
         self._evaluations = evaluations
         self._on_progress = on_progress
-        self._loop = Loop(plan, evaluations, TrialRecord(plan, folder), self._changed)
+        self._loop = Loop(plan, evaluations, record, self._changed)
 
     def run(self) -> StudyResult:
         plan = self._plan
@@ -185,6 +199,16 @@ class _Sitting:
         held_out = (plan.baseline_price.tflops + plan.budget.tflops) * sum(len(task.prompts) for task in unseen)
         trials = (self._loop.total - finished) * self._loop.tflops_of_trials / max(1, finished)
         return (trials + held_out) / rate
+
+
+def _check_trials(record: TrialRecord, settings: SearchSettings) -> None:
+    """Refuses to resume a study for fewer trials than it has, which would replace its front by a smaller one."""
+    recorded = sum(trial.user_attrs["label"] == PROPOSED for trial in record.trials)
+    if recorded > settings.trials:
+        raise UserError(
+            f"Study {settings.name!r} has {recorded} trials, but --trials is {settings.trials}; ask for at least "
+            f"{recorded}, or start another study with --study."
+        )
 
 
 def _succeeded(outcome: dict[str, list[float]] | Failure | None) -> dict[str, list[float]]:

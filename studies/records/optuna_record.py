@@ -22,20 +22,21 @@ class TrialRecord:
     Args:
         plan: The search.
         folder: The study's folder; the caller holds its lock.
+        storage: What ``open_storage`` returned; None for the journal in the folder.
 
     Raises:
-        UserError: If the storage cannot be opened, or has another study of this name.
+        UserError: If the storage has another study of this name.
     """
 
-    def __init__(self, plan: Plan, folder: StudyFolder):
+    def __init__(self, plan: Plan, folder: StudyFolder, storage: optuna.storages.BaseStorage | None):
         import optuna
 
-        storage = _open(plan.settings.storage, folder.journal)
+        storage = storage or _open_journal(folder.journal)
         self._study = optuna.create_study(
             storage=storage, study_name=folder.name, directions=plan.value_directions, load_if_exists=True
         )
         owner = self._study.user_attrs.get("tuner.study_id")
-        if owner is None and not self._study.get_trials(deepcopy=False):
+        if plan.settings.storage is None or (owner is None and not self._study.get_trials(deepcopy=False)):
             self._study.set_user_attr("tuner.study_id", folder.id)
         elif owner != folder.id:
             raise UserError(
@@ -51,17 +52,34 @@ class TrialRecord:
             self.trials.append(trial)
 
 
-def _open(url: str | None, journal: Path) -> optuna.storages.BaseStorage:
+def _open_journal(journal: Path) -> optuna.storages.BaseStorage:
     import optuna
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
+    drop_unfinished_line(journal)
+    Path(f"{journal}.lock").unlink(missing_ok=True)  # left by a killed process; the folder's lock is ours
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return JournalStorage(JournalFileBackend(str(journal)))
+
+
+def open_storage(url: str | None) -> optuna.storages.BaseStorage | None:
+    """Opens the Optuna storage that the user named, before a study writes anything.
+
+    Args:
+        url: A database URL; None for the journal in the study's folder.
+
+    Returns:
+        The storage; None for the journal.
+
+    Raises:
+        UserError: If the storage cannot be opened.
+    """
+    import optuna
+
     if url is None:
-        drop_unfinished_line(journal)
-        Path(f"{journal}.lock").unlink(missing_ok=True)  # left by a killed process; the folder's lock is ours
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            return JournalStorage(JournalFileBackend(str(journal)))
+        return None
     try:
         return optuna.storages.get_storage(url)
     except Exception as error:  # SQLAlchemy, database drivers and Optuna each raise their own

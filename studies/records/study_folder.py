@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from studies.plan.settings import SearchSettings
 from studies.records.folder import Folder
 from studies.records.results import StudyResult
-from tuner.errors import UserError, unknown_name
+from tuner.errors import UserError, masked, unknown_name
 from tuner.schedule import Schedule
 
 if TYPE_CHECKING:
@@ -125,19 +125,21 @@ class StudyFolder(Folder):
         return self.path / "result.json"
 
 
-def start_study(plan: Plan, resume: bool) -> StudyFolder:
-    """Makes the folder of a study, or finds it again.
+def start_study(folder: StudyFolder, plan: Plan, resume: bool) -> None:
+    """Writes what a new study starts from, or checks that an earlier one can be resumed.
+
+    A resumed study gets ``prompts.json`` and ``settings.json`` again where they are missing.
 
     Args:
+        folder: The study's folder; the caller holds its lock.
         plan: The checked search.
         resume: Whether to continue a study that is there; without one of that name, a new one starts.
 
     Raises:
         UserError: If the study exists and is not to be resumed, if it was started with settings that give
-            another result, or if the folder cannot be written.
+            another result.
     """
     settings = plan.settings
-    folder = StudyFolder(Path(settings.out) / settings.name)
     if (folder.path / "settings.json").exists():
         if not resume:
             raise UserError(
@@ -145,16 +147,27 @@ def start_study(plan: Plan, resume: bool) -> StudyFolder:
                 "choose another name with --study."
             )
         _check_same(folder, plan.identity)
-        folder.check_writable("--out")
-        return folder
+        if not (folder.path / "prompts.json").exists():
+            _write_prompts(folder, plan)
+        return
     about = {
         "id": uuid.uuid4().hex,
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "settings": settings.model_dump(mode="json"),
+        "settings": _without_passwords(settings),
         "identity": plan.identity,
         "directions": dict(plan.directions),
         "baseline": plan.baseline.model_dump(mode="json"),
     }
+    _write_prompts(folder, plan)
+    folder.write("settings.json", json.dumps(about, indent=2) + "\n")
+
+
+def _without_passwords(settings: SearchSettings) -> dict[str, Any]:
+    values: dict[str, Any] = settings.model_dump(mode="json")
+    return {name: masked(value) if isinstance(value, str) else value for name, value in values.items()}
+
+
+def _write_prompts(folder: StudyFolder, plan: Plan) -> None:
     prompts = [
         {"prompt": prompt, "seed": plan.image_seeds + index, "set": kind}
         for index, (prompt, kind) in enumerate(
@@ -162,10 +175,7 @@ def start_study(plan: Plan, resume: bool) -> StudyFolder:
             + [(prompt, "held-out") for prompt in plan.prompts.held_out]
         )
     ]
-    folder.check_writable("--out")
     folder.write("prompts.json", json.dumps(prompts, indent=1, ensure_ascii=False) + "\n")
-    folder.write("settings.json", json.dumps(about, indent=2) + "\n")
-    return folder
 
 
 def open_study(out: str, name: str) -> StudyFolder:
