@@ -90,7 +90,7 @@ class Rows:
         self.add(f"flux: {THREEFOLD}, decoded and scored", self._whole)
 
     def compiled(self) -> None:
-        """Measures single steps of FLUX, plain and compiled in turn, and whole schedules with a compiled network."""
+        """Measures single steps of FLUX, plain and compiled in turn, and schedules with a compiled network."""
         for scale in SCALES:
             self.add(
                 f"flux: one step at scale {scale:g}, compiled",
