@@ -84,9 +84,9 @@ def price(schedule: Schedule, blueprint: Blueprint, size: Size | None = None) ->
     size = blueprint.check_size(size or blueprint.size)
     blueprint.start(schedule.stages[0].sigmas[0])
     stages = []
-    for stage in schedule.stages:
+    for index, stage in enumerate(schedule.stages):
         height, width = blueprint.stage_size(size, stage.scale)
-        called = call_sigmas(schedule.solver, stage.sigmas, stage.reuse)
+        called = call_sigmas(schedule.solver_of(index), stage.sigmas, stage.reuse)
         calls = len(called)
         tflops = tflops_of_calls(blueprint, (height, width), called, schedule.cache)
         stages.append(
