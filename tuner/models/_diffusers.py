@@ -19,6 +19,7 @@ from tuner.models._flow_match import flow_match_sigmas, linear_mu
 from tuner.models._loading import compile_network, load_pipeline
 from tuner.models._options import ModelOptions
 from tuner.models._pipeline_model import PipelineModel
+from tuner.models._schedulers import FLOW_EULER, stock_solver
 from tuner.models.base import Blueprint, Conditioning, FlowModel, ReadConfig, Size
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ class PipelineBlueprint(Blueprint):
     """Whether the guidance scale means a second pass with the negative prompt, not an input of the network."""
     no_guidance: ClassVar[float] = 1.0
     """The guidance scale at which, and below which, the pipeline makes no second pass."""
+    schedulers: ClassVar[tuple[str, ...]] = (FLOW_EULER,)
+    """Classes of diffusers' schedulers that the family knows the levels and the steps of."""
 
     vae_factor: int
 
@@ -54,7 +57,7 @@ class PipelineBlueprint(Blueprint):
         Args:
             transformer: The loaded network, or one on the meta device.
             x_BCHW: Spatial latents; packing them is this method's part.
-            sigma: Noise level.
+            sigma: Noise level, as ``asked`` returns it.
             text: What ``PipelineModel.encode_text`` returned, or ``meta_text``.
         """
 
@@ -96,6 +99,15 @@ class PipelineBlueprint(Blueprint):
     def sigmas(self, steps: int, size: Size) -> tuple[float, ...]:
         """Returns the uniform, shifted levels of a flow-matching pipeline; see `Blueprint.sigmas`."""
         return flow_match_sigmas(self.scheduler, steps, self.mu(steps, size))
+
+    @property
+    def solver(self) -> str:
+        """The rule of the pipeline's own scheduler; see `Blueprint.solver`."""
+        return stock_solver(self.scheduler, self.schedulers)
+
+    def asked(self, sigma: float) -> float:
+        """Returns the level that the network is told at a noise level, which ``forward`` takes."""
+        return sigma
 
     @property
     def passes(self) -> int:
@@ -157,7 +169,7 @@ class PipelineBlueprint(Blueprint):
     def reconfigured(self, source: str, read: ReadConfig) -> PipelineBlueprint:
         """Reads what a saved or loaded pipeline's configuration says; steps and guidance stay this model's."""
         transformer, vae = read(f"{self.denoiser}/config.json"), read("vae/config.json")
-        return replace(
+        found = replace(
             self,
             name=source,
             source=source,
@@ -167,6 +179,8 @@ class PipelineBlueprint(Blueprint):
             scorers=None,
             **self.described(transformer, vae, read),
         )
+        _ = found.solver  # refuses a scheduler that steps in an unknown way
+        return found
 
     def wrap(self, pipe: Any) -> PipelineModel:
         """Wraps a loaded pipeline, which is not changed."""

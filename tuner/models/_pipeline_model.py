@@ -105,7 +105,7 @@ class PipelineModel(FlowModel):
         """Calls the network once; a feature cache keeps apart what is ``cached_as`` something else."""
         network = self.network(sigma)
         with named_call(network, cached_as):
-            return self.blueprint.forward(network, x_BCHW, sigma, text)
+            return self.blueprint.forward(network, x_BCHW, self.blueprint.asked(sigma), text)
 
     def network(self, sigma: float) -> Any:
         """Returns the network that is called at a noise level."""

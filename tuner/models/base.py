@@ -170,6 +170,11 @@ class Blueprint(ABC):
         return 1
 
     @property
+    def solver(self) -> str:
+        """The step rule of the stock pipeline, one of ``tuner.solvers``."""
+        return "euler"
+
+    @property
     def has_sound(self) -> bool:
         """Whether the model draws sound with its videos, which then have its frame rate and no other."""
         return False
@@ -193,8 +198,8 @@ class Blueprint(ABC):
         return self.height, self.width
 
     def plain(self, steps: int, size: Size | None = None) -> Schedule:
-        """Plain sampling: one full-size stage with the model's own sigmas."""
-        return Schedule(stages=(Stage(sigmas=self.sigmas(steps, size or self.size)),))
+        """Plain sampling: one full-size stage with the model's own sigmas and step rule."""
+        return Schedule(stages=(Stage(sigmas=self.sigmas(steps, size or self.size)),), solver=self.solver)
 
     def baseline(self, size: Size | None = None) -> Schedule:
         """The model's own default sampler, which every score is compared with."""

@@ -1,8 +1,7 @@
 """Wan 2.1 and 2.2, text to video: diffusers' ``WanPipeline`` as a `FlowModel`.
 
 Guidance is true: every velocity takes a second pass, after the first. The stock scheduler is UniPC, a multistep
-rule; the baseline here is Euler's rule on the same levels, as ``FlowMatchEulerDiscreteScheduler`` with this shift
-runs it. Wan 2.2 has two networks: one above a noise level, the boundary, and one below it.
+rule, and so is the baseline. Wan 2.2 has two networks: one above a noise level, the boundary, and one below it.
 """
 
 from __future__ import annotations
@@ -14,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 from tuner.errors import UserError
 from tuner.feature_cache import FeatureCache
 from tuner.models._diffusers import empty_text
-from tuner.models._flow_match import flow_match_sigmas, own_lowest
+from tuner.models._own_grid import OwnGridBlueprint
 from tuner.models._pipeline_model import unnormalized
 from tuner.models._video import VideoBlueprint, VideoModel
-from tuner.models.base import Conditioning, ReadConfig, Size
+from tuner.models.base import Conditioning, ReadConfig
 
 if TYPE_CHECKING:
     import torch
@@ -56,7 +55,7 @@ class WanModel(VideoModel):
 
 
 @dataclass(frozen=True, kw_only=True)
-class WanBlueprint(VideoBlueprint):
+class WanBlueprint(OwnGridBlueprint, VideoBlueprint):
     """A model of the Wan family, without its weights.
 
     Attributes:
@@ -86,13 +85,6 @@ class WanBlueprint(VideoBlueprint):
                 f"Cache {cache.kind!r} does not work with the two networks of {self.name}; leave it out."
             )
         super().check_cache(cache)
-
-    def sigmas(self, steps: int, size: Size) -> tuple[float, ...]:
-        """Returns the grid that the pipeline leaves to its scheduler, UniPC's or `own_lowest`'s."""
-        lowest = own_lowest(self.scheduler)
-        if self.scheduler.get("use_flow_sigmas"):
-            lowest = 1 - (steps - 1) / steps * (1 - 1 / self.scheduler["num_train_timesteps"])
-        return flow_match_sigmas(self.scheduler, steps, 0.0, lowest)
 
     def forward(self, transformer: Any, x_BCFHW: torch.Tensor, sigma: float, text: Conditioning) -> torch.Tensor:
         """Calls the transformer, whose timestep is 1000 sigma; see `PipelineBlueprint.forward`."""
@@ -161,7 +153,9 @@ BLUEPRINT = WanBlueprint(
     },
     index={"boundary_ratio": None},
     scheduler={  # the part of scheduler/scheduler_config.json that gives the levels
+        "_class_name": "UniPCMultistepScheduler",
         "num_train_timesteps": 1000,
+        "prediction_type": "flow_prediction",
         "use_flow_sigmas": True,
         "flow_shift": 3.0,
     },

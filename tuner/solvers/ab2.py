@@ -12,8 +12,8 @@ def ab2(velocity: Velocity[T], x: T, sigmas: Sequence[float]) -> T:
     """Extrapolates the velocity on a straight line through the last two. Order 2, one network call per step.
 
     Also known as ``LMSDiscreteScheduler`` with ``order=2`` (diffusers), ``lms`` and ``ipndm_v`` without their
-    third and fourth order (ComfyUI). Source: Hairer, Norsett and Wanner, Solving Ordinary Differential Equations I,
-    section III.5, variable step sizes:
+    third and fourth order (ComfyUI). Source: Hairer, Norsett and Wanner, Solving Ordinary Differential Equations
+    I, section III.5, variable step sizes:
 
         x' = x + d (v + d / (2 d_before) (v - v_before)),   d = sigma' - sigma.
 

@@ -14,9 +14,9 @@ def euler_ancestral(velocity: Velocity[T], x: T, sigmas: Sequence[float], noise:
 
     Also known as ``EulerAncestralDiscreteScheduler`` for models that predict noise (diffusers),
     ``euler_ancestral`` on a flow (ComfyUI). Source: the stochastic step of Song et al., arXiv 2010.02502, Eq. 16
-    with eta = 1, in the form that samplers of flows have: Euler's step goes to ``sigma'^2 / sigma``, below the next
-    level, and from there the latent is renoised as between stages (`tuner.sigmas.renoising`). The step to sigma 0
-    adds none.
+    with eta = 1, in the form that samplers of flows have: Euler's step goes to ``sigma'^2 / sigma``, below the
+    next level, and from there the latent is renoised as between stages (`tuner.sigmas.renoising`). The step to
+    sigma 0 adds none.
     """
     for k, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
         below = sigma_next**2 / sigma
