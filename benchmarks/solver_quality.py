@@ -1,9 +1,9 @@
 """What each solver makes of so many network calls: ``python -m benchmarks.solver_quality`` prints three tables.
 
-One stage of `tiny` at full size, uniform levels at shift 3, the same captions of the ``held_out`` split and the same
-seeds for every solver. PSNR is to the images of 100 Euler steps on the same grid. Every difference is to Euler with
-the same number of calls, paired by caption, with a 95 % interval. A solver that cannot make exactly so many calls
-makes one less.
+One stage of `tiny` at full size, uniform levels at shift 3, the same captions of the ``held_out`` split and the
+same seeds for every solver. PSNR is to the images of 100 Euler steps on the same grid. Every difference is to
+Euler with the same number of calls, paired by caption, with a 95 % interval. A solver that cannot make exactly so
+many calls makes one less.
 """
 
 from __future__ import annotations
@@ -102,7 +102,11 @@ def report(result: dict[str, Any]) -> str:
     found = {(row["solver"], row["calls"]): row for row in result["rows"]}
     solvers = list(dict.fromkeys(solver for solver, _ in found))
     lines = []
-    for name, unit, digits in (("psnr", "PSNR to the teacher, dB", 2), ("reward", "reward", 3), ("clip", "CLIP", 3)):
+    for name, unit, digits in (
+        ("psnr", "PSNR to the teacher, dB", 2),
+        ("reward", "reward", 3),
+        ("clip", "CLIP", 3),
+    ):
         lines += [f"{unit}; in brackets the difference to Euler and half its 95 % interval", ""]
         lines += [f"| calls | {' | '.join(map(str, counts))} |", f"|---|{'---|' * len(counts)}"]
         for solver in solvers:

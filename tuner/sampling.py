@@ -118,6 +118,10 @@ def run_stage(
     if schedule.cache:
         cached = model.cached(schedule.cache, call_sigmas(solver, stage.sigmas, stage.reuse))
 
+    guiding: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+    if stage.guidance is not None or stage.guide is not None:
+        guiding = model.guiding(stage)
+
     def call(x: torch.Tensor, sigma: float) -> torch.Tensor:
         if on_step is not None:
             on_step(index, sigma)
@@ -131,7 +135,7 @@ def run_stage(
     def noise(step: int) -> torch.Tensor:
         return model.noise(model.blueprint.stage_size(size, stage.scale), step_seeds(seeds, index, step))
 
-    with torch.inference_mode(), cached:
+    with torch.inference_mode(), cached, guiding:
         x = stage_start(model, schedule, index, x_before, seeds, size)
         return solve_stage(reusing(velocity, stage.sigmas, stage.reuse), x, stage, solver, noise)
 

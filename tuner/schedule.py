@@ -6,6 +6,7 @@ import functools
 import hashlib
 import itertools
 import json
+import math
 from typing import Any, Literal, get_args
 
 from pydantic import (
@@ -30,7 +31,8 @@ trained with it; ``dct`` and ``pixel`` do more, and fit some schedules only."""
 
 _SAME_SIGMA = 1e-6
 _FRIENDLY = ("steps", "strength", "shift")
-_OPTIONS = ("reuse", "amplitudes", "upscaler", "solver")
+_OPTIONS = ("reuse", "amplitudes", "upscaler", "solver", "guidance", "guide")
+_OFF: tuple[Any, ...] = (None, "", (), [])
 
 
 class Stage(BaseModel):
@@ -55,6 +57,10 @@ class Stage(BaseModel):
             or none: the amplitude calibration of Optimal Stepsize (arXiv 2503.21774). Not with a solver that
             remembers earlier steps or draws noise.
         solver: The step rule of this stage, one of ``tuner.solvers``; None for the schedule's.
+        guidance: The guidance scale of this stage, true or distilled as the model has it; None for the model's.
+        guide: Noise levels (high, low): the passes of true guidance run in network calls at sigma with
+            ``low < sigma <= high``, and elsewhere the prompt's own pass runs alone (guidance interval, arXiv
+            2404.07724). None for all calls.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -66,12 +72,14 @@ class Stage(BaseModel):
     amplitudes: tuple[tuple[float, float], ...] = ()
     upscaler: str = ""
     solver: str | None = None
+    guidance: float | None = None
+    guide: tuple[float, float] | None = None
 
     @model_serializer(mode="wrap")
     def _leave_out_what_is_off(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Keeps files short, and content hashes as they were before an option existed."""
         data: dict[str, Any] = handler(self)
-        return {key: value for key, value in data.items() if value or key not in _OPTIONS}
+        return {key: value for key, value in data.items() if key not in _OPTIONS or value not in _OFF}
 
     @model_validator(mode="before")
     @classmethod
@@ -142,6 +150,22 @@ class Stage(BaseModel):
             load(solver)
         return solver
 
+    @field_validator("guidance")
+    @classmethod
+    def _check_guidance(cls, guidance: float | None) -> float | None:
+        if guidance is not None and not 0 <= guidance < math.inf:
+            raise ValueError(f"`guidance >= 0` must hold, but got {guidance=}.")
+        return guidance
+
+    @field_validator("guide")
+    @classmethod
+    def _check_guide(cls, guide: tuple[float, float] | None) -> tuple[float, float] | None:
+        if guide is not None and not 1 >= guide[0] > guide[1] >= 0:
+            raise ValueError(
+                f"`guide` must be two noise levels, the higher one first, within [0, 1], but got {list(guide)}."
+            )
+        return guide
+
     @property
     def steps(self) -> int:
         """Solver steps of this stage."""
@@ -190,6 +214,11 @@ class Schedule(BaseModel):
                 raise ValueError(
                     f"a cache expects one network call per step, but solver {solver!r} makes more; use 'euler' or "
                     "a multistep solver."
+                )
+            if self.cache and stage.guide is not None:
+                raise ValueError(
+                    "a cache expects the same passes in every network call, but `guide` leaves some out; remove "
+                    "the cache or `guide`."
                 )
             if stage.amplitudes and (remembers(solver) or draws_noise(solver)):
                 raise ValueError(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from tuner.errors import UserError
 from tuner.feature_cache import FeatureCache, PyramidAttentionBroadcast
@@ -21,6 +21,7 @@ from tuner.models._options import ModelOptions
 from tuner.models._pipeline_model import PipelineModel
 from tuner.models._schedulers import FLOW_EULER, stock_solver
 from tuner.models.base import Blueprint, Conditioning, FlowModel, ReadConfig, Size
+from tuner.schedule import Stage
 
 if TYPE_CHECKING:
     import torch
@@ -113,6 +114,33 @@ class PipelineBlueprint(Blueprint):
     def passes(self) -> int:
         """Two where there is a pass with the negative prompt; see `Blueprint.passes`."""
         return 2 if self.true_guidance and (self.guidance or 0) > self.no_guidance else 1
+
+    def called(self, stage: Stage, sigma: float) -> Self:
+        """Changes the guidance scale, to the one that makes no second pass outside the stage's interval.
+
+        See `Blueprint.called`. A stage cannot turn a pass on that the model was loaded without.
+        """
+        if stage.guidance is None and stage.guide is None:
+            return self
+        if self.guidance is None:
+            return super().called(stage, sigma)
+        if self.passes == 1 and (self.true_guidance or stage.guide is not None):
+            why = "its scale turns it off" if self.true_guidance else "its guidance is an input of the network"
+            raise UserError(
+                f"Model {self.name!r} makes no second pass, since {why}, so a stage cannot have "
+                f"`{'guide' if stage.guide is not None else 'guidance'}`; leave it out."
+            )
+        scale = self.guidance if stage.guidance is None else stage.guidance
+        if stage.guide is not None and not stage.guide[1] < sigma <= stage.guide[0]:
+            scale = self.no_guidance
+        if self.true_guidance:
+            scale = max(scale, self.no_guidance)  # all below it are the same one pass
+        return replace(self, guidance=scale)
+
+    def scale(self, sigma: float) -> float:
+        """Returns the guidance scale of a call that makes a second pass."""
+        assert self.guidance is not None  # there is no second pass without a guidance scale
+        return self.guidance
 
     def check_cache(self, cache: FeatureCache) -> None:
         """Refuses a feature cache that would be wrong for this model.

@@ -7,8 +7,8 @@ rule, and so is the baseline. Wan 2.2 has two networks: one above a noise level,
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Self
 
 from tuner.errors import UserError
 from tuner.feature_cache import FeatureCache
@@ -17,6 +17,7 @@ from tuner.models._own_grid import OwnGridBlueprint
 from tuner.models._pipeline_model import unnormalized
 from tuner.models._video import VideoBlueprint, VideoModel
 from tuner.models.base import Conditioning, ReadConfig
+from tuner.schedule import Stage
 
 if TYPE_CHECKING:
     import torch
@@ -40,14 +41,6 @@ class WanModel(VideoModel):
     def network(self, sigma: float) -> Any:
         """Returns the network of this noise level; Wan 2.1 has one."""
         return self.pipe.transformer_2 if sigma < self.blueprint.boundary else self.pipe.transformer
-
-    def guided(self, towards_BCFHW: torch.Tensor, away_BCFHW: torch.Tensor) -> torch.Tensor:
-        """Uses the guidance scale of the network that was called; see `PipelineModel.guided`."""
-        scale = self.blueprint.guidance
-        if self.sigma < self.blueprint.boundary:
-            scale = self.blueprint.low_guidance or scale
-        assert scale is not None  # there is no second pass without a guidance scale
-        return away_BCFHW + scale * (towards_BCFHW - away_BCFHW)
 
     def unscaled(self, x_BCFHW: torch.Tensor) -> torch.Tensor:
         """Undoes the normalisation of every channel; see `PipelineModel.unscaled`."""
@@ -73,6 +66,17 @@ class WanBlueprint(OwnGridBlueprint, VideoBlueprint):
     def boundary(self) -> float:
         """Noise level below which the second network is called; 0 where there is one network."""
         return float(self.index.get("boundary_ratio") or 0)
+
+    def called(self, stage: Stage, sigma: float) -> Self:
+        """Gives both networks the scale that a stage names; see `PipelineBlueprint.called`."""
+        found = super().called(stage, sigma)
+        return found if stage.guidance is None else replace(found, low_guidance=None)
+
+    def scale(self, sigma: float) -> float:
+        """Returns the guidance scale of the network that is called at a noise level."""
+        if sigma < self.boundary and self.low_guidance is not None:
+            return self.low_guidance
+        return super().scale(sigma)
 
     def meta_networks(self) -> list[Any]:
         """Builds one network, or two of the same configuration; see `Blueprint.meta_networks`."""
