@@ -17,10 +17,10 @@ from collections.abc import Sequence
 from typing import Any
 from unittest import mock
 
+from benchmarks.simulator import Attempt, SimulatedExecutor
 from studies import SearchSettings, search
-from studies.evaluation import ChunkResult, Task
-from studies.proposals import Proposal, Proposer
-from studies.simulator import Attempt, SimulatedExecutor
+from studies.propose.proposer import Proposal, Proposer
+from studies.work.task import ChunkResult, Task
 from tuner.cli._common import print_table
 
 PROMPTS = 32
@@ -70,7 +70,7 @@ def fate(task: Task, crashes: int) -> Attempt:
 def measure(workers: int, units: int, rungs: int, lag: int) -> dict[str, Any]:
     """Runs one search, long enough for the workers to be busy for most of it, and returns plain JSON types."""
     executor = SimulatedExecutor(workers, evaluate, fate)
-    with tempfile.TemporaryDirectory() as out, mock.patch("studies.loop.Proposer", RandomProposer):
+    with tempfile.TemporaryDirectory() as out, mock.patch("studies.engine.loop.Proposer", RandomProposer):
         settings = SearchSettings(
             model="tiny",
             budget="3x",

@@ -20,10 +20,10 @@ from statistics import median
 from unittest import mock
 
 from benchmarks.busy_workers import RandomProposer
+from benchmarks.simulator import Attempt, SimulatedExecutor
 from studies import SearchSettings, search
-from studies.evaluation import ChunkResult, Task
-from studies.proposals import Proposal
-from studies.simulator import Attempt, SimulatedExecutor
+from studies.propose.proposer import Proposal
+from studies.work.task import ChunkResult, Task
 
 SIZES = (250, 500, 1000, 2000)
 WINDOW = 25
@@ -58,7 +58,7 @@ def evaluate(task: Task) -> ChunkResult:
 def measure() -> dict[int, tuple[float, float]]:
     """Returns the median milliseconds per trial, on the clock and of the CPU, by the number of finished trials."""
     TimedProposer.times = {}
-    with tempfile.TemporaryDirectory() as out, mock.patch("studies.loop.Proposer", TimedProposer):
+    with tempfile.TemporaryDirectory() as out, mock.patch("studies.engine.loop.Proposer", TimedProposer):
         settings = SearchSettings(
             model="tiny",
             budget="3x",

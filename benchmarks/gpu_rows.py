@@ -90,12 +90,16 @@ class Rows:
         self.add(f"flux: {THREEFOLD}, decoded and scored", self._whole)
 
     def compiled(self) -> None:
-        """Measures single steps of FLUX, plain and compiled in turn."""
+        """Measures single steps of FLUX, plain and compiled in turn, and schedules with a compiled network."""
         for scale in SCALES:
             self.add(
                 f"flux: one step at scale {scale:g}, compiled",
                 lambda scale=scale: self._compiled(scale),  # type: ignore[misc]
             )
+        self._baseline_s = None  # what follows is compared with a compiled baseline
+        for name in (None, STEPS_KEPT[0], THREEFOLD, EARLY):
+            title = f"{self._title('flux', name)}, compiled"
+            self.add(title, lambda name=name: self._schedule(name))  # type: ignore[misc]
 
     def wan(self) -> None:
         """Measures single steps of Wan 2.1 1.3B, and adds them up to its baseline and to fewer steps."""
@@ -131,7 +135,8 @@ class Rows:
             "latents_close": apart < CLOSE,
         }
 
-    def _schedule(self, name: int | str) -> Row:
+    def _schedule(self, name: int | str | None) -> Row:
+        """Times a whole schedule; the baseline, where its name is None, is what later ones are compared with."""
         bench = self.bench("flux")
         schedule, latents = _schedule(name, bench), []
         for size in {bench.known.stage_size(bench.known.size, stage.scale) for stage in schedule.stages}:
@@ -140,6 +145,8 @@ class Rows:
         seconds = bench.medians(
             {"it": lambda: latents.append(sample(bench.model, schedule, bench.text(), [0]))}, self.repeats
         )["it"]
+        if name is None:
+            self._baseline_s = seconds
         return self._row(seconds, price(schedule, bench.known).tflops, latents[-1])
 
     def _step(self, model: str, scale: float, batch: int) -> Row:

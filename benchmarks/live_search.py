@@ -30,7 +30,7 @@ from benchmarks.search_efficiency import OUR_TRIALS, TRIALS, run_loop, silence_o
 from benchmarks.search_measure import Run, Step, compare, means, report, steps_of, volumes
 from benchmarks.table import OBJECTIVES, TableExecutor, table_plan
 from search_spaces._costs import distinct_scales, reused_steps
-from studies.plan import Plan
+from studies.plan.plan import Plan
 from tuner.schedule import RESAMPLE_MODES, Schedule, Stage
 from tuner.sigmas import partial_sigmas, shift_sigma
 from tuner.solvers import SOLVERS

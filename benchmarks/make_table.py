@@ -29,8 +29,8 @@ from benchmarks.table import (
     schedules,
     table_plan,
 )
-from studies.pareto import dominators
-from studies.plan import Plan, versions
+from studies.judge.pareto import dominators
+from studies.plan.plan import Plan, versions
 from tuner.sampling import run_stage
 from tuner.schedule import Schedule
 

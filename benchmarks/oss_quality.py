@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from scipy.optimize import minimize
 
-from studies.statistics import paired_score
+from studies.judge.intervals import paired_score
 from tuner.distill.oss import BatchedNetwork
 from tuner.distill.steps import Aggregate, Settings, best_steps
 from tuner.distill.table import walk

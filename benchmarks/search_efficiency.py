@@ -10,9 +10,9 @@ whatever it costs. Ours is the loop of ``tuner search``.
 Spent are the denoiser TFLOPs of everything, the baseline and stopped candidates included; a schedule that comes
 again costs a peer nothing, as if it kept its scores. Peers have 200 trials; ours cost less, so it has more, and
 what it has found is read where it has spent as much as a peer. The hypervolume is that of the front that a search
-would report: of a peer's measured scores, or of what ours expects (``studies.expected``). It is taken of scores on
-prompts that nobody saw; its reference point is the budget and plain sampling with two steps. The last row is no
-search: it knows the table's scores on the search prompts.
+would report: of a peer's measured scores, or of what ours expects (``studies.propose.expected_scores``). It is
+taken of scores on prompts that nobody saw; its reference point is the budget and plain sampling with two steps.
+The last row is no search: it knows the table's scores on the search prompts.
 """
 
 from __future__ import annotations
@@ -59,18 +59,19 @@ from benchmarks.table import (
     schedules,
     table_plan,
 )
-from studies import features
-from studies.evaluation import Task
-from studies.evaluations import Evaluations
-from studies.expected import expected_scores
-from studies.gaussian import BANDS
-from studies.loop import Loop, Trial, latest
-from studies.plan import Plan
-from studies.rungs import Estimate
-from studies.scores import EarlierScores, ScoreLog
-from studies.stopping import hypervolume
-from studies.storage import TrialRecord
-from studies.store import start_study
+from studies.engine.loop import Loop
+from studies.engine.stopping import hypervolume
+from studies.judge.early_stopping import Estimate
+from studies.plan.plan import Plan
+from studies.propose import features
+from studies.propose.expected_scores import expected_scores
+from studies.propose.gaussian_data import BANDS
+from studies.propose.trial import Trial, latest
+from studies.records.optuna_record import TrialRecord
+from studies.records.score_log import EarlierScores, ScoreLog
+from studies.records.study_folder import StudyFolder, start_study
+from studies.work.task import Task
+from studies.workers.dispatcher import Evaluations
 from tuner.schedule import Schedule
 
 FIRST_SEED = 1000  # nothing was ever chosen by how a search with it or a later one does
@@ -234,12 +235,14 @@ def run_loop(
     """
     # Image seeds depend on the seed of a study; the table has one noise per prompt, whatever its number.
     plan = replace(plan, settings=plan.settings.model_copy(update={"out": out}))
-    folder = start_study(plan, resume=False)
+    folder = StudyFolder(Path(plan.settings.out) / plan.settings.name)
+    folder.check_writable("--out")
+    start_study(folder, plan, resume=False)
     specs = dict(zip(plan.directions, plan.objectives, strict=True))
     log = ScoreLog(folder.scores, plan.weights, specs, plan.made_by)
     known = EarlierScores(earlier, plan.weights, specs, plan.made_by)
     evaluations = Evaluations(plan, folder, log, known, lambda: executor)
-    loop = Loop(plan, evaluations, TrialRecord(plan, folder), _nothing)
+    loop = Loop(plan, evaluations, TrialRecord(plan, folder, None), _nothing)
     loop.run(None)
     return _steps(plan, loop, folder.scores, executor.table, by_expected)
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.table import OBJECTIVES, Scored
-from studies.pareto import dominators
-from studies.plan import Plan
-from studies.statistics import paired_score
-from studies.stopping import hypervolume
+from studies.engine.stopping import hypervolume
+from studies.judge.intervals import paired_score
+from studies.judge.pareto import dominators
+from studies.plan.plan import Plan
 from tuner.schedule import Schedule
 
 EARLY = 1 / 8  # of the best peer's spend

@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 
 import objectives
-from studies.statistics import paired_score
+from studies.judge.intervals import paired_score
 from tuner import presets
 from tuner.flops import price
 from tuner.lora import applied

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from studies import SearchSettings
-from studies.caches import kept_stages, opening_keys, prefix_keys
-from studies.evaluation import ChunkResult, Task
-from studies.plan import Plan, make_plan
+from studies.plan.plan import Plan, make_plan
+from studies.work.reuse import kept_stages, opening_keys, prefix_keys
+from studies.work.task import ChunkResult, Task
 from tuner.schedule import Schedule, Stage
 from tuner.sigmas import partial_sigmas, shift_sigma, truncated_sigmas
 from tuner.tiny.descriptions import captions
@@ -209,11 +209,11 @@ class TableExecutor:
         self._keep_calls = keep_calls
 
     def submit(self, task: Task) -> None:
-        """See `studies.executors.Executor`."""
+        """See `studies.workers.executors.Executor`."""
         self._tasks.append(task)
 
     def next(self) -> tuple[Task, ChunkResult]:
-        """See `studies.executors.Executor`."""
+        """See `studies.workers.executors.Executor`."""
         task = self._tasks.popleft()
         stages, calls = prefix_keys(task), opening_keys(task)
         kept = kept_stages(stages, self._kept)
@@ -223,7 +223,7 @@ class TableExecutor:
         return task, ChunkResult(scores, kept_stages=kept, kept_calls=tuple(kept_calls))
 
     def close(self) -> None:
-        """See `studies.executors.Executor`."""
+        """See `studies.workers.executors.Executor`."""
 
 
 def settings(**changes: Any) -> SearchSettings:

@@ -22,7 +22,7 @@ import torch
 from PIL import Image
 
 import objectives
-from studies.statistics import paired_score
+from studies.judge.intervals import paired_score
 from tuner.flops import price
 from tuner.models import FlowModel, blueprint
 from tuner.sampling import sample

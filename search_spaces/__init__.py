@@ -10,14 +10,15 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING
 
-from search_spaces.base import Budget, SearchSpace, TimeLimit
+from search_spaces.base import SearchSpace
 from tuner.errors import UserError
 from tuner.registry import Registry
 
 if TYPE_CHECKING:
+    from tuner.budget import Budget
     from tuner.models import Blueprint, Size
 
-__all__ = ["Budget", "SearchSpace", "TimeLimit", "available", "load", "preset_of", "stage_sizes"]
+__all__ = ["SearchSpace", "available", "load", "preset_of", "stage_sizes"]
 
 _REGISTRY = Registry("search space", __name__, __path__)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from search_spaces.base import ROUNDING, Budget
+from tuner.budget import ROUNDING, Budget
 from tuner.flops import tflops_of_calls, tflops_per_call
 from tuner.solvers import network_calls
 

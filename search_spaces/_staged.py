@@ -12,7 +12,7 @@ import optuna
 
 from search_spaces._caches import kinds_for, params_of_cache, suggest_cache
 from search_spaces._costs import Costs, Ladder, buy, reused_steps
-from search_spaces.base import Budget
+from tuner.budget import Budget
 from tuner.schedule import RESAMPLE_MODES, Resample, Schedule, Solver, Stage
 from tuner.sigmas import partial_sigmas, shift_sigma, start_and_shift
 from tuner.solvers import SOLVERS, network_calls

@@ -2,68 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from tuner.schedule import Schedule
 
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial
-
-    from tuner.flops import Price
-    from tuner.latency import LatencyTable
-
-ROUNDING = 1e-9
-"""Relative slack of comparisons with a limit: 20 of 50 steps cost 40 % of the baseline only up to rounding."""
-
-
-@dataclass(frozen=True)
-class TimeLimit:
-    """Seconds that one image may take.
-
-    Attributes:
-        seconds: The limit.
-        latency: How long network calls and all else take, as measured.
-    """
-
-    seconds: float
-    latency: LatencyTable
-
-    def allows(self, price: Price) -> bool:
-        """Whether a schedule of this price fits."""
-        return self.latency.seconds(price) <= self.seconds * (1 + ROUNDING)
-
-
-@dataclass(frozen=True)
-class Budget:
-    """What one image may cost.
-
-    Attributes:
-        tflops: Limit in TFLOPs per image.
-        nfe: Limit in network forward passes per image; None for no such limit.
-        time: Limit in measured seconds per image; None for no such limit.
-    """
-
-    tflops: float
-    nfe: int | None = None
-    time: TimeLimit | None = None
-
-    @property
-    def limit(self) -> float:
-        """The most that an image may cost, as ``cost`` counts it."""
-        return self.tflops if self.time is None else self.time.seconds
-
-    def cost(self, price: Price) -> float:
-        """What a search makes as small as it can: measured seconds where they are limited, TFLOPs elsewhere."""
-        return price.tflops if self.time is None else self.time.latency.seconds(price)
-
-    def allows(self, price: Price) -> bool:
-        """Whether a schedule of this price fits."""
-        return (
-            price.tflops <= self.tflops * (1 + ROUNDING)
-            and (self.nfe is None or price.nfe <= self.nfe)
-            and (self.time is None or self.time.allows(price))
-        )
 
 
 @runtime_checkable

@@ -11,7 +11,7 @@ import optuna
 
 from search_spaces._costs import Costs
 from search_spaces._staged import alike, within
-from search_spaces.base import Budget
+from tuner.budget import Budget
 from tuner.errors import UserError
 from tuner.presets import load
 from tuner.schedule import Schedule, Stage

@@ -11,7 +11,7 @@ from scipy.optimize import brentq
 
 from search_spaces._costs import Costs
 from search_spaces._staged import SHIFT, alike, within
-from search_spaces.base import Budget
+from tuner.budget import Budget
 from tuner.schedule import Schedule, Stage
 from tuner.sigmas import (
     beta_sigmas,

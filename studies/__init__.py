@@ -6,14 +6,14 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from studies.engine import search
-    from studies.estimates import Estimate, estimate
-    from studies.export import preset_of
-    from studies.progress import Progress
-    from studies.results import Candidate, StudyResult
-    from studies.settings import SearchSettings
-    from studies.store import StudyFolder, list_studies, open_study
-    from studies.tracking import log_study
+    from studies.engine.dry_run import Estimate, estimate
+    from studies.engine.progress import Progress
+    from studies.engine.search import search
+    from studies.plan.settings import SearchSettings
+    from studies.records.export import preset_of
+    from studies.records.results import Candidate, StudyResult
+    from studies.records.study_folder import StudyFolder, list_studies, open_study
+    from studies.report.mlflow_study import log_study
 
 __all__ = [
     "Candidate",
@@ -31,18 +31,18 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Candidate": "studies.results",
-    "Estimate": "studies.estimates",
-    "Progress": "studies.progress",
-    "SearchSettings": "studies.settings",
-    "StudyFolder": "studies.store",
-    "StudyResult": "studies.results",
-    "estimate": "studies.estimates",
-    "list_studies": "studies.store",
-    "log_study": "studies.tracking",
-    "open_study": "studies.store",
-    "preset_of": "studies.export",
-    "search": "studies.engine",
+    "Candidate": "studies.records.results",
+    "Estimate": "studies.engine.dry_run",
+    "Progress": "studies.engine.progress",
+    "SearchSettings": "studies.plan.settings",
+    "StudyFolder": "studies.records.study_folder",
+    "StudyResult": "studies.records.results",
+    "estimate": "studies.engine.dry_run",
+    "list_studies": "studies.records.study_folder",
+    "log_study": "studies.report.mlflow_study",
+    "open_study": "studies.records.study_folder",
+    "preset_of": "studies.records.export",
+    "search": "studies.engine.search",
 }
 
 

@@ -13,8 +13,8 @@ import pytest
 from benchmarks import search_efficiency
 from benchmarks.search_measure import Run, Step, compare, losses, report, spent_to_reach, volume_at, volumes
 from benchmarks.table import HELD_OUT_PROMPTS, SEARCH_PROMPTS, Table, TableSpace, schedules, settings, table_plan
-from studies.pareto import dominators
-from studies.plan import make_plan
+from studies.judge.pareto import dominators
+from studies.plan.plan import make_plan
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from studies.evaluation import ChunkResult, Evaluator, Task
+from studies.work.evaluator import Evaluator
+from studies.work.task import ChunkResult, Task
 from tests.small_pipelines import shortened, small_pipeline
 from tuner import generate
 from tuner.models import ModelOptions, blueprint, wrap

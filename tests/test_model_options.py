@@ -182,8 +182,8 @@ def test_text_encoders_are_freed_after_encoding() -> None:
 def test_options_that_decide_the_images_are_part_of_a_studys_identity(
     sd3: Any, lora: Path, tmp_path: Path
 ) -> None:
-    from studies.evaluation import Evaluator
-    from studies.plan import make_plan
+    from studies.plan.plan import make_plan
+    from studies.work.evaluator import Evaluator
 
     sd3.save_pretrained(tmp_path / "sd3")
     base = toy_settings(tmp_path, model=str(tmp_path / "sd3"), budget="50%", size=SIZE)

@@ -55,7 +55,7 @@ def test_shipped_presets_are_named_by_their_file_and_cite_their_source(name: str
 
 
 def test_a_picture_has_a_panel_for_every_preset() -> None:
-    from studies.schedule_figure import schedules_figure
+    from studies.report.schedule_figure import schedules_figure
 
     shown = [presets.load(name) for name in presets.available()]
     panels = [axes for axes in schedules_figure(shown).axes if axes.get_title()]

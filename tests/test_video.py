@@ -8,7 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from studies.evaluation import ChunkResult, Evaluator, Task
+from studies.work.evaluator import Evaluator
+from studies.work.task import ChunkResult, Task
 from tests.small_pipelines import small_pipeline
 from tuner import generate
 from tuner.errors import UserError

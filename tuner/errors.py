@@ -4,14 +4,30 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Iterable
+
+_CREDENTIALS = (
+    re.compile(r"(?<=://)([^\s/@:]*):[^\s/]*@"),  # user:password@host; the last @ before the path ends it
+    re.compile(r"(?<=[?&])((?:ssl)?password|passwd|token|secret|access_key)=[^\s&'\"]*", re.IGNORECASE),
+)
+
+
+def masked(text: str) -> str:
+    """Replaces the passwords of all URLs in a text by ``***``, so that it may be shown, stored or logged."""
+    text = _CREDENTIALS[0].sub(r"\1:***@", text)
+    return _CREDENTIALS[1].sub(r"\1=***", text)
 
 
 class UserError(ValueError):
     """Bad input: the message names the value, the rule and the remedy.
 
     The command line prints it as one line and exits with code 2; it never shows a traceback.
+    Passwords in URLs are masked.
     """
+
+    def __init__(self, message: str):
+        super().__init__(masked(message))
 
 
 def unknown_name(kind: str, name: str, available: Iterable[str]) -> UserError:
@@ -40,5 +56,5 @@ def unwritable(kind: str, path: os.PathLike[str], error: OSError) -> UserError:
 
 
 def one_line(message: object) -> str:
-    """Puts a message, e.g. another library's error, on one line."""
-    return " ".join(str(message).split())
+    """Puts a message, e.g. another library's error, on one line; passwords in URLs are masked."""
+    return masked(" ".join(str(message).split()))

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from studies.drawing import Contender, OwnOptions, drawing_price
-from studies.plan import options_identity
+from studies.plan.plan import options_identity
+from studies.work.own_options import Contender, OwnOptions, drawing_price
 from tuner import presets
 from tuner.errors import UserError
 from tuner.flops import price

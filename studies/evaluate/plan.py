@@ -10,12 +10,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import objectives
-from studies.drawing import Contender, OwnOptions, drawing_price
 from studies.evaluate.contenders import contender, load_named, plain, with_plain_rivals
 from studies.evaluate.settings import EvalSettings
-from studies.evaluation import Task
-from studies.noninferiority import Margin, parse_margins
-from studies.plan import (
+from studies.judge.noninferiority import Margin, parse_margins
+from studies.plan.plan import (
     check_counts,
     default_chunk,
     directions_of,
@@ -25,7 +23,9 @@ from studies.plan import (
     objective_specs,
     options_identity,
 )
-from studies.prompts import load_prompts
+from studies.plan.prompts import load_prompts
+from studies.work.own_options import Contender, OwnOptions, drawing_price
+from studies.work.task import Task
 from tuner.errors import UserError
 from tuner.flops import Price
 from tuner.models import Blueprint, Size, blueprint
@@ -105,7 +105,7 @@ class EvalPlan:
 
     @cached_property
     def made_by(self) -> dict[str, str]:
-        """What makes the scores of each objective, by its ``name:weights``; see `studies.identity.made_by`."""
+        """What makes the scores of each objective, by its ``name:weights``; see `made_by`."""
         found = makers(self.objectives, self.settings.options)
         return found | {spec: f"{found[spec]} against {self.baseline.key}" for spec in self._fidelity_to_another()}
 

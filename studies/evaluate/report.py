@@ -6,8 +6,8 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from studies.figures import contact_sheet
-from studies.report import describe, markdown_table
+from studies.report.figures import contact_sheet
+from studies.report.tables import describe, markdown_table
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from studies.evaluate.results import Against, EvalResult, Evaluated
-    from studies.folder import Folder
-    from studies.noninferiority import NonInferiority
+    from studies.judge.noninferiority import NonInferiority
+    from studies.records.folder import Folder
     from tuner.presets import Score
 
 _SHOWN_PROMPTS = 6

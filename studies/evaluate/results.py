@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
-from studies.noninferiority import NonInferiority
+from studies.judge.noninferiority import NonInferiority
 from tuner.models import ModelOptions
 from tuner.presets import Score
 from tuner.schedule import Schedule

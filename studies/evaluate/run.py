@@ -11,24 +11,24 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from studies.degenerate import describe
-from studies.drawing import Contender
-from studies.engine import start_workers
 from studies.evaluate.plan import EvalPlan, make_eval_plan
 from studies.evaluate.report import write_files
 from studies.evaluate.results import Against, EvalResult, Evaluated
-from studies.evaluation import Failure
-from studies.evaluations import Evaluations
-from studies.folder import Folder
-from studies.noninferiority import non_inferiority
-from studies.plan import versions
-from studies.scores import ScoreBook, ScoreLog
-from studies.statistics import paired_score, per_prompt
+from studies.judge.intervals import paired_score, per_prompt
+from studies.judge.noninferiority import non_inferiority
+from studies.plan.plan import versions
+from studies.records.folder import Folder
+from studies.records.score_log import ScoreBook, ScoreLog
+from studies.work.broken_images import describe
+from studies.work.own_options import Contender
+from studies.work.task import Failure
+from studies.workers.dispatcher import Evaluations
+from studies.workers.start import start_workers
 from tuner.errors import UserError
 
 if TYPE_CHECKING:
     from studies.evaluate.settings import EvalSettings
-    from studies.executors import Executor
+    from studies.workers.executors import Executor
     from tuner.presets import Score
 
 OnUnit: TypeAlias = Callable[[int, int], None]
@@ -106,7 +106,11 @@ def run(
     """
     specs = dict(zip(plan.directions, plan.objectives, strict=True))
     scores = ScoreLog(folder.scores, plan.weights, specs, plan.made_by)
-    start = (lambda: executor) if executor is not None else functools.partial(start_workers, plan, plan.baseline)
+    start = (
+        (lambda: executor)
+        if executor is not None
+        else functools.partial(start_workers, plan.settings, plan.objectives, plan.baseline)
+    )
     nothing = ScoreBook(plan.weights, specs)
     evaluations = Evaluations(
         plan, folder, scores, nothing, start, lambda task: plan.price(task.schedule, task.own)
@@ -136,7 +140,7 @@ def _outcome(plan: EvalPlan, contender: Contender, evaluations: Evaluations, sco
         if isinstance(found, Failure):
             faults.update(found.degenerate)
     if faults:
-        return Failure(describe(faults, len(plan.images)), dict(faults))
+        return Failure(describe(faults, len(plan.images)), degenerate=dict(faults))
     outcome = evaluations.outcome(tasks)
     if outcome is None:
         raise RuntimeError(f"units of work of {contender.name!r} have no outcome.")

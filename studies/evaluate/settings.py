@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
-from studies.settings import DEFAULT_OBJECTIVES
+from studies.plan.settings import DEFAULT_OBJECTIVES
 from tuner.models import ModelOptions
 
 
@@ -23,7 +23,7 @@ class EvalSettings(BaseModel):
         seed: Decides which noise; another one gives an independent evaluation.
         options: Guidance, LoRA, precision and placement of the model, for all presets that have none of their own.
         objectives: ``name`` or ``name:weights``; a name alone takes the weights that suit the model.
-        margin: The largest loss that counts as none, e.g. ``1%``; see `studies.noninferiority.parse_margins`.
+        margin: The largest loss that counts as none, e.g. ``1%``; see `parse_margins`.
         size: Output (height, width) in pixels; by default that of the presets made for this model, the baseline's
             included, or the model's.
         chunk: Images per unit of work, drawn as one batch; None for 8, less where images are large.

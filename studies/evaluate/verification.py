@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from studies.drawing import Contender
 from studies.evaluate.plan import LEAST, EvalPlan
 from studies.evaluate.run import OnUnit, Scores, compare, open_folder, run
 from studies.evaluate.settings import EvalSettings
-from studies.evaluation import Failure
-from studies.plan import check_counts, default_chunk, directions_of, versions
-from studies.prompts import PromptSets, load_prompts
-from studies.rungs import in_random_order
+from studies.plan.plan import check_counts, default_chunk, directions_of, versions
+from studies.plan.prompts import PromptSets, load_prompts
+from studies.plan.rungs import in_random_order
+from studies.work.own_options import Contender
+from studies.work.task import Failure
 from tuner import presets
 from tuner.errors import UserError
 from tuner.models import Blueprint, ModelOptions, blueprint
 from tuner.presets import Preset, Provenance, Score
 
 if TYPE_CHECKING:
-    from studies.executors import Executor
+    from studies.workers.executors import Executor
 
 Verdict = Literal["exact", "within the interval", "different"]
 

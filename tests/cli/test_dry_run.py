@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-import studies.plan
-from studies.evaluation import Evaluator
+import studies.plan.plan
+from studies.work.evaluator import Evaluator
 from tests.cli.conftest import Outcome
 from tests.studies.toy import find_blueprint, load_toy
 
 
 @pytest.fixture(autouse=True)
 def toy_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(studies.plan, "blueprint", find_blueprint)
+    monkeypatch.setattr(studies.plan.plan, "blueprint", find_blueprint)
     monkeypatch.setattr(Evaluator, "load", staticmethod(lambda *_: load_toy()))
 
 

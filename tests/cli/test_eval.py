@@ -11,7 +11,7 @@ from PIL import Image
 from objectives.psnr import CEILING
 from studies.evaluate import Verification
 from studies.evaluate.verification import Check, Verdict
-from studies.prompts import load_prompts
+from studies.plan.prompts import load_prompts
 from tests.cli.conftest import Outcome
 from tuner import generate
 from tuner.models import blueprint

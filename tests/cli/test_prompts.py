@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from studies.prompt_files import read_prompts
+from studies.plan.prompt_files import read_prompts
 from tests.cli.conftest import Outcome
 
 

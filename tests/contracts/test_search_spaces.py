@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from optuna.trial import FixedTrial
 
 import search_spaces
-from search_spaces import Budget, SearchSpace
+from search_spaces import SearchSpace
 from search_spaces._staged import alike
-from studies.budget import parse_budget
 from tests.blueprints import small_blueprint
 from tests.search_spaces.anchored import loadable
 from tests.search_spaces.drawn import DrawnTrial
+from tuner.budget import Budget, parse_budget
 from tuner.flops import price
 from tuner.latency import LatencyTable
 

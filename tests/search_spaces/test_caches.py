@@ -12,10 +12,10 @@ import pytest
 from optuna.trial import FixedTrial
 
 from search_spaces._costs import Costs, Ladder
-from search_spaces.base import Budget
 from search_spaces.free import Free
 from search_spaces.progressive import Progressive
 from tests.blueprints import small_blueprint
+from tuner.budget import Budget
 from tuner.feature_cache import PyramidAttentionBroadcast, TaylorSeerCache
 from tuner.flops import price, tflops_of_calls, tflops_per_call
 from tuner.models import Blueprint, blueprint

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from optuna.trial import FixedTrial
 
 from search_spaces._costs import distinct_scales
-from search_spaces.base import Budget
 from search_spaces.free import Free
 from tests.blueprints import small_blueprint
 from tests.search_spaces.drawn import DrawnTrial
 from tuner import presets
+from tuner.budget import Budget
 from tuner.flops import price, tflops_per_call
 from tuner.schedule import Schedule, Stage
 

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import search_spaces
-from studies.budget import parse_budget
 from tests.search_spaces.anchored import loadable
 from tests.search_spaces.drawn import DrawnTrial
+from tuner.budget import parse_budget
 from tuner.errors import UserError
 from tuner.flops import price, tflops_per_pass
 from tuner.models import Blueprint, blueprint

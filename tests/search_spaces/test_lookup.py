@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 import search_spaces
-from search_spaces import Budget
 from tests.blueprints import small_blueprint
 from tuner import registry
+from tuner.budget import Budget
 from tuner.errors import UserError
 
 

@@ -11,11 +11,11 @@ from optuna.trial import FixedTrial
 
 import search_spaces
 from search_spaces._staged import alike
-from studies.budget import parse_budget
-from studies.references import references
+from studies.plan.references import references
 from tests.blueprints import small_blueprint
 from tests.search_spaces.anchored import ANCHOR
 from tuner import presets
+from tuner.budget import parse_budget
 from tuner.errors import UserError
 from tuner.flops import price
 from tuner.schedule import Schedule, Stage

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from optuna.trial import FixedTrial
 
 import search_spaces
-from search_spaces import Budget, SearchSpace
+from search_spaces import SearchSpace
 from search_spaces._staged import alike
 from tests.blueprints import small_blueprint
 from tests.search_spaces.drawn import DrawnTrial
 from tuner import presets
+from tuner.budget import Budget
 from tuner.flops import price, tflops_per_call
 from tuner.schedule import Schedule, Stage
 from tuner.sigmas import beta_sigmas, exponential_sigmas, karras_sigmas, partial_sigmas

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from studies.pareto import front, knee
-from studies.results import Baseline, Candidate, Mean, Pick, StudyResult
+from studies.judge.pareto import front, knee
+from studies.records.results import Baseline, Candidate, Mean, Pick, StudyResult
 from tuner.presets import Score
 from tuner.schedule import Schedule, Stage
 

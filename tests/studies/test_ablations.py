@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from studies.ablations import WHOLE, bottleneck_ablations, run_ablations
+from studies.evaluate.ablations import WHOLE, bottleneck_ablations, run_ablations
 from tests.studies.toy import TOY, load_toy
 from tuner import presets
 from tuner.errors import UserError

@@ -14,10 +14,11 @@ from PIL import Image
 from objectives.base import CutPromptWarning
 from objectives.psnr import CEILING, Psnr
 from studies import SearchSettings, search
-from studies.baseline_images import BaselineImages
-from studies.evaluation import ChunkResult, Evaluator, Failure, Task
-from studies.executors import LocalExecutor
-from studies.plan import make_plan
+from studies.plan.plan import make_plan
+from studies.work.baseline_images import BaselineImages
+from studies.work.evaluator import Evaluator
+from studies.work.task import ChunkResult, Failure, Task
+from studies.workers.executors import LocalExecutor
 from tests.studies.toy import TOY, Brightness, CountingModel, ToyModel, toy_settings
 from tuner.errors import UserError
 

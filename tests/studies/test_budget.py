@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search_spaces import TimeLimit
-from studies.budget import Budget, parse_budget
 from tests.blueprints import small_blueprint
+from tuner.budget import Budget, TimeLimit, parse_budget
 from tuner.errors import UserError
 from tuner.flops import price, tflops_per_call
 from tuner.latency import LatencyTable
@@ -156,7 +155,5 @@ def test_seconds_out_of_range_are_refused(text: str, message: str) -> None:
 
 
 def test_importing_it_is_quick() -> None:
-    code = (
-        "import sys, studies.budget; print([n for n in ('torch', 'optuna', 'ray', 'mlflow') if n in sys.modules])"
-    )
+    code = "import sys, tuner.budget; print([n for n in ('torch', 'optuna', 'ray', 'mlflow') if n in sys.modules])"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"

@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from studies import search
-from studies.caches import LimitedCache, openings
-from studies.evaluation import ChunkResult, Evaluator
-from studies.plan import make_plan
-from studies.results import Candidate
+from studies.plan.plan import make_plan
+from studies.records.results import Candidate
+from studies.work.evaluator import Evaluator
+from studies.work.reuse import LimitedCache, openings
+from studies.work.task import ChunkResult
 from tests.studies.test_evaluation import PROMPTS, SCHEDULE, finished, task
 from tests.studies.toy import (
     FACTOR,
@@ -182,10 +183,10 @@ def test_a_later_study_takes_the_scores_of_an_earlier_one(tmp_path: Path) -> Non
 def test_scores_of_other_weights_or_versions_are_not_taken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import studies.plan
+    import studies.plan.plan
 
     search(toy_settings(tmp_path, study="first", trials=1), executor=Counting())
-    monkeypatch.setattr(studies.plan, "versions", lambda: {"torch": "1.0"})
+    monkeypatch.setattr(studies.plan.plan, "versions", lambda: {"torch": "1.0"})
     assert search(toy_settings(tmp_path, study="second", trials=1), executor=Counting()).reused.scores == 0
 
 
@@ -212,7 +213,7 @@ def test_a_line_that_another_study_is_writing_is_left_alone(tmp_path: Path) -> N
 
 
 def test_the_scorers_weights_decide_what_made_a_score(tmp_path: Path) -> None:
-    from studies.identity import made_by
+    from studies.plan.identity import made_by
 
     file = tmp_path / "weights.bin"
     file.write_bytes(b"one")
@@ -249,9 +250,9 @@ def test_a_limit_that_the_baseline_alone_breaks_is_refused(tmp_path: Path) -> No
 
 
 def test_a_search_without_a_gain_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import studies.stopping
+    import studies.engine.stopping
 
-    monkeypatch.setattr(studies.stopping, "GAIN", 1e9)
+    monkeypatch.setattr(studies.engine.stopping, "GAIN", 1e9)
     result = search(toy_settings(tmp_path, patience=2), executor=Counting())
     plan = make_plan(toy_settings(tmp_path))
     assert result.ended_by == "patience"
@@ -259,16 +260,16 @@ def test_a_search_without_a_gain_ends(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_a_search_that_gains_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import studies.stopping
+    import studies.engine.stopping
 
-    monkeypatch.setattr(studies.stopping, "GAIN", -1.0)
-    monkeypatch.setattr(studies.stopping, "hypervolume", lambda losses, reference: float(len(losses)))
+    monkeypatch.setattr(studies.engine.stopping, "GAIN", -1.0)
+    monkeypatch.setattr(studies.engine.stopping, "hypervolume", lambda losses, reference: float(len(losses)))
     result = search(toy_settings(tmp_path, patience=2, rungs=1), executor=Counting())
     assert result.ended_by == "trials"
 
 
 def test_hypervolume_is_that_of_a_union_of_boxes() -> None:
-    from studies.stopping import hypervolume
+    from studies.engine.stopping import hypervolume
 
     assert hypervolume([[1, 2, 2], [2, 1, 2], [3, 3, 3]], [3, 3, 3]) == pytest.approx(2 + 2 - 1)
     assert hypervolume([[4, 0, 0]], [3, 3, 3]) == 0

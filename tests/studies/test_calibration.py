@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-import studies.noninferiority
-from studies.noninferiority import Margin, non_inferiority
-from studies.statistics import interval, paired_score, per_prompt
+import studies.judge.noninferiority
+from studies.judge.intervals import interval, paired_score, per_prompt
+from studies.judge.noninferiority import Margin, non_inferiority
 
 REPETITIONS, RESAMPLES = 2000, 999
 Draw = Callable[[np.random.Generator, int], npt.NDArray[np.float64]]
@@ -77,7 +77,7 @@ def test_a_loss_as_large_as_the_margin_is_taken_for_none_at_most_5_times_in_100(
 ) -> None:
     """At the edge of the claim, with 64 prompts; for a baseline of mean 4, and of mean -4."""
     quick = functools.partial(interval, resamples=RESAMPLES)
-    monkeypatch.setattr(studies.noninferiority, "interval", quick)
+    monkeypatch.setattr(studies.judge.noninferiority, "interval", quick)
     rng = np.random.default_rng(0)
     claims = 0
     repetitions = 800

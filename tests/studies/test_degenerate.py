@@ -10,9 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
-from studies.degenerate import count, decode_and_check, fault_of
-from studies.evaluation import Evaluator, Failure, Task
-from studies.scores import ScoreLog
+from studies.records.score_log import ScoreLog
+from studies.work.broken_images import count, decode_and_check, fault_of
+from studies.work.evaluator import Evaluator
+from studies.work.task import Failure, Task
 from tests.studies.toy import TOY, Brightness, ToyModel
 from tuner.models import wrap
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from studies import estimate, search
-from studies.plan import make_plan
+from studies.plan.plan import make_plan
 from tests.studies.toy import Counting, load_toy, toy_settings
 
 

@@ -14,8 +14,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import tuner
 from objectives.base import Objective
-from studies.evaluation import ChunkResult, Evaluator, Failure, Task
-from studies.executors import LocalExecutor
+from studies.work.evaluator import Evaluator
+from studies.work.task import ChunkResult, Failure, Task
+from studies.workers.executors import LocalExecutor
 from tests.studies.toy import Brightness, Smoothness, ToyModel, load_toy
 from tuner import presets
 from tuner.flops import price

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from objectives.base import loss_sign
-from studies.draws import Draw
-from studies.expected import expected_scores
-from studies.loop import Trial
-from studies.plan import Plan, make_plan
-from studies.results import PROPOSED
-from studies.rungs import Estimate
+from studies.judge.early_stopping import Estimate
+from studies.plan.plan import Plan, make_plan
+from studies.propose.expected_scores import expected_scores
+from studies.propose.random_trial import Draw
+from studies.propose.trial import Trial
+from studies.records.results import PROPOSED
 from tests.studies.toy import toy_settings
 
 COUNT = 40

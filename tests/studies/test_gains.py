@@ -5,8 +5,8 @@ from functools import partial
 import numpy as np
 import pytest
 
-from studies.gains import expected_gains, normal_below, reference_point
-from studies.stopping import hypervolume
+from studies.engine.stopping import hypervolume
+from studies.propose.improvement import expected_gains, normal_below, reference_point
 
 FRONT = np.array([[1.0, 4.0, 5.0], [2.0, 2.0, 4.5], [5.0, 1.0, 1.0]])
 REFERENCE = np.array([8.0, 6.0, 6.0])

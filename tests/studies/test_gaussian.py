@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.fft import dctn
 
-from studies.gaussian import BANDS, distances
+from studies.propose.gaussian_data import BANDS, distances
 from tests.gaussian import exact_velocity
 from tests.studies.toy import ToyModel
 from tuner.sampling import sample

@@ -16,7 +16,7 @@ from tests.studies.toy import Counting, toy_settings
 _DRIVER = """
 import sys, time
 from pathlib import Path
-import studies.plan
+import studies.plan.plan
 from tests.studies.toy import Counting, find_blueprint, toy_settings
 from studies import search
 
@@ -25,7 +25,7 @@ class Slow(Counting):
         time.sleep(0.05)
         return super().next()
 
-studies.plan.blueprint = find_blueprint
+studies.plan.plan.blueprint = find_blueprint
 search(toy_settings(Path(sys.argv[1])), executor=Slow(), resume=True)
 """
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 import search_spaces
-import studies.latency
+import studies.workers.latency
 from studies import open_study, search
-from studies.figures import front_figure
-from studies.plan import make_plan
-from studies.report import markdown
+from studies.plan.plan import make_plan
+from studies.report.figures import front_figure
+from studies.report.tables import markdown
 from tests.studies.toy import TOY, Counting, ToyModel, toy_settings
 from tuner import latency
 from tuner.flops import price
@@ -77,14 +77,14 @@ def test_a_search_within_seconds_measures_once_and_reports_seconds(
         measured.append(list(sizes))
         return TABLE
 
-    monkeypatch.setattr(studies.latency, "measure", fake)
+    monkeypatch.setattr(studies.workers.latency, "measure", fake)
     settings = toy_settings(tmp_path, budget="6s", workers=0, trials=5)
     with pytest.raises(KeyboardInterrupt):
         search(settings, executor=Counting(interrupt_after=9))
     result = search(settings, executor=Counting(), resume=True)
     assert measured == [search_spaces.stage_sizes(TOY, TOY.size)]
     assert result.baseline.seconds == 21
-    blueprint = make_plan(settings).blueprint
+    blueprint = make_plan(settings, studies.workers.latency.latencies).blueprint
     for candidate in result.evaluated:
         assert candidate.seconds == TABLE.seconds(price(candidate.schedule, blueprint)) <= 6 + 1e-6
     assert {"plain-5", "plain-2"} <= {candidate.label for candidate in result.evaluated}
@@ -99,7 +99,7 @@ def test_a_search_within_seconds_measures_once_and_reports_seconds(
 
 
 def test_other_budgets_measure_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(studies.latency, "measure", lambda *_: pytest.fail("measured"))
+    monkeypatch.setattr(studies.workers.latency, "measure", lambda *_: pytest.fail("measured"))
     result = search(toy_settings(tmp_path, workers=0, trials=0), executor=Counting())
     assert result.baseline.seconds is None
     assert "s/image" not in markdown(result)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from studies.noninferiority import Margin, non_inferiority, parse_margins
+from studies.judge.noninferiority import Margin, non_inferiority, parse_margins
 from tuner.errors import UserError
 
 RNG = np.random.default_rng(0)

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from objectives.base import Direction
-from studies.pareto import front, knee, pick
-from studies.results import Candidate
+from studies.judge.pareto import front, knee, pick
+from studies.records.results import Candidate
 from tuner.errors import UserError
 from tuner.presets import Score
 from tuner.schedule import Schedule, Stage

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from studies.prompt_files import FIELDS, read_prompts
+from studies.plan.prompt_files import FIELDS, read_prompts
 from tuner.errors import UserError
 
 FOX, SIGN = "a red fox", 'a sign, that says "no, thanks"'

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from studies.prompts import load_prompts, shipped_sets
+from studies.plan.prompts import load_prompts, shipped_sets
 from tests.blueprints import small_blueprint
 from tuner.errors import UserError
 from tuner.models import blueprint

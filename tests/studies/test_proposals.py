@@ -10,11 +10,11 @@ import optuna
 import pytest
 
 from studies import search
-from studies.plan import Plan, make_plan
-from studies.proposals import Proposal, Proposer
-from studies.results import PROPOSED
-from studies.rungs import Estimate
-from studies.surrogate import Results, Unscored
+from studies.judge.early_stopping import Estimate
+from studies.plan.plan import Plan, make_plan
+from studies.propose.proposer import Proposal, Proposer
+from studies.propose.surrogate import Results, Unscored
+from studies.records.results import PROPOSED
 from tests.search_spaces.anchored import loadable
 from tests.studies.toy import Counting, toy_settings
 from tuner.schedule import Schedule

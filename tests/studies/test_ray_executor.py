@@ -11,18 +11,19 @@ from typing import Any
 import pytest
 
 from studies import search
-from studies.environment import environment
-from studies.evaluation import ChunkResult, Evaluator, Failure, Task
-from studies.ray_executor import (
+from studies.records.environment import environment
+from studies.work.evaluator import Evaluator
+from studies.work.task import ChunkResult, Failure, Task
+from studies.workers.deaths import MOST_DEATHS
+from studies.workers.ray_executor import (
     _ENVIRONMENT,
     _LOCAL_ENVIRONMENT,
-    MOST_DEATHS,
     RayExecutor,
     _connect,
     run_on_a_worker,
 )
 from tests.studies.test_search import comparable
-from tests.studies.toy import TOY, Counting, Dying, load_toy, load_toy_with, toy_settings
+from tests.studies.toy import TOY, Counting, Dying, LosingDevice, load_toy, load_toy_with, toy_settings
 from tuner.errors import UserError
 
 
@@ -73,6 +74,14 @@ def test_workers_find_the_users_own_function() -> None:
     assert scores(outcomes[tasks(3)[2].key]) == scores(
         load_toy_with("tests.studies.toy:whiteness").evaluate(tasks(3)[2])
     )
+
+
+def test_a_worker_that_lost_its_device_is_replaced_and_loses_no_task(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        (tmp_path / name).touch()
+    outcomes = run_all(RayExecutor(functools.partial(LosingDevice, tmp_path), workers=2), tasks(6))
+    assert not list(tmp_path.iterdir())
+    assert all(scores(outcomes[task.key]) == scores(load_toy().evaluate(task)) for task in tasks(6))
 
 
 def test_a_killed_worker_is_replaced_and_its_task_runs_again(tmp_path: Path) -> None:

@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 from optuna.trial import FixedTrial
 
 import search_spaces
-import studies.references
+import studies.plan.references
 from search_spaces._staged import alike
-from studies.budget import parse_budget
-from studies.references import reductions, references, suits
+from studies.plan.references import reductions, references, suits
 from tests.blueprints import small_blueprint
 from tests.studies.toy import TOY
 from tuner import presets
+from tuner.budget import parse_budget
 from tuner.flops import price
 from tuner.schedule import Schedule, Stage
 
@@ -95,5 +95,5 @@ def test_the_baseline_is_no_reference() -> None:
     one = replace(MODEL, steps=1)
     limit = parse_budget("1x", price(one.baseline(), one), one, one.size)
     assert one.baseline() not in [
-        reference.schedule for reference in studies.references.references(one, one.size, limit)
+        reference.schedule for reference in studies.plan.references.references(one, one.size, limit)
     ]

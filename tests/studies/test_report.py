@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from studies.figures import contact_sheet, front_figure
-from studies.report import front_table, markdown, pick_on_unseen_prompts, write_report
-from studies.results import StudyResult
+from studies.records.results import StudyResult
+from studies.report.figures import contact_sheet, front_figure
+from studies.report.tables import front_table, markdown, pick_on_unseen_prompts, write_report
 from tests.studies.example import study
 from tuner.errors import UserError
 from tuner.presets import Score

@@ -10,9 +10,10 @@ import pytest
 
 from benchmarks.busy_workers import RandomProposer
 from studies import search
-from studies.plan import make_plan
-from studies.rungs import ERROR_RATE, estimated, in_random_order, is_beaten, rung_sizes
-from studies.store import open_study
+from studies.judge.early_stopping import ERROR_RATE, estimated, is_beaten
+from studies.plan.plan import make_plan
+from studies.plan.rungs import in_random_order, rung_sizes
+from studies.records.study_folder import open_study
 from tests.studies.test_search import Shuffled, comparable
 from tests.studies.toy import Counting, toy_settings
 from tuner.flops import price
@@ -122,7 +123,7 @@ def test_equal_differences_and_no_rivals_prove_nothing() -> None:
 def random_proposals() -> Iterator[None]:
     """Some of which are worth stopping."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("studies.loop.Proposer", RandomProposer)
+        patch.setattr("studies.engine.loop.Proposer", RandomProposer)
         yield
 
 
@@ -133,11 +134,11 @@ def raced(out: Path, **changes: Any) -> Any:
 @pytest.fixture(scope="module")
 def race(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Counting, Any]:
     """A search whose candidates stop early, its executor, and its plan."""
-    import studies.plan
+    import studies.plan.plan
     from tests.studies.toy import find_blueprint
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(studies.plan, "blueprint", find_blueprint)
+        patch.setattr(studies.plan.plan, "blueprint", find_blueprint)
         settings = raced(tmp_path_factory.mktemp("race"))
         executor = Counting()
         return search(settings, executor=executor), executor, make_plan(settings)

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-import studies.plan
+import studies.plan.plan
 from studies import Progress, StudyResult, open_study, search
-from studies.loop import Loop
-from studies.plan import make_plan
+from studies.engine.loop import Loop
+from studies.plan.plan import make_plan
 from tests.studies.toy import Counting, find_blueprint, toy_settings
 from tuner import presets
 from tuner.errors import UserError
@@ -26,7 +26,7 @@ def comparable(result: StudyResult) -> dict[str, Any]:
 def plain_run(tmp_path_factory: pytest.TempPathFactory) -> StudyResult:
     """An uninterrupted search to compare others with."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(studies.plan, "blueprint", find_blueprint)
+        patch.setattr(studies.plan.plan, "blueprint", find_blueprint)
         return search(toy_settings(tmp_path_factory.mktemp("plain")), executor=Counting())
 
 
@@ -165,7 +165,7 @@ PRESETS = ("bottleneck-flux-3x", "bottleneck-flux-5stage", "ralu-flux-4x", "ralu
 @pytest.fixture(scope="module")
 def many_references(tmp_path_factory: pytest.TempPathFactory) -> StudyResult:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(studies.plan, "blueprint", find_blueprint)
+        patch.setattr(studies.plan.plan, "blueprint", find_blueprint)
         out = tmp_path_factory.mktemp("references")
         return search(toy_settings(out, start=PRESETS, lag=1, trials=8), executor=Counting())
 

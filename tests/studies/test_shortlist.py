@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.trial import TrialState
 
-from studies.shortlist import Shortlist
+from studies.propose.shortlist import Shortlist
 
 DIRECTIONS = ("maximize", "minimize")
 

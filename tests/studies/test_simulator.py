@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from benchmarks import busy_workers
+from benchmarks.simulator import Attempt, SimulatedExecutor
 from studies import StudyResult, search
-from studies.evaluation import ChunkResult, Failure, Task
-from studies.simulator import Attempt, SimulatedExecutor
+from studies.work.task import ChunkResult, Failure, Task
 from tests.studies.test_search import comparable
 from tests.studies.toy import TOY, toy_settings
 from tuner.schedule import Schedule
@@ -86,13 +86,13 @@ def test_a_task_that_kills_three_workers_fails() -> None:
 
 @pytest.fixture(scope="module")
 def toy_search(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[StudyResult, SimulatedExecutor]]:
-    import studies.plan
+    import studies.plan.plan
     from tests.studies.toy import find_blueprint
 
     def run_search(workers: int, fate: Any, **changes: Any) -> tuple[StudyResult, SimulatedExecutor]:
         executor = SimulatedExecutor(workers, evaluate, fate, restart_s=20.0)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(studies.plan, "blueprint", find_blueprint)
+            patch.setattr(studies.plan.plan, "blueprint", find_blueprint)
             settings = toy_settings(tmp_path_factory.mktemp("simulated"), **changes)
             return search(settings, executor=executor), executor
 

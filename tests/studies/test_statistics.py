@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from studies.statistics import interval, paired_score
+from studies.judge.intervals import interval, paired_score
 
 
 def test_means_and_paired_differences() -> None:

@@ -12,9 +12,9 @@ import optuna
 import pytest
 
 from studies import list_studies, open_study, search
-from studies.evaluation import ChunkResult, Failure, Task
-from studies.plan import fingerprint, make_plan
-from studies.scores import ScoreLog
+from studies.plan.plan import fingerprint, make_plan
+from studies.records.score_log import ScoreLog
+from studies.work.task import ChunkResult, Failure, Task
 from tests.studies.test_search import comparable
 from tests.studies.toy import TOY, Counting, recorded, toy_settings
 from tuner.errors import UserError
@@ -135,10 +135,10 @@ def test_a_storage_that_cannot_be_opened_is_refused(tmp_path: Path) -> None:
 
 DRIVER = """
 import sys
-import studies.plan
+import studies.plan.plan
 from studies import search
 from tests.studies.toy import Counting, find_blueprint, toy_settings
-studies.plan.blueprint = find_blueprint
+studies.plan.plan.blueprint = find_blueprint
 search(toy_settings(sys.argv[1]), executor=Counting())
 """
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 import search_spaces
-from studies.draws import Draw
-from studies.features import CACHES, features
-from studies.gaussian import BANDS
-from studies.plan import Plan, make_plan
-from studies.surrogate import Results, Surrogate, Unscored
+from studies.plan.plan import Plan, make_plan
+from studies.propose.features import CACHES, features
+from studies.propose.gaussian_data import BANDS
+from studies.propose.random_trial import Draw
+from studies.propose.surrogate import Results, Surrogate, Unscored
 from tests.search_spaces.anchored import loadable
 from tests.studies.toy import toy_settings
 from tuner.schedule import Schedule

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from studies import task_queue
-from studies.evaluation import ChunkResult, Failure, Task
-from studies.ray_executor import RayExecutor
-from studies.simulator import Attempt, SimulatedExecutor
-from studies.task_queue import TaskQueue
+from benchmarks.simulator import Attempt, SimulatedExecutor
+from studies.work.task import ChunkResult, Failure, Task
+from studies.workers import task_queue
+from studies.workers.ray_executor import RayExecutor
+from studies.workers.task_queue import TaskQueue
 from tests.studies.toy import TOY, load_toy
 from tuner.schedule import Schedule
 

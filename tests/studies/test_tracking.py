@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-import studies.plan
+import studies.plan.plan
 from studies import StudyFolder, log_study, open_study, search
-from studies.tracking import EXPERIMENT, TrackingError, local_uri
+from studies.report.mlflow_study import EXPERIMENT, TrackingError, local_uri
 from tests.studies.toy import Counting, find_blueprint, toy_settings
 from tuner import presets
 
@@ -26,7 +26,7 @@ from tuner import presets
 def study(tmp_path_factory: pytest.TempPathFactory) -> StudyFolder:
     settings = toy_settings(tmp_path_factory.mktemp("runs"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(studies.plan, "blueprint", find_blueprint)
+        patch.setattr(studies.plan.plan, "blueprint", find_blueprint)
         search(settings, executor=Counting())
     return open_study(settings.out, settings.name)
 

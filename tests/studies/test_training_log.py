@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from studies.tracking import TrackingError
-from studies.training_log import EXPERIMENT, TrainingLog
+from studies.report.mlflow_study import TrackingError
+from studies.report.mlflow_training import EXPERIMENT, TrainingLog
 
 
 def test_curves_and_images_of_a_resumed_training_are_in_one_run(tmp_path: Path) -> None:

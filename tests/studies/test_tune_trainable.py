@@ -13,9 +13,9 @@ import pytest
 from ray import tune
 from ray.tune.search.optuna import OptunaSearch
 
-from studies.plan import Plan, make_plan
-from studies.ray_executor import _connect
-from studies.tune_trainable import ScheduleTrainable, define_schedule
+from studies.plan.plan import Plan, make_plan
+from studies.workers.ray_executor import _connect
+from studies.workers.tune_trainable import ScheduleTrainable, define_schedule
 from tests.studies.toy import load_toy, toy_settings
 from tuner.schedule import Schedule
 

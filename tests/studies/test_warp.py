@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from studies.warp import Warp
+from studies.propose.loss_scale import Warp
 
 numbers = st.floats(-100, 100)
 WARP = Warp(best=np.array([1.0, -2.0]), unit=np.array([0.5, 3.0]))

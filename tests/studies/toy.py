@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from objectives.base import Direction
 from studies import SearchSettings
-from studies.evaluation import ChunkResult, Evaluator, Failure, Task
-from studies.results import PROPOSED, Candidate, StudyResult
+from studies.records.results import PROPOSED, Candidate, StudyResult
+from studies.work.evaluator import Evaluator
+from studies.work.task import ChunkResult, Failure, Task
 from tuner.errors import UserError
 from tuner.feature_cache import FeatureCache
 from tuner.models import Blueprint, Conditioning, FlowModel, Size, blueprint
@@ -183,6 +184,23 @@ class Dying:
             for death in self._deaths.iterdir():
                 death.unlink()
                 os.kill(os.getpid(), signal.SIGKILL)
+        return self._evaluator.evaluate(task)
+
+
+class LosingDevice(Dying):
+    """An evaluator whose process loses its GPU for good; each file of a folder is one GPU to lose."""
+
+    def __init__(self, deaths: Path):
+        super().__init__(deaths)
+        self._lost = False
+
+    def evaluate(self, task: Task) -> ChunkResult | Failure:
+        for death in () if self._lost else self._deaths.iterdir():
+            death.unlink()
+            self._lost = True
+            break
+        if self._lost:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
         return self._evaluator.evaluate(task)
 
 

@@ -13,7 +13,7 @@ from tuner.cli._progress import ProgressDisplay
 from tuner.errors import unwritable
 
 if TYPE_CHECKING:
-    from studies.ablations import Row
+    from studies.evaluate.ablations import Row
 
 _EXAMPLES = """\b
 Examples:
@@ -60,9 +60,9 @@ def bottleneck(
 ) -> None:
     """Loads model and objectives, runs every ablation and prints the table."""
     from objectives import parse
-    from studies.ablations import bottleneck_ablations, run_ablations
-    from studies.evaluation import Evaluator
-    from studies.prompts import load_prompts
+    from studies.evaluate.ablations import bottleneck_ablations, run_ablations
+    from studies.plan.prompts import load_prompts
+    from studies.work.evaluator import Evaluator
     from tuner import presets
     from tuner.models import blueprint
 

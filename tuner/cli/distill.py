@@ -15,7 +15,7 @@ from tuner.errors import UserError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from studies.training_log import TrainingLog
+    from studies.report.mlflow_training import TrainingLog
     from tuner.distill.swd import SwdSettings
 
 _VALIDATION_PROMPTS = 8
@@ -84,7 +84,7 @@ def swd(
     """Trains with a progress bar on stderr, and prints the preset's path on stdout."""
     from pydantic import ValidationError
 
-    from studies.prompts import load_prompts
+    from studies.plan.prompts import load_prompts
     from tuner.distill.swd import SwdSettings, distill
     from tuner.models import blueprint
     from tuner.presets import first_problem
@@ -137,8 +137,8 @@ class _Monitor(ProgressDisplay):
         self._logged(lambda log: log.images(step, images))
 
     def _open_log(self) -> None:
-        from studies.tracking import TrackingError
-        from studies.training_log import TrainingLog
+        from studies.report.mlflow_study import TrackingError
+        from studies.report.mlflow_training import TrainingLog
 
         self._opened = True
         try:
@@ -148,7 +148,7 @@ class _Monitor(ProgressDisplay):
             click.echo(f"warning: not logged to MLflow ({error})", err=True)
 
     def _logged(self, call: Callable[[TrainingLog], None]) -> None:
-        from studies.tracking import TrackingError
+        from studies.report.mlflow_study import TrackingError
 
         if self._log is None:
             return

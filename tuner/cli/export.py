@@ -29,7 +29,7 @@ Examples:
 def command(study: str, pick: str, output: Path, out: str) -> None:
     """Chooses, writes and says where."""
     from studies import open_study, preset_of
-    from studies.pareto import pick as choose
+    from studies.judge.pareto import pick as choose
     from tuner import presets
 
     folder = open_study(out, study)

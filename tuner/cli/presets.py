@@ -60,7 +60,7 @@ def command(name: str | None, plot: Path | None, as_json: bool) -> None:
 
 def _draw(shown: list[Preset], path: Path) -> None:
     """Saves the picture in the format that the file's ending names."""
-    from studies.schedule_figure import schedules_figure
+    from studies.report.schedule_figure import schedules_figure
 
     try:
         schedules_figure(shown).savefig(path, dpi=110)

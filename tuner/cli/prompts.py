@@ -19,7 +19,7 @@ Examples:
 @json_option
 def command(name: str | None, as_json: bool) -> None:
     """Lists all sets, or prints the prompts of one, line by line; search and held-out prompts take turns."""
-    from studies.prompts import shipped_sets
+    from studies.plan.prompts import shipped_sets
 
     sets = {shipped.name: shipped for shipped in shipped_sets()}
     if name is not None:

@@ -26,7 +26,7 @@ Examples:
 def command(study: str, output: Path | None, out: str, as_json: bool) -> None:
     """Prints the front, or writes it in the format that the file's name asks for."""
     from studies import open_study
-    from studies.report import front_table, pick_on_unseen_prompts, write_report
+    from studies.report.tables import front_table, pick_on_unseen_prompts, write_report
 
     result = open_study(out, study).result()
     if output is not None:

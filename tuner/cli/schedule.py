@@ -113,7 +113,7 @@ def oss(
     **settings: Any,
 ) -> None:
     """Loads the model, searches and writes one preset per number of steps."""
-    from studies.prompts import load_prompts
+    from studies.plan.prompts import load_prompts
     from tuner import presets
     from tuner.distill.oss import retime, search
     from tuner.distill.steps import Settings

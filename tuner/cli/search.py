@@ -116,7 +116,7 @@ class _DurationType(click.ParamType[float]):
 def command(as_json: bool, resume: bool, dry_run: bool, objectives: str, **options: Any) -> None:
     """Runs the search with progress on stderr, and prints the front on stdout."""
     from studies import SearchSettings, open_study, search
-    from studies.tracking import TrackingError, log_study
+    from studies.report.mlflow_study import TrackingError, log_study
 
     names = tuple(name.strip() for name in objectives.split(",") if name.strip())
     settings = SearchSettings(objectives=names, **options)
@@ -166,7 +166,7 @@ def _print_estimate(settings: SearchSettings, as_json: bool) -> None:
 
 
 def _print_result(result: StudyResult) -> None:
-    from studies.report import front_table, pick_on_unseen_prompts
+    from studies.report.tables import front_table, pick_on_unseen_prompts
 
     stdout_console().print(front_table(result))
     click.echo(f"{pick_on_unseen_prompts(result)}\npreset: {result.preset}")

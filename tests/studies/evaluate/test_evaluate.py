@@ -12,8 +12,8 @@ from PIL import Image
 from studies.evaluate import EvalResult, EvalSettings, evaluate
 from studies.evaluate.plan import make_eval_plan, noise_of
 from studies.evaluate.report import markdown
-from studies.evaluation import ChunkResult, Failure, Task
-from studies.statistics import paired_score
+from studies.judge.intervals import paired_score
+from studies.work.task import ChunkResult, Failure, Task
 from tests.studies.evaluate.conftest import PROMPTS, STAGED
 from tests.studies.toy import TOY, Counting
 from tuner.errors import UserError
@@ -165,7 +165,7 @@ class Spoiled(Counting):
     def next(self) -> tuple[Task, ChunkResult | Failure]:
         task, outcome = super().next()
         if task.schedule.content_hash == self._spoiled:
-            outcome = Failure("2 of 3 images are degenerate: 2 all black", {"all black": 2})
+            outcome = Failure("2 of 3 images are degenerate: 2 all black", degenerate={"all black": 2})
         return task, outcome
 
 

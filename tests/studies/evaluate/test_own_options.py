@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from objectives.psnr import CEILING, Psnr
-from studies.drawing import Contender, OwnOptions
 from studies.evaluate import EvalSettings
 from studies.evaluate.plan import make_eval_plan
-from studies.evaluation import ChunkResult, Evaluator, Task
+from studies.work.evaluator import Evaluator
+from studies.work.own_options import Contender, OwnOptions
+from studies.work.task import ChunkResult, Task
 from tests.small_flux import small_flux
 from tests.studies.toy import Brightness, ToyModel
 from tests.test_lora import peft_folder

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-import studies.plan
+import studies.plan.plan
 from studies import search
 from studies.evaluate import EvalSettings, Verification, verify
 from tests.studies.toy import Counting, find_blueprint, toy_settings
@@ -19,7 +19,7 @@ from tuner.presets import Preset, Score
 def found(tmp_path_factory: pytest.TempPathFactory) -> Preset:
     """The pick of a search on the general prompts, cut to 6 and 4."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(studies.plan, "blueprint", find_blueprint)
+        patch.setattr(studies.plan.plan, "blueprint", find_blueprint)
         result = search(toy_settings(tmp_path_factory.mktemp("study"), trials=2), executor=Counting())
     return presets.load(result.preset)
 

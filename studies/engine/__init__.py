@@ -1,0 +1,1 @@
+"""Runs one study from settings to result."""

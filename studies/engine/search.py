@@ -1,0 +1,217 @@
+"""``tuner search``, from settings to a finished study."""
+
+from __future__ import annotations
+
+import functools
+import time
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+from studies.engine.loop import Loop, paired_scores
+from studies.engine.progress import OnProgress, Phase, Progress
+from studies.judge.pareto import front, pick
+from studies.plan.plan import Plan, make_plan
+from studies.records.export import preset_of
+from studies.records.optuna_record import TrialRecord, open_storage
+from studies.records.results import PROPOSED, Baseline, Candidate, Mean, Pick, Reused, StudyResult
+from studies.records.score_log import EarlierScores, ScoreLog
+from studies.records.study_folder import StudyFolder, start_study
+from studies.work.task import Failure
+from studies.workers.dispatcher import Evaluations
+from studies.workers.latency import latencies
+from studies.workers.start import start_workers
+from tuner import presets
+from tuner.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from studies.plan.settings import SearchSettings
+    from studies.workers.executors import Executor
+    from tuner.schedule import Schedule
+
+
+def search(
+    settings: SearchSettings,
+    *,
+    resume: bool = False,
+    on_progress: OnProgress | None = None,
+    executor: Executor | None = None,
+) -> StudyResult:
+    """Searches schedules within a budget and exports the best compromise.
+
+    The study is kept in ``OUT/NAME`` as it goes. Whatever stops it, Ctrl-C included, running the same settings
+    with ``resume`` continues it: no finished evaluation is run again, and the outcome is the one that an
+    uninterrupted search would have had. It is logged to MLflow by ``log_study``, which is another step.
+
+    Args:
+        settings: What to search.
+        resume: Whether to continue a study of the same name; without one, a new study starts.
+        on_progress: Called at every change.
+        executor: What runs the evaluations; by default Ray workers as the settings say. It is closed at the end.
+
+    Returns:
+        The outcome, which the study's folder keeps, too.
+
+    Raises:
+        UserError: If a setting is wrong, or the study cannot be started or resumed with it.
+        RuntimeError: If the baseline fails, if no trial succeeds, or if workers keep dying.
+        KeyboardInterrupt: On Ctrl-C, after the workers have stopped; the study is saved.
+    """
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    plan = make_plan(settings, latencies)
+    storage = open_storage(settings.storage)
+    folder = StudyFolder(Path(settings.out) / settings.name)
+    folder.check_writable("--out")
+    with folder.lock():  # nothing is written before it: another search may be starting the same study
+        start_study(folder, plan, resume)
+        record = TrialRecord(plan, folder, storage)
+        _check_trials(record, settings)
+        specs = dict(zip(plan.directions, plan.objectives, strict=True))
+        scores = ScoreLog(folder.scores, plan.weights, specs, plan.made_by)
+        others = (path for path in folder.path.parent.glob("*/scores.jsonl") if path != folder.scores)
+        earlier = EarlierScores(others if settings.reuse else (), plan.weights, specs, plan.made_by)
+        start = (
+            (lambda: executor)
+            if executor is not None
+            else functools.partial(start_workers, settings, plan.objectives)
+        )
+        evaluations = Evaluations(plan, folder, scores, earlier, start)
+        sitting = _Sitting(plan, folder, evaluations, record, on_progress)
+        try:
+            return sitting.run()
+        finally:
+            evaluations.close()
+            if executor is not None:
+                executor.close()  # also where nothing was left to run
+
+
+class _Sitting:
+    """One run of a search, from the first task that is missing to the outcome."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        folder: StudyFolder,
+        evaluations: Evaluations,
+        record: TrialRecord,
+        on_progress: OnProgress | None,
+    ):
+        self._plan = plan
+        self._folder = folder
+        self._evaluations = evaluations
+        self._on_progress = on_progress
+        self._loop = Loop(plan, evaluations, record, self._changed)
+
+    def run(self) -> StudyResult:
+        plan = self._plan
+        self._report("starting")
+        limit = plan.settings.time_limit
+        self._loop.run(None if limit is None else time.monotonic() + limit)
+        candidates = self._loop.candidates
+        finished = [candidate for candidate in candidates if candidate.stopped_at is None]
+        if not finished:
+            raise RuntimeError(
+                f"none of the {len(self._loop.trials)} trials succeeded; {self._folder.scores} says why."
+            )
+        chosen = self._check_on_held_out(pick(finished, plan.settings.pick, plan.directions))
+        members = front(finished, plan.directions)
+        references = [other for other in finished if other.label != PROPOSED and other not in members]
+        self._keep_images([plan.baseline, *(candidate.schedule for candidate in (*members, *references, chosen))])
+        result = StudyResult(
+            study=self._folder.name,
+            model=plan.settings.model,
+            trials=len(self._loop.finished),
+            elapsed_s=self._evaluations.elapsed_s,
+            tflops_spent=self._evaluations.tflops_spent,
+            baseline=self._baseline(),
+            front=members,
+            references=references,
+            evaluated=candidates,
+            pick=chosen,
+            preset=str(self._folder.preset),
+            reused=Reused(**self._evaluations.tflops_reused),
+            ended_by=self._loop.ended_by,
+        )
+        presets.save(preset_of(chosen, self._folder, result), self._folder.preset)
+        self._folder.write_result(result)
+        return result
+
+    def _keep_images(self, shown: Sequence[Schedule]) -> None:
+        """Draws those images of schedules worth seeing that are missing as their scores were reused; no others."""
+        hashes = {schedule.content_hash: schedule for schedule in shown}
+        for content_hash, schedule in hashes.items():
+            if not self._folder.images(content_hash):
+                tasks = self._plan.search_tasks(schedule)
+                self._evaluations.draw_again(
+                    [task for task in tasks if task.keep_images and self._evaluations.has(task)]
+                )
+        while self._evaluations.working:
+            self._report("held-out")
+            self._evaluations.wait()
+        self._folder.keep_images_of(set(hashes))
+
+    def _check_on_held_out(self, chosen: Candidate) -> Pick:
+        tasks = [self._plan.held_out_tasks(schedule) for schedule in (self._plan.baseline, chosen.schedule)]
+        for some in tasks:
+            self._evaluations.request(some)
+        while self._evaluations.working:
+            self._report("held-out")
+            self._evaluations.wait()
+        baseline, scores = (self._evaluations.outcome(some) for some in tasks)
+        return Pick(**dict(chosen), held_out=paired_scores(_succeeded(scores), _succeeded(baseline)))
+
+    def _baseline(self) -> Baseline:
+        scores = _succeeded(self._evaluations.outcome(self._plan.search_tasks(self._plan.baseline)))
+        price = self._plan.baseline_price
+        means = {name: Mean(mean=fmean(values)) for name, values in scores.items()}
+        return Baseline(tflops=price.tflops, nfe=price.nfe, seconds=self._plan.seconds(price), scores=means)
+
+    def _changed(self) -> None:
+        baseline = self._evaluations.outcome(self._plan.search_tasks(self._plan.baseline))
+        self._report("baseline" if baseline is None else "trials")
+
+    def _report(self, phase: Phase) -> None:
+        if self._on_progress is None:
+            return
+        self._on_progress(
+            Progress(
+                phase=phase,
+                trials_done=len(self._loop.finished),
+                trials_total=self._loop.total,
+                best=self._loop.best(),
+                tflops_spent=self._evaluations.tflops_spent,
+                elapsed_s=self._evaluations.elapsed_s,
+                left_s=self._left(),
+            )
+        )
+
+    def _left(self) -> float | None:
+        rate = self._evaluations.tflops_per_second
+        if rate is None:
+            return None
+        plan = self._plan
+        finished = len(self._loop.finished)
+        unseen = [task for task in plan.held_out_tasks(plan.baseline) if not self._evaluations.has(task)]
+        held_out = (plan.baseline_price.tflops + plan.budget.tflops) * sum(len(task.prompts) for task in unseen)
+        trials = (self._loop.total - finished) * self._loop.tflops_of_trials / max(1, finished)
+        return (trials + held_out) / rate
+
+
+def _check_trials(record: TrialRecord, settings: SearchSettings) -> None:
+    """Refuses to resume a study for fewer trials than it has, which would replace its front by a smaller one."""
+    recorded = sum(trial.user_attrs["label"] == PROPOSED for trial in record.trials)
+    if recorded > settings.trials:
+        raise UserError(
+            f"Study {settings.name!r} has {recorded} trials, but --trials is {settings.trials}; ask for at least "
+            f"{recorded}, or start another study with --study."
+        )
+
+
+def _succeeded(outcome: dict[str, list[float]] | Failure | None) -> dict[str, list[float]]:
+    if isinstance(outcome, dict):
+        return outcome
+    raise RuntimeError(f"an evaluation that the outcome needs has failed: {outcome and outcome.reason}")

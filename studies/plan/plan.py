@@ -1,0 +1,358 @@
+"""Turns settings into everything that a search needs to know before it starts, and refuses what cannot work."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from studies.plan.identity import hash_files, made_by
+from studies.plan.prompts import PromptSets, load_prompts
+from studies.plan.references import Reference, references
+from studies.plan.rungs import in_random_order, rung_sizes
+from studies.plan.settings import SearchSettings
+from studies.work.task import Task
+from tuner.budget import Budget, parse_budget
+from tuner.errors import UserError
+from tuner.flops import Price, price
+from tuner.models import Blueprint, ModelOptions, Size, blueprint
+from tuner.schedule import Schedule
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from objectives.base import Direction
+    from search_spaces import SearchSpace
+    from tuner.latency import LatencyTable
+
+Measure: TypeAlias = "Callable[[SearchSettings, Blueprint, Size], LatencyTable]"
+"""Measures how long network calls take, for a budget in seconds."""
+
+_PACKAGES = ("tuner", "torch", "diffusers", "transformers", "optuna")
+_SEED_STRIDE = 1_000_000
+_CHUNK_PIXELS = 4 * 1024 * 1024
+_LARGEST_CHUNK = 8
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A checked search.
+
+    Attributes:
+        settings: As the user gave them.
+        blueprint: The model.
+        size: Output (height, width) in pixels.
+        objectives: ``name:weights`` of each objective.
+        directions: Which way each objective improves, by its plain name.
+        prompts: The prompts as they are used, cut to the numbers in the settings; a rung has the first of them.
+        rungs: Search prompts up to each rung; the last has all.
+        chunk: Prompts per unit of work.
+        baseline: The model's own default sampler.
+        budget: Limits per image.
+        space: The search space.
+        references: Step reductions, and presets brought to the budget.
+    """
+
+    settings: SearchSettings
+    blueprint: Blueprint
+    size: Size
+    objectives: tuple[str, ...]
+    directions: Mapping[str, Direction]
+    prompts: PromptSets
+    rungs: tuple[int, ...]
+    chunk: int
+    baseline: Schedule
+    budget: Budget
+    space: SearchSpace
+    references: tuple[Reference, ...]
+
+    def price(self, schedule: Schedule) -> Price:
+        """Prices a schedule on this model at this size."""
+        return price(schedule, self.blueprint, self.size)
+
+    def seconds(self, price: Price) -> float | None:
+        """Measured seconds per image of a schedule; None where the budget does not depend on them."""
+        return None if self.budget.time is None else self.budget.time.latency.seconds(price)
+
+    @property
+    def value_directions(self) -> list[Direction]:
+        """Which way each value of a trial improves: every objective, and then the cost."""
+        return [*self.directions.values(), "minimize"]
+
+    @cached_property
+    def baseline_price(self) -> Price:
+        """The price of the baseline."""
+        return self.price(self.baseline)
+
+    @property
+    def image_seeds(self) -> int:
+        """Noise seed of the first prompt; the others count up, search prompts first and held-out ones after."""
+        return image_seeds(self.settings.seed)
+
+    def search_tasks(self, schedule: Schedule) -> list[Task]:
+        """Splits a schedule's evaluation on the search prompts into units of work."""
+        return self.tasks_up_to(schedule, len(self.rungs) - 1)
+
+    def tasks_up_to(self, schedule: Schedule, rung: int) -> list[Task]:
+        """Splits the evaluation on the prompts of a rung, and of those below it, into units of work."""
+        return [task for below in range(rung + 1) for task in self.rung_tasks(schedule, below)]
+
+    def rung_tasks(self, schedule: Schedule, rung: int) -> list[Task]:
+        """Splits the evaluation on the prompts that a rung adds to the one before it into units of work."""
+        prompts = self.prompts.search[: self.rungs[rung]]
+        return self._tasks(schedule, prompts, self.scored_before(rung), self.image_seeds, keep=self.chunk)
+
+    def scored_before(self, rung: int) -> int:
+        """Search prompts that a schedule was scored on when a rung begins."""
+        return self.rungs[rung - 1] if rung else 0
+
+    def is_last(self, rung: int) -> bool:
+        """Whether a schedule is scored on all search prompts after a rung."""
+        return rung + 1 == len(self.rungs)
+
+    def rung_tflops(self, price: Price, rung: int) -> float:
+        """Denoiser TFLOPs of a schedule of this price on the prompts that a rung adds to the one before it."""
+        return price.tflops * (self.rungs[rung] - self.scored_before(rung))
+
+    def held_out_tasks(self, schedule: Schedule) -> list[Task]:
+        """Splits a schedule's evaluation on the held-out prompts into units of work."""
+        return self._tasks(schedule, self.prompts.held_out, 0, self.image_seeds + len(self.prompts.search), keep=0)
+
+    def image_number(self, task: Task) -> int:
+        """Returns which of the search prompts, from 0, a task's first image is of."""
+        return task.seeds[0] - self.image_seeds
+
+    def _tasks(
+        self, schedule: Schedule, prompts: tuple[str, ...], first: int, first_seed: int, keep: int
+    ) -> list[Task]:
+        """Splits the prompts from number ``first`` on; the images of the first ``keep`` prompts are kept."""
+        return [
+            Task(
+                schedule=schedule,
+                prompts=prompts[start : start + self.chunk],
+                seeds=tuple(range(first_seed + start, first_seed + min(start + self.chunk, len(prompts)))),
+                size=self.size,
+                keep_images=start < keep,
+            )
+            for start in range(first, len(prompts), self.chunk)
+        ]
+
+    @cached_property
+    def made_by(self) -> dict[str, str]:
+        """What makes the scores of each objective, by its ``name:weights``; see `made_by`."""
+        return makers(self.objectives, self.settings.options)
+
+    @cached_property
+    def weights(self) -> str:
+        """Fingerprint of the model."""
+        return fingerprint(self.blueprint)
+
+    @property
+    def least_tflops(self) -> float:
+        """Denoiser TFLOPs at most of what every search runs: baseline, references, the pick on unseen prompts."""
+        search, held_out = len(self.prompts.search), len(self.prompts.held_out)
+        references = sum(self.price(reference.schedule).tflops for reference in self.references)
+        baseline = self.baseline_price.tflops
+        return (baseline + references) * search + (baseline + self.budget.tflops) * held_out
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """Everything that decides the result; a study resumes only where all of it is the same."""
+        settings = self.settings
+        latency = {} if self.budget.time is None else {"latency": self.budget.time.latency.as_dict()}
+        return latency | {
+            "model": settings.model,
+            "weights": self.weights,
+            "budget": settings.budget,
+            "seed": settings.seed,
+            "objectives": list(self.objectives),
+            "space": settings.space,
+            "prompts": self.prompts.hash,
+            "rungs": list(self.rungs),
+            "size": list(self.size),
+            "chunk": self.chunk,
+            "lag": settings.lag,
+            "references": [reference.schedule.content_hash for reference in self.references],
+            **options_identity(settings.options),
+        }
+
+
+def options_identity(options: ModelOptions) -> dict[str, Any]:
+    """Leaves options that are off out, so that studies from before there were any can be resumed."""
+    identity = options.of_images()
+    if options.lora is not None:
+        path = Path(options.lora_and_weight()[0])
+        if path.is_file():
+            identity["lora_hash"] = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    return {"options": identity} if identity else {}
+
+
+def makers(specs: Sequence[str], options: ModelOptions) -> dict[str, str]:
+    """Names what makes the scores of each objective here and now, with a model loaded with these options."""
+    conditions = versions() | options_identity(options)
+    return {spec: made_by(spec, conditions) for spec in specs}
+
+
+def make_plan(settings: SearchSettings, measure: Measure | None = None) -> Plan:
+    """Checks settings and works out what they mean; loads no weights and starts no workers.
+
+    Args:
+        settings: As the user gave them.
+        measure: Measures the device that the workers use. Only a budget in seconds needs it.
+
+    Raises:
+        UserError: If any setting is wrong.
+    """
+    import search_spaces
+    from objectives import check_fit
+
+    least = {"trials": 0, "seed": 0, "search_prompts": 2, "held_out_prompts": 2}
+    check_counts(settings, least | dict.fromkeys(("lag", "rungs", "chunk", "patience"), 1))
+    if settings.workers is not None and settings.workers < 0:
+        raise UserError(f"`workers` must be 0 (this process) or more, but got {settings.workers}.")
+    if settings.gpus_per_worker is not None and settings.gpus_per_worker < 0:
+        raise UserError(f"`gpus_per_worker` must not be negative, but got {settings.gpus_per_worker}.")
+    if settings.time_limit is not None and not settings.time_limit > 0:
+        raise UserError(f"`time_limit` must be positive, but got {settings.time_limit}.")
+    model = settings.options.applied(blueprint(settings.model))
+    size = model.check_size(settings.size or model.size)
+    specs = objective_specs(settings.objectives, model)
+    directions = directions_of(specs)
+    _check_pick(settings.pick, directions)
+    prompts = load_prompts(settings.prompts, model)
+    prompts = replace(
+        prompts,
+        search=in_random_order(prompts.search)[: settings.search_prompts],
+        held_out=prompts.held_out[: settings.held_out_prompts],
+    )
+    check_fit(specs, (*prompts.search, *prompts.held_out), videos=model.frames > 1)
+    baseline = model.baseline(size)
+
+    def measured() -> LatencyTable:
+        check_name(settings.name)  # a study that was begun has its own table, found by name
+        if measure is None:
+            raise ValueError("a budget in seconds needs `measure`.")
+        return measure(settings, model, size)
+
+    budget = parse_budget(settings.budget, price(baseline, model, size), model, size, measured)
+    around = search_spaces.preset_of(settings.space)
+    starts = dict.fromkeys((*settings.start, *([around] if around else [])))
+    check_name(settings.name)
+    plan = Plan(
+        settings=settings,
+        blueprint=model,
+        size=size,
+        objectives=specs,
+        directions=directions,
+        prompts=prompts,
+        rungs=rung_sizes(len(prompts.search), settings.rungs),
+        chunk=settings.chunk or default_chunk(size),
+        baseline=baseline,
+        budget=budget,
+        space=search_spaces.load(settings.space, model, size, budget),
+        references=references(model, size, budget, tuple(starts)),
+    )
+    if settings.max_tflops is not None and settings.max_tflops < plan.least_tflops:
+        raise UserError(
+            f"`max_tflops` {settings.max_tflops:g} does not pay for the baseline, the references and the check of "
+            f"the pick, which take up to {plan.least_tflops:.4g} TFLOPs; raise it, or lower --search-prompts or "
+            "--held-out-prompts."
+        )
+    return plan
+
+
+def image_seeds(seed: int) -> int:
+    """Noise seed of the first prompt of a study with this seed; no two studies share noise by accident."""
+    return seed * _SEED_STRIDE
+
+
+def check_name(name: str) -> str:
+    """Returns the name of a study unchanged if it can be the name of a folder.
+
+    Raises:
+        UserError: If it cannot.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", name):
+        raise UserError(
+            f"Study name {name!r} cannot name a folder; use letters, digits, '.', '_', '+' and '-', "
+            "the first one a letter or a digit."
+        )
+    return name
+
+
+def fingerprint(model: Blueprint) -> str:
+    """Returns sixteen hex digits that change with a model's configuration and with its weights.
+
+    Weights on a hub go by their name, local ones by what is in their folder, wherever it lies.
+    """
+    digest = hashlib.sha256()
+    described = [model.source, dict(model.transformer), dict(model.scheduler), model.text_tokens, model.guidance]
+    if model.passes > 1:
+        described.append(model.negative_prompt)
+    folder = Path(model.source)
+    digest.update(json.dumps(described[folder.is_dir() :], sort_keys=True, default=str).encode())
+    if folder.is_dir():
+        digest.update(hash_files(folder).encode())
+    return digest.hexdigest()[:16]
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that decide the numbers."""
+    return {name: importlib.metadata.version(name) for name in _PACKAGES}
+
+
+def check_counts(settings: BaseModel, least: Mapping[str, int]) -> None:
+    """Checks that numbers are not too small; those that are None are left to us.
+
+    Raises:
+        UserError: If one is.
+    """
+    for name, bound in least.items():
+        value = getattr(settings, name)
+        if value is not None and value < bound:
+            raise UserError(f"`{name}` must be at least {bound}, but got {value}.")
+
+
+def default_chunk(size: Size) -> int:
+    """Prompts that are drawn as one batch where the user does not say: 8, less where images are large."""
+    return max(1, min(_LARGEST_CHUNK, _CHUNK_PIXELS // (size[0] * size[1])))
+
+
+def objective_specs(objectives: Sequence[str], model: Blueprint) -> tuple[str, ...]:
+    """Gives the model's own scorers to the objectives that name no weights and have such scorers.
+
+    Raises:
+        UserError: If there is none, if a name is unknown, or if one comes twice.
+    """
+    from objectives import describe, parse
+
+    parsed = [parse(spec) for spec in objectives]
+    if not parsed:
+        raise UserError("There must be at least one objective, such as clip.")
+    names = [name for name, _ in parsed]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise UserError(f"Objective {twice!r} is given twice; scores are kept by name, so give each once.")
+    chosen = [
+        (name, weights or (model.scorers if describe(name).about.embedded else None)) for name, weights in parsed
+    ]
+    return tuple(f"{name}:{weights}" if weights else name for name, weights in chosen)
+
+
+def directions_of(specs: Sequence[str]) -> dict[str, Direction]:
+    """Says which way each objective improves, by its plain name."""
+    from objectives import direction, parse
+
+    return {parse(spec)[0]: direction(spec) for spec in specs}
+
+
+def _check_pick(spec: str, directions: Mapping[str, Direction]) -> None:
+    accepted = ["knee", "cheapest", *(f"best:{name}" for name in directions)]
+    if spec not in accepted:
+        raise UserError(f"Pick {spec!r} is not one of {', '.join(accepted)}.")

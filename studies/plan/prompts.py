@@ -1,0 +1,98 @@
+"""The prompts of a study: some that the search sees, and some for scoring the winner that it never sees."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from studies.plan.prompt_files import read_prompts
+from tuner.errors import UserError
+
+if TYPE_CHECKING:
+    from tuner.models import Blueprint
+
+_SHIPPED = Path(__file__).parent / "prompt_sets"
+_FEWEST = 4  # two to search and two to hold out: an interval needs two prompts
+
+
+@dataclass(frozen=True)
+class PromptSets:
+    """Prompts, split.
+
+    Attributes:
+        search: What candidates are scored on.
+        held_out: What only the winner is scored on, after the search.
+        name: Name of the shipped set, or of the user's file.
+    """
+
+    search: tuple[str, ...]
+    held_out: tuple[str, ...]
+    name: str
+
+    @property
+    def hash(self) -> str:
+        """Sixteen hex digits that are equal for two sets exactly when their prompts and their split are."""
+        text = json.dumps([self.search, self.held_out])
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class ShippedSet:
+    """A set that comes with the package.
+
+    Attributes:
+        name: Its name; a model of that name gets it by default, all others get ``general``.
+        prompts: Search and held-out prompts, in turns.
+        source: Where the prompts come from.
+        license: What they may be used for.
+    """
+
+    name: str
+    prompts: tuple[str, ...]
+    source: str
+    license: str
+
+
+def shipped_sets() -> list[ShippedSet]:
+    """Lists the shipped sets by name; the comments that begin a file say ``Source:`` and ``Licence:``."""
+    return [_shipped(path) for path in sorted(_SHIPPED.glob("*.txt"))]
+
+
+def _shipped(path: Path) -> ShippedSet:
+    comments = " ".join(
+        line.lstrip("# ") for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#")
+    )
+    source, _, license_ = comments.removeprefix("Source: ").partition(" Licence: ")
+    return ShippedSet(path.stem, tuple(read_prompts(path)), source, license_)
+
+
+def load_prompts(path: str | os.PathLike[str] | None, blueprint: Blueprint) -> PromptSets:
+    """Reads a prompt file, or the shipped set that suits a model.
+
+    Every second prompt is held out.
+
+    Args:
+        path: The file, in any format of `studies.plan.prompt_files`; None for ``prompt_sets/MODEL.txt``, or
+            ``general.txt`` where there is none of that name.
+        blueprint: The model that will draw the prompts.
+
+    Raises:
+        UserError: If the file cannot be read, or has too few prompts to split.
+    """
+    if path is None:
+        names = {file.stem for file in _SHIPPED.glob("*.txt")}
+        path = _SHIPPED / f"{blueprint.name if blueprint.name in names else 'general'}.txt"
+    path = Path(path)
+    prompts = read_prompts(path)
+    if len(prompts) < _FEWEST:
+        raise UserError(
+            f"Prompts file {str(path)!r} has {len(prompts)} different prompts, and at least "
+            f"{_FEWEST} are needed to search on some and check on others; add {_FEWEST - len(prompts)}."
+        )
+    return PromptSets(
+        tuple(prompts[::2]), tuple(prompts[1::2]), path.stem if path.parent == _SHIPPED else path.name
+    )

@@ -1,0 +1,126 @@
+"""Schedules that a study evaluates whatever is proposed: what is known to work, brought to the budget."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tuner import presets
+from tuner.errors import UserError
+from tuner.flops import price
+from tuner.models import Blueprint, Size, blueprint
+from tuner.schedule import Schedule, Stage
+from tuner.sigmas import partial_sigmas, shift_sigma, start_and_shift
+
+if TYPE_CHECKING:
+    from tuner.budget import Budget
+    from tuner.presets import Preset
+
+
+_FEWEST_STEPS = 2  # of plain sampling; a single step is a blur on every model
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A schedule that a study evaluates in any case; ``label`` says where it comes from."""
+
+    label: str
+    schedule: Schedule
+
+
+def references(model: Blueprint, size: Size, budget: Budget, starts: Sequence[str] = ()) -> tuple[Reference, ...]:
+    """Plain sampling at the budget, and with half as many steps again and again, and presets that suit the model.
+
+    A preset that costs more than the budget is rescaled to it; one that does not fit with a single step in every
+    stage is left out. The baseline and repetitions are left out, too. The cheapest come first.
+
+    Args:
+        model: The model.
+        size: Output (height, width) in pixels.
+        budget: What one image may cost.
+        starts: More presets to evaluate, by name or file, whatever model they were made for.
+
+    Raises:
+        UserError: If one of ``starts`` is no preset, or needs guidance or a LoRA of its own.
+    """
+
+    def fits(schedule: Schedule) -> bool:
+        return budget.allows(price(schedule, model, size))
+
+    steps = next(n for n in range(model.steps, 0, -1) if n == 1 or fits(model.plain(n, size)))
+    halves = [steps, *(steps >> k for k in range(1, steps.bit_length()) if steps >> k >= _FEWEST_STEPS)]
+    found = [Reference(f"plain-{n}", model.plain(n, size)) for n in halves]
+    shipped = [preset for preset in map(presets.load, presets.available()) if suits(preset, model)]
+    for preset in (*shipped, *map(_start, starts)):
+        name = preset.name
+        if fits(preset.schedule):
+            found.append(Reference(name, preset.schedule))
+        elif (smaller := next(filter(fits, reductions(preset.schedule)), None)) is not None:
+            found.append(Reference(f"{name}-rescaled", smaller))
+    unlike = {reference.schedule.content_hash: reference for reference in reversed(found)}
+    unlike.pop(model.baseline(size).content_hash, None)
+    kept = [reference for reference in found if unlike.get(reference.schedule.content_hash) is reference]
+    return tuple(sorted(kept, key=lambda reference: budget.cost(price(reference.schedule, model, size))))
+
+
+def _start(name: str) -> Preset:
+    preset = presets.load(name)
+    if preset.model_options is not None:
+        raise UserError(
+            f"Preset {name!r} has model options of its own, and a search runs all schedules with the same; start "
+            "from one without `model_options`."
+        )
+    return preset
+
+
+def suits(preset: Preset, model: Blueprint) -> bool:
+    """Whether a preset was made for models of this one's family, or for all, as they are: without a LoRA."""
+    if preset.model_options is not None:
+        return False
+    if preset.model == presets.ANY_MODEL:
+        return True
+    try:
+        return type(blueprint(preset.model)) is type(model)
+    except UserError:
+        return False  # a preset for a model that is not installed here
+
+
+def reductions(schedule: Schedule) -> list[Schedule]:
+    """Lists a schedule with fewer and fewer steps, down to one in every stage.
+
+    Each has the stages, scales and first and last sigmas of the original, and its steps in proportion. Shifted
+    uniform grids keep their shift; between the levels of others, those of fewer steps are interpolated.
+    """
+    total = schedule.steps
+    found: list[Schedule] = []
+    for left in range(total - 1, 0, -1):
+        counts = [max(1, round(stage.steps * left / total)) for stage in schedule.stages]
+        if not found or counts != [stage.steps for stage in found[-1].stages]:
+            stages = tuple(_with_steps(stage, n) for stage, n in zip(schedule.stages, counts, strict=True))
+            found.append(Schedule(stages=stages, solver=schedule.solver, cache=schedule.cache))
+    return found
+
+
+def _with_steps(stage: Stage, steps: int) -> Stage:
+    if steps == stage.steps:
+        return stage
+    return Stage(
+        scale=stage.scale,
+        sigmas=_with_levels(stage.sigmas, steps),
+        resample=stage.resample,
+        upscaler=stage.upscaler,
+        reuse=tuple(k for k in range(1, steps) if (2 * k + 1) * stage.steps // (2 * steps) in stage.reuse),
+    )
+
+
+def _with_levels(sigmas: tuple[float, ...], steps: int) -> tuple[float, ...]:
+    import numpy as np
+
+    if (cut := start_and_shift(sigmas)) is not None:
+        start, shift = cut
+        between = partial_sigmas(steps, start, shift, shift_sigma(sigmas[-1], 1 / shift))[1:-1]
+    else:
+        places = np.linspace(0, len(sigmas) - 1, steps + 1)[1:-1]
+        between = tuple(np.interp(places, np.arange(len(sigmas)), sigmas).tolist())
+    return (sigmas[0], *between, sigmas[-1])

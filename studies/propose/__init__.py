@@ -1,0 +1,1 @@
+"""Chooses the next schedule from the trials so far."""

@@ -1,0 +1,67 @@
+"""What all schedules have in common: numbers that tell how alike two of them are, whatever space they are from.
+
+Spaces have parameters of their own, which come and go with the number of stages. Schedules of any space can be
+compared by what they do to data of which everything is known (`studies.propose.gaussian_data`), and by how large
+the image is when a noise level is passed for the last time. Two schedules that are alike in this score alike, so a
+few dozen results tell much of the others.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from typing import TYPE_CHECKING
+
+from studies.propose.gaussian_data import BANDS, distances
+from tuner.schedule import RESAMPLE_MODES
+from tuner.solvers import SOLVERS
+
+if TYPE_CHECKING:
+    from tuner.flops import Price
+    from tuner.schedule import Schedule
+
+_CACHES = ("first_block", "taylorseer", "mag", "pab")
+
+DISTANCES = slice(-len(BANDS), None)
+"""Where the features stand that scores get worse with, whatever the model: distances to Gaussian data."""
+
+CACHES = slice(DISTANCES.start - len(_CACHES), DISTANCES.start)
+"""Where the features stand that say which feature cache there is; all are 0 if there is none."""
+
+_LEVELS = (0.97, 0.9, 0.8, 0.65, 0.5, 0.35, 0.2, 0.08)
+_SCALE_WEIGHT = 3.0
+_DISTANCE_WEIGHT = 6.0
+_SOLVER_WEIGHT = 0.7
+_CACHE_WEIGHT = 2.0
+_RESAMPLE_WEIGHT = 1.0
+_EARLY_WEIGHT = 2.0
+
+
+@functools.lru_cache(maxsize=4096)  # references wait through many proposals
+def features(schedule: Schedule, price: Price) -> tuple[float, ...]:
+    """Describes a schedule: its cost, its rules, how stages meet, the scale at some noise levels, and distances.
+
+    All are scaled so that equal differences are about equally much.
+
+    Args:
+        schedule: What is described.
+        price: Its cost.
+    """
+    described = [math.log(price.tflops), math.log(price.nfe), math.log(len(schedule.stages))]
+    described += [_SOLVER_WEIGHT * (schedule.solver == name) for name in SOLVERS]
+    modes = {
+        after.resample for before, after in itertools.pairwise(schedule.stages) if before.scale != after.scale
+    }
+    described += [_RESAMPLE_WEIGHT * (mode in modes) for mode in RESAMPLE_MODES]
+    described.append(_EARLY_WEIGHT * max(stage.sigmas[-1] for stage in schedule.stages))
+    described += [_SCALE_WEIGHT * _last_scale(schedule, level) for level in _LEVELS]
+    cache = schedule.cache and schedule.cache.kind
+    described += [_CACHE_WEIGHT * (cache == kind) for kind in _CACHES]
+    return *described, *(_DISTANCE_WEIGHT * distances(schedule))
+
+
+def _last_scale(schedule: Schedule, level: float) -> float:
+    """The scale at which a noise level is passed for the last time."""
+    level = min(level, schedule.stages[0].sigmas[0])  # a model may start below it
+    return next(stage.scale for stage in reversed(schedule.stages) if stage.sigmas[-1] < level <= stage.sigmas[0])

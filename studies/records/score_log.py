@@ -1,0 +1,180 @@
+"""The finished evaluations of a study on disk: written once, never lost, never run again."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from studies.work.task import ChunkResult, Failure, Task
+
+_Key: TypeAlias = tuple[str, str, int, int, str, int]
+
+
+class ScoreBook:
+    """Scores in memory, each with a key of its own.
+
+    A score is keyed by model fingerprint, what draws (see `drawing_key`), size, prompt, noise seed and objective.
+
+    Args:
+        weights: Fingerprint of the model.
+        objectives: ``name:weights`` of each objective by its plain name.
+    """
+
+    def __init__(self, weights: str, objectives: Mapping[str, str]):
+        self._weights = weights
+        self._objectives = dict(objectives)
+        self._scores: dict[str, dict[_Key, float]] = {spec: {} for spec in self._objectives.values()}
+        self._failures: dict[Any, Failure] = {}
+
+    def get(self, task: Task) -> ChunkResult | Failure | None:
+        """Returns the outcome of a task, without images, if it is known."""
+        if (failure := self._failures.get((self._weights, task.key))) is not None:
+            return failure
+        found = {}
+        for name, spec in self._objectives.items():
+            scores = [self._scores[spec].get(key) for key in self._keys(task)]
+            if any(score is None for score in scores):
+                return None
+            found[name] = [score for score in scores if score is not None]
+        return ChunkResult(found)
+
+    def _remember(self, line: Mapping[str, Any]) -> None:
+        weights, schedule, (height, width) = line["weights"], line["schedule"], line["size"]
+        prompts, seeds = tuple(line["prompts"]), tuple(line["seeds"])
+        if "failure" in line:
+            failure = Failure(line["failure"], line.get("transient", False), line.get("degenerate", {}))
+            self._failures[weights, (schedule, prompts, seeds, (height, width))] = failure
+            return
+        for spec, scores in line["scores"].items():
+            known = self._scores.setdefault(spec, {})
+            for prompt, seed, score in zip(prompts, seeds, scores, strict=True):
+                known[weights, schedule, height, width, prompt, seed] = score
+
+    def _keys(self, task: Task) -> list[_Key]:
+        return [
+            (self._weights, task.drawing, *task.size, prompt, seed)
+            for prompt, seed in zip(task.prompts, task.seeds, strict=True)
+        ]
+
+
+class ScoreLog(ScoreBook):
+    """A study's own scores: an append-only file with one line per finished task.
+
+    A line is on the disk before ``put`` returns; a line that a killed process left unfinished is dropped.
+    Transient
+    failures that the file holds are forgotten, so that a resumed study tries those tasks again.
+
+    Args:
+        path: The file; created when first written.
+        weights: Fingerprint of the model.
+        objectives: ``name:weights`` of each objective by its plain name.
+        made_by: What makes the scores of each objective, by ``name:weights``.
+    """
+
+    def __init__(self, path: Path, weights: str, objectives: Mapping[str, str], made_by: Mapping[str, str]):
+        super().__init__(weights, objectives)
+        self._path = path
+        self._made_by = dict(made_by)
+        self.tflops = 0.0
+        """Denoiser TFLOPs of all lines."""
+        self.reused = {"prefixes": 0.0, "scores": 0.0}
+        """Denoiser TFLOPs that were not spent again: on what a worker had kept of stages, on scores on disk."""
+        self.elapsed_s = 0.0
+        """Seconds that had been spent on the study when the last line was written."""
+        drop_unfinished_line(path)
+        if path.exists():
+            with path.open(encoding="utf-8") as lines:
+                for line in lines:
+                    self._remember(json.loads(line))
+        self._failures = {key: failure for key, failure in self._failures.items() if not failure.transient}
+
+    def put(
+        self,
+        task: Task,
+        outcome: ChunkResult | Failure,
+        tflops: float,
+        elapsed_s: float,
+        reused: Mapping[str, float],
+    ) -> None:
+        """Writes the outcome of a task.
+
+        Args:
+            task: What ran.
+            outcome: What it gave.
+            tflops: Denoiser TFLOPs that it took.
+            elapsed_s: Seconds spent on the study so far.
+            reused: Denoiser TFLOPs that it did not take, by reason; see ``reused``.
+        """
+        line: dict[str, Any] = {
+            "weights": self._weights,
+            "schedule": task.drawing,
+            "size": task.size,
+            "prompts": task.prompts,
+            "seeds": task.seeds,
+            "tflops": tflops,
+            "reused": dict(reused),
+            "elapsed_s": elapsed_s,
+        }
+        if isinstance(outcome, Failure):
+            line |= {"failure": outcome.reason, "degenerate": dict(outcome.degenerate)}
+            line |= {"transient": True} if outcome.transient else {}
+        else:
+            line["scores"] = {self._objectives[name]: list(scores) for name, scores in outcome.scores.items()}
+            line["made_by"] = self._made_by
+            line["seconds"] = {name: round(seconds, 4) for name, seconds in outcome.seconds.items()}
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self._remember(line)
+
+    def _remember(self, line: Mapping[str, Any]) -> None:
+        super()._remember(line)
+        self.tflops += line["tflops"]
+        for reason, tflops in line.get("reused", {}).items():
+            self.reused[reason] += tflops
+        self.elapsed_s = line["elapsed_s"]
+
+
+class EarlierScores(ScoreBook):
+    """The scores of other studies of the same model, read once from the files that they keep.
+
+    A file that another process appends to at the same time is read up to its last whole line. Failures are left
+    out: another machine may have more memory.
+
+    Args:
+        paths: The files.
+        weights: Fingerprint of the model.
+        objectives: ``name:weights`` of each objective by its plain name.
+        made_by: What makes the scores of each objective; scores that something else made are left out.
+    """
+
+    def __init__(
+        self, paths: Iterable[Path], weights: str, objectives: Mapping[str, str], made_by: Mapping[str, str]
+    ):
+        super().__init__(weights, objectives)
+        for path in paths:
+            with path.open(encoding="utf-8") as lines:
+                for line in lines:
+                    if weights in line and line.endswith("\n"):
+                        self._remember_scores(json.loads(line), made_by)
+
+    def _remember_scores(self, line: Mapping[str, Any], made_by: Mapping[str, str]) -> None:
+        maker = line.get("made_by", {})
+        scores = {
+            spec: found for spec, found in line.get("scores", {}).items() if maker.get(spec) == made_by.get(spec)
+        }
+        if scores:
+            self._remember({**line, "scores": scores})
+
+
+def drop_unfinished_line(path: Path) -> None:
+    """Cuts off what a killed process wrote after the last line break of a file, if the file exists."""
+    if not path.exists():
+        return
+    with path.open("rb+") as file:
+        content = file.read()
+        file.truncate(content.rfind(b"\n") + 1)

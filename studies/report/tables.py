@@ -1,0 +1,163 @@
+"""What a finished study looks like: tables for the terminal and for files, and the picture of its front."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from studies.records.results import PROPOSED, Candidate, StudyResult
+from studies.report.figures import contact_sheet, front_figure
+from tuner.errors import UserError, unwritable
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from tuner.presets import Score
+    from tuner.schedule import Schedule
+
+__all__ = [
+    "contact_sheet",
+    "front_figure",
+    "front_table",
+    "markdown",
+    "markdown_table",
+    "pick_on_unseen_prompts",
+    "write_report",
+]
+
+_PICTURES = (".png", ".svg", ".pdf")
+
+
+def front_table(result: StudyResult) -> Table:
+    """Makes the front a table for the terminal; the pick is marked and bold.
+
+    Its scores are those of the search prompts, which chose the front and so flatter it; the caption says so, and
+    that members were chosen by what is expected of them, as one may be beaten by another's scores.
+    """
+    from rich.table import Table
+
+    header, rows = _cells(result, result.front)
+    table = Table(
+        title=f"Pareto front of {result.study}: {result.trials} trials on {result.model}",
+        caption="chosen by expected scores; shown are those on the search prompts, quote those on unseen prompts",
+    )
+    for index, column in enumerate(header):
+        numeric = column in ("TFLOPs", "speedup", "NFE", "s/image")
+        table.add_column(column, justify="left" if index < 2 else "right", no_wrap=numeric, overflow="fold")
+    for candidate, row in zip(result.front, rows, strict=True):
+        table.add_row(*row, style="bold" if candidate.trial == result.pick.trial else None)
+    return table
+
+
+def pick_on_unseen_prompts(result: StudyResult) -> str:
+    """Says in one line what the pick scores where nothing was chosen: the numbers to quote."""
+    scores = ", ".join(f"{name} {_score(score)}" for name, score in result.pick.held_out.items())
+    return (
+        f"pick: trial {result.pick.trial}, {result.pick.speedup:.2f}x fewer TFLOPs than the baseline; on prompts "
+        f"that the search never saw: {scores}"
+    )
+
+
+def markdown(result: StudyResult) -> str:
+    """Writes the study as Markdown: the pick on unseen prompts, the front, and the dearer references."""
+    pick, baseline = result.pick, result.baseline
+    scores = ", ".join(f"{name} {mean.mean:.4g}" for name, mean in baseline.scores.items())
+    timed = "" if baseline.seconds is None else f" and takes {baseline.seconds:.3g} s"
+    parts = [
+        f"# Study {result.study}",
+        f"Model {result.model}, {result.trials} trials, {result.elapsed_s:.0f} s, "
+        f"{result.tflops_spent:.4g} denoiser TFLOPs in all.",
+        f"The baseline costs {baseline.tflops:.4g} TFLOPs and {baseline.nfe} network calls per image{timed}: "
+        f"{scores}. Behind each score stands its paired difference to the baseline on the same prompts and noise, "
+        "with the 95 % bootstrap interval of that difference.",
+        f"## Pick: trial {pick.trial}, {pick.speedup:.2f}x",
+        f"`{result.preset}` holds it: {describe(pick.schedule)}, {pick.tflops:.4g} TFLOPs.",
+        markdown_table(
+            ["objective", "search prompts", "prompts never seen"],
+            [[name, _score(score), _score(pick.held_out[name])] for name, score in pick.scores.items()],
+        ),
+        "## Pareto front",
+        "By what all results together lead to expect of each schedule. Scores are those on the search prompts, "
+        "which chose these schedules: quote the pick's scores on prompts never seen.",
+        markdown_table(*_cells(result, result.front)),
+    ]
+    if result.references:
+        parts += ["## References off the front", markdown_table(*_cells(result, result.references))]
+    return "\n\n".join(parts) + "\n"
+
+
+def write_report(result: StudyResult, path: str | os.PathLike[str]) -> Path:
+    """Writes a report in the format that the file's suffix names.
+
+    Args:
+        result: The study.
+        path: A ``.md`` file for tables, ``.png``, ``.svg`` or ``.pdf`` for the front as a picture, or ``.json``.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        UserError: If the suffix is another one, or if the file cannot be written.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix not in (".md", ".json", *_PICTURES):
+        raise UserError(
+            f"Report {str(path)!r} has no known format; end its name in one of .md, .json, {', '.join(_PICTURES)}."
+        )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if suffix == ".md":
+            path.write_text(markdown(result), encoding="utf-8")
+        elif suffix == ".json":
+            path.write_text(result.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        else:
+            front_figure(result).savefig(path, dpi=160)
+    except OSError as error:
+        raise unwritable("Report", path, error) from error
+    return path
+
+
+def describe(schedule: Schedule) -> str:
+    """Writes a schedule in a few characters, each stage as steps@scale: ``8@0.5 > 6@1``."""
+    return " > ".join(f"{stage.steps}@{stage.scale:.3g}" for stage in schedule.stages)
+
+
+def _cells(result: StudyResult, candidates: Sequence[Candidate]) -> tuple[list[str], list[list[str]]]:
+    timed = ["s/image"] if result.baseline.seconds is not None else []
+    header = ["trial", "steps@scale", "TFLOPs", "speedup", "NFE", *timed, *result.baseline.scores]
+    rows = []
+    for candidate in candidates:
+        mark = " (pick)" if candidate.trial == result.pick.trial else ""
+        origin = "" if candidate.label == PROPOSED else f" {candidate.label}"
+        if candidate.stopped_at is not None:
+            origin += f" (left after {candidate.stopped_at} prompts)"
+        rows.append(
+            [
+                f"{candidate.trial}{origin}{mark}",
+                describe(candidate.schedule),
+                f"{candidate.tflops:.4g}",
+                f"{candidate.speedup:.2f}x",
+                str(candidate.nfe),
+                *(f"{candidate.seconds:.3g}" for _ in timed),
+                *(_score(candidate.scores[name]) for name in result.baseline.scores),
+            ]
+        )
+    return header, rows
+
+
+def _score(score: Score) -> str:
+    low, high = score.ci95
+    return f"{score.mean:.4g} ({score.delta:+.3g} [{low:+.3g}, {high:+.3g}])"
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Lays cells out as a Markdown table whose source lines up, too."""
+    widths = [max(len(line[i]) for line in (header, *rows)) for i in range(len(header))]
+    lines = [header, ["-" * width for width in widths], *rows]
+    return "\n".join(
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |"
+        for line in lines
+    )

@@ -1,0 +1,102 @@
+"""What a worker keeps in memory so as not to compute it again.
+
+That is text encodings, latents between stages, the first velocity of a stage, and the baseline's images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Hashable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import cachetools
+
+if TYPE_CHECKING:
+    from studies.work.task import Task
+    from tuner.schedule import Schedule
+
+LIMIT = 1024**3
+"""Bytes that a worker keeps, on whatever device they are."""
+
+T = TypeVar("T")
+
+
+def tensor_bytes(value: Any) -> int:
+    """Counts the bytes of a tensor, or of a mapping of tensors."""
+    tensors = value.values() if isinstance(value, Mapping) else [value]
+    return sum(tensor.nbytes for tensor in tensors)
+
+
+class LimitedCache:
+    """Values by key, up to so many bytes; what was not used for longest goes first.
+
+    Args:
+        limit: Bytes that are kept at most.
+        bytes_of: Counts the bytes of a value.
+    """
+
+    def __init__(self, limit: int = LIMIT, bytes_of: Callable[[Any], int] = tensor_bytes):
+        self._bytes_of = bytes_of
+        self._kept: cachetools.LRUCache[Hashable, Any] = cachetools.LRUCache(limit, getsizeof=bytes_of)
+
+    def __contains__(self, key: Hashable) -> bool:
+        """Whether anything is kept under a key; to ask is not to use it."""
+        return key in self._kept
+
+    def get(self, key: Hashable) -> Any:
+        """Returns what is kept under a key, or None."""
+        return self._kept.get(key)
+
+    def keep(self, key: Hashable, value: T) -> T:
+        """Keeps a value, unless it is larger than all that may be kept, and returns it."""
+        if self._bytes_of(value) <= self._kept.maxsize:
+            self._kept[key] = value
+        return value
+
+    def clear(self) -> None:
+        """Forgets everything."""
+        self._kept.clear()
+
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """Returns what is kept under a key; if nothing is, makes it and keeps it."""
+        kept: T | None = self.get(key)
+        return kept if kept is not None else self.keep(key, make())
+
+
+def beginnings(schedule: Schedule) -> list[Hashable]:
+    """What of a schedule the latents depend on after its first stage, its first two, and so on but for all."""
+    stages = schedule.stages
+    return [(stages[:count], schedule.solver, schedule.cache) for count in range(1, len(stages))]
+
+
+def openings(schedule: Schedule) -> list[Hashable]:
+    """What the first velocity of each stage depends on; none of a feature cache, which every call fills.
+
+    It is where the stage starts, not in how many steps it goes on: at pure noise all schedules of a scale have it
+    in common, whatever their solver.
+    """
+    if schedule.cache:
+        return []
+    starts = [
+        stage.model_copy(update={"sigmas": stage.sigmas[:1], "reuse": (), "amplitudes": stage.amplitudes[:1]})
+        for stage in schedule.stages
+    ]
+    return list(zip([None, *beginnings(schedule)], starts, strict=True))
+
+
+def prefix_keys(task: Task) -> list[Hashable]:
+    """What the latents of a task depend on after as many stages: equal keys, equal bits."""
+    return [(begun, *_noise(task)) for begun in beginnings(task.schedule)]
+
+
+def opening_keys(task: Task) -> list[Hashable]:
+    """What the first velocity of each stage of a task depends on; see `openings`."""
+    return [(opening, *_noise(task)) for opening in openings(task.schedule)]
+
+
+def _noise(task: Task) -> tuple[Hashable, ...]:
+    return task.prompts, task.seeds, task.size, task.own
+
+
+def kept_stages(keys: Sequence[Hashable], kept: Container[Hashable]) -> int:
+    """Counts the leading stages that need not run, of a schedule or task with these keys, if some are kept."""
+    return max((count for count, key in enumerate(keys, start=1) if key in kept), default=0)

@@ -1,0 +1,1 @@
+"""Gets work done on one or many processes."""

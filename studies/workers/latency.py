@@ -1,0 +1,50 @@
+"""The latencies that a budget in seconds is counted with: measured where the workers run, once in a study."""
+
+from __future__ import annotations
+
+import functools
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from studies.workers.executors import device_of
+from tuner.invariance import one_thread
+from tuner.latency import LatencyTable, measure
+from tuner.models import Blueprint, ModelOptions, Size
+
+if TYPE_CHECKING:
+    from studies.plan.settings import SearchSettings
+
+
+def latencies(settings: SearchSettings, model: Blueprint, size: Size) -> LatencyTable:
+    """Reads the latencies that a study was started with, or measures them if there is no such study.
+
+    Args:
+        settings: The search; its workers say where to measure.
+        model: The model.
+        size: Output (height, width) in pixels.
+
+    Raises:
+        UserError: If the model or the workers cannot be started.
+    """
+    known = Path(settings.out) / settings.name / "settings.json"
+    if known.is_file():
+        saved = json.loads(known.read_text(encoding="utf-8"))["identity"].get("latency")
+        if saved is not None:
+            return LatencyTable.from_dict(saved)
+    from search_spaces import stage_sizes
+
+    device = device_of(settings.gpus_per_worker)
+    run = functools.partial(_load_and_measure, settings.options, model, device, size, stage_sizes(model, size))
+    if settings.workers == 0:
+        return run()
+    from studies.workers.ray_executor import run_on_a_worker
+
+    return run_on_a_worker(run, settings.workers, settings.gpus_per_worker, settings.ray_address)
+
+
+def _load_and_measure(
+    options: ModelOptions, model: Blueprint, device: str | None, size: Size, sizes: list[Size]
+) -> LatencyTable:
+    with one_thread():  # as a worker does
+        return measure(model.load(device, options=options), size, sizes)

@@ -1,0 +1,260 @@
+"""Who runs the tasks of a study: long-lived Ray actors, on this machine or on a cluster."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from studies.records.environment import environment
+from studies.work.task import ChunkResult, Failure
+from studies.workers.deaths import MOST_DEATHS, Deaths
+from studies.workers.executors import DeviceError, run_task
+from studies.workers.task_queue import TaskQueue
+from tuner.errors import UserError, one_line
+
+if TYPE_CHECKING:
+    from studies.work.evaluator import Evaluator
+    from studies.work.task import Task
+    from studies.workers.executors import Load
+
+T = TypeVar("T")
+
+_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # Ray prints the death of a worker on stdout, where only results belong
+}
+_LOCAL_ENVIRONMENT = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # binds every port to loopback instead of to all addresses
+    "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin while they wait would starve the other workers
+}
+
+
+class RayExecutor:
+    """Spreads tasks over actors; whichever is free takes the next one, or one of which it keeps the first stages.
+
+    An actor that dies is replaced and its task is given to another. Tasks have no side effects, so running one
+    twice changes nothing.
+
+    Args:
+        load: Makes the evaluator of a worker; must be picklable.
+        workers: Number of actors; None for as many as fit the GPUs, or the CPU cores where there is no GPU.
+        gpus_per_worker: GPUs of each, may be a fraction; None for 1 where there is a GPU, else 0.
+        address: Cluster to join, e.g. ``auto``; None to start Ray on this machine, reachable from it alone.
+
+    Raises:
+        UserError: If there is no cluster at the address, or if it is too small.
+        RuntimeError: If Ray does not start on this machine.
+    """
+
+    def __init__(
+        self,
+        load: Load,
+        workers: int | None = None,
+        gpus_per_worker: float | None = None,
+        address: str | None = None,
+    ):
+        self._tasks = TaskQueue[Any]()
+        self._idle: list[Any] = []
+        self._busy: dict[Any, tuple[Any, Task | None]] = {}  # None while the worker loads its evaluator
+        self._deaths = Deaths()
+        self._deaths_while_loading = 0
+        self._owns_ray = _connect(address, workers)
+        try:
+            count, gpus = _shares(workers, gpus_per_worker)
+            self._spawn = _spawner(load, gpus)
+            for _ in range(count):
+                self._add_worker()
+        except BaseException:
+            self.close()
+            raise
+
+    def submit(self, task: Task) -> None:
+        """See `Executor.submit`."""
+        self._tasks.put(task)
+        self._assign()
+
+    def next(self) -> tuple[Task, ChunkResult | Failure]:
+        """See `Executor.next`."""
+        import ray
+        from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError, WorkerCrashedError
+
+        while True:
+            (done, *_), _ = ray.wait(list(self._busy), num_returns=1)
+            worker, task = self._busy.pop(done)
+            try:
+                outcome = ray.get(done)
+            except (RayActorError, WorkerCrashedError, OutOfMemoryError) as error:
+                failed = self._bury(task, error)
+                self._add_worker()
+                if task is not None and failed is not None:
+                    return task, failed
+                continue
+            except RayTaskError as error:
+                if task is not None and isinstance(error.cause, DeviceError):
+                    ray.kill(worker)
+                    failed = self._bury(task, error.cause)
+                    self._add_worker()
+                    if failed is not None:
+                        return task, failed
+                    continue
+                raise RuntimeError(f"a worker could not load the model: {one_line(error.cause)}") from error
+            if task is None and outcome is not None:
+                raise UserError(outcome)
+            self._idle.append(worker)
+            self._assign()
+            if task is not None:
+                return task, outcome
+            self._deaths_while_loading = 0
+
+    def close(self) -> None:
+        """See `Executor.close`."""
+        import ray
+
+        if not ray.is_initialized():
+            return
+        for worker in [*self._idle, *(worker for worker, _ in self._busy.values())]:
+            ray.kill(worker)
+        self._idle, self._busy = [], {}
+        if self._owns_ray:
+            ray.shutdown()
+
+    def _add_worker(self) -> None:
+        worker = self._spawn()
+        self._busy[worker.start.remote()] = (worker, None)
+
+    def _assign(self) -> None:
+        for worker, task in self._tasks.assign(self._idle):
+            self._busy[worker.run.remote(task)] = (worker, task)
+
+    def _bury(self, task: Task | None, error: Exception) -> Failure | None:
+        """Counts a worker's death; puts its task first in line again, or says why the task fails."""
+        if task is None:
+            self._deaths_while_loading += 1
+            if self._deaths_while_loading >= MOST_DEATHS:
+                raise RuntimeError(
+                    f"{MOST_DEATHS} workers in a row died while they loaded the model, perhaps of too little "
+                    f"memory; try fewer --workers. The last one: {one_line(error)}"
+                ) from error
+            return None
+        failed = self._deaths.count(task, one_line(error))
+        if failed is None:
+            self._tasks.put_first(task)
+        return failed
+
+
+def run_on_a_worker(
+    function: Callable[[], T],
+    workers: int | None = None,
+    gpus_per_worker: float | None = None,
+    address: str | None = None,
+) -> T:
+    """Runs a function once where a worker would run: in a process with its share of a GPU.
+
+    Args:
+        function: Must be picklable.
+        workers: See `RayExecutor`.
+        gpus_per_worker: See `RayExecutor`.
+        address: See `RayExecutor`.
+
+    Raises:
+        UserError: If the function raises it, or if there is no such cluster.
+        RuntimeError: If the function fails for any other reason, or if Ray does not start.
+    """
+    owns_ray = _connect(address, workers)
+    import ray
+    from ray.exceptions import RayError, RayTaskError
+
+    try:
+        _, gpus = _shares(workers, gpus_per_worker)
+        remote = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=0)(_call)
+        result: T = ray.get(remote.remote(function))
+    except RayTaskError as error:
+        if isinstance(error.cause, UserError):
+            raise error.cause from error
+        raise RuntimeError(f"a worker failed: {one_line(error.cause)}") from error
+    except RayError as error:
+        raise RuntimeError(f"a worker failed: {one_line(error)}") from error
+    finally:
+        if owns_ray:
+            ray.shutdown()
+    return result
+
+
+def _call(function: Callable[[], T]) -> T:
+    """What Ray is given to run: it takes functions and classes, and no other callable."""
+    return function()
+
+
+class _Worker:
+    """What runs in an actor."""
+
+    def __init__(self, load: Load):
+        self._load = load
+
+    def start(self) -> str | None:
+        """Loads the evaluator; returns what is wrong if the user can fix it."""
+        import torch
+
+        torch.set_num_threads(1)  # there is a worker per core, or the work is on a GPU
+        try:
+            self._evaluator: Evaluator = self._load()
+        except UserError as error:
+            return str(error)
+        return None
+
+    def run(self, task: Task) -> ChunkResult | Failure:
+        """Runs a task; raises `DeviceError` if this process has to be replaced."""
+        return run_task(self._evaluator, task)
+
+
+def _spawner(load: Load, gpus: float) -> Any:
+    import ray
+
+    actor = ray.remote(num_cpus=1, num_gpus=gpus, max_restarts=0)(_Worker)
+    return lambda: actor.remote(load)
+
+
+def _connect(address: str | None, workers: int | None) -> bool:
+    """Makes sure that Ray runs; returns whether it is ours to shut down."""
+    with environment(_ENVIRONMENT | (_LOCAL_ENVIRONMENT if address is None else {})):
+        import ray
+
+        if ray.is_initialized():
+            return False
+        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+        if address is None:
+            cores = max(workers or 0, os.cpu_count() or 1)
+            try:
+                ray.init(address="local", num_cpus=cores, include_dashboard=False, **quiet)
+            except Exception as error:  # Ray gives its processes 30 s to start and then raises a bare Exception
+                ray.shutdown()
+                raise RuntimeError(
+                    f"Ray did not start on this machine, which may be too busy ({one_line(error)}); try again, or "
+                    "use `--workers 0` to evaluate in one process."
+                ) from error
+            return True
+        try:
+            ray.init(address=address, **quiet)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise UserError(
+                f"No Ray cluster answers at {address!r} ({one_line(error)}); start one with `ray start --head`, "
+                "or leave --ray-address out to use this machine."
+            ) from error
+        return True
+
+
+def _shares(workers: int | None, gpus_per_worker: float | None) -> tuple[int, float]:
+    """Decides how many workers there are and how much of a GPU each gets."""
+    import ray
+
+    resources = ray.cluster_resources()
+    all_gpus, cores = resources.get("GPU", 0.0), int(resources.get("CPU", 0))
+    gpus = gpus_per_worker if gpus_per_worker is not None else float(all_gpus > 0)
+    fitting = min(cores, int(all_gpus / gpus + 1e-9)) if gpus else cores
+    if fitting < (workers or 1):
+        raise UserError(
+            f"{workers or 1} workers with {gpus:g} GPUs and 1 core each do not fit {all_gpus:g} GPUs and {cores} "
+            f"cores; at most {fitting} do. Ask for fewer --workers or less --gpus-per-worker."
+        )
+    return workers or fitting, gpus
