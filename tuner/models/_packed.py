@@ -37,17 +37,25 @@ class PackedBlueprint(PipelineBlueprint):
 
     def forward(self, transformer: Any, x_BCHW: torch.Tensor, sigma: float, text: Conditioning) -> torch.Tensor:
         """Packs the latents and calls the transformer, timestep sigma; see `PipelineBlueprint.forward`."""
-        import torch
-
-        batch, _, height, width = x_BCHW.shape
+        height, width = x_BCHW.shape[-2:]
         packed_BTD = pack_2x2(x_BCHW).to(transformer.dtype)
         velocity_BTD = transformer(
             hidden_states=packed_BTD,
-            timestep=torch.full((batch,), sigma, device=packed_BTD.device, dtype=packed_BTD.dtype),
+            timestep=_timestep(sigma, packed_BTD),
             return_dict=False,
             **self.inputs(packed_BTD, (height // 2, width // 2), text),
         )[0]
         return unpack_2x2(velocity_BTD, height, width).float()
+
+
+def _timestep(sigma: float, packed_BTD: torch.Tensor) -> torch.Tensor:
+    """Returns sigma (B,) as the pipelines round it: in half precision they round 1000 sigma and then divide."""
+    import torch
+
+    batch, device, dtype = len(packed_BTD), packed_BTD.device, packed_BTD.dtype
+    if dtype == torch.float32:  # both orders are as close to sigma as the pipelines' own levels are
+        return torch.full((batch,), sigma, device=device, dtype=dtype)
+    return torch.full((batch,), 1000 * sigma, device=device, dtype=dtype) / 1000
 
 
 def pack_2x2(x_BCHW: torch.Tensor) -> torch.Tensor:

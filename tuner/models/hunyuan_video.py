@@ -45,7 +45,7 @@ class HunyuanVideoBlueprint(VideoBlueprint):
             guidance = torch.full((batch,), self.guidance, device=device, dtype=dtype) * 1000
         velocity: torch.Tensor = transformer(
             hidden_states=x_BCFHW.to(dtype),
-            timestep=torch.full((batch,), 1000 * sigma, device=device, dtype=torch.float32),
+            timestep=torch.full((batch,), 1000 * sigma, device=device, dtype=dtype),
             encoder_hidden_states=text["tokens"].to(dtype),
             encoder_attention_mask=text["mask"].to(dtype),
             pooled_projections=text["pooled"].to(dtype),

@@ -1,0 +1,46 @@
+"""The embedded model and the embedded scorers on the GPU say what they say on the CPU."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+
+import objectives
+import tuner
+from tests.gpu.test_parity import apart
+from tuner.models import blueprint
+from tuner.sampling import sample
+
+PROMPTS = ["red circle on plain black", "blue square above green ring on striped gray"]
+SEEDS = [1, 2]
+
+
+@cache
+def on_cpu() -> tuple[torch.Tensor, list[Any]]:
+    model = blueprint("tiny").load("cpu")
+    latents = sample(model, model.blueprint.baseline(), model.encode(PROMPTS), SEEDS)
+    return latents, list(model.decode(latents))
+
+
+@pytest.mark.parametrize(("dtype", "allowed"), [("float32", 0.01), ("bfloat16", 0.15)])
+def test_latents_are_those_of_the_cpu(device: str, dtype: str, allowed: float, record_property: Any) -> None:
+    model = blueprint("tiny").load(device, dtype)
+    latents = sample(model, model.blueprint.baseline(), model.encode(PROMPTS), SEEDS)
+    assert latents.device.type == device
+    record_property("apart", apart(latents.cpu(), on_cpu()[0]))
+    assert apart(latents.cpu(), on_cpu()[0]) < allowed
+
+
+def test_a_preset_runs_from_prompt_to_image(device: str) -> None:
+    images = tuner.generate(blueprint("tiny").load(device), PROMPTS, blueprint("tiny").plain(4), seed=1).images
+    assert [image.size for image in images] == [(64, 64)] * len(PROMPTS)
+
+
+@pytest.mark.parametrize("objective", ["clip:tiny", "image_reward:tiny"])
+def test_scores_are_those_of_the_cpu(device: str, objective: str) -> None:
+    images = on_cpu()[1]
+    here, there = (objectives.load(objective, where).score(images, PROMPTS) for where in (device, "cpu"))
+    assert here == pytest.approx(there, abs=1e-2)
