@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from studies.judge.intervals import paired_score
 
 import objectives
+from studies.judge.intervals import paired_score
 from tuner.models import FlowModel, blueprint
 from tuner.sampling import sample
 from tuner.schedule import Schedule, Stage
