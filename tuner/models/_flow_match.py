@@ -10,7 +10,7 @@ from tuner.errors import UserError
 from tuner.sigmas import shift_sigma
 
 _TRAIN_STEPS = 1000
-_OTHER_GRIDS = ("use_karras_sigmas", "use_exponential_sigmas", "invert_sigmas")
+OTHER_GRIDS = ("use_karras_sigmas", "use_exponential_sigmas", "invert_sigmas")
 _BETA = 0.6
 
 
@@ -47,7 +47,7 @@ def flow_match_sigmas(
     Raises:
         UserError: If the configuration asks for a grid of another kind.
     """
-    for option in _OTHER_GRIDS:
+    for option in OTHER_GRIDS:
         if config.get(option):
             raise UserError(f"Scheduler option {option!r} is not supported; set it to false in the configuration.")
     if config.get("use_dynamic_shifting", False):
