@@ -215,8 +215,9 @@ def stage_seeds(seeds: Sequence[int], stage: int) -> list[int]:
     """Returns the noise seeds of a stage: the image's own seed at first, a hash of (seed, stage) after it.
 
     The first stage thus starts from the same noise as the stock pipeline with the same seed, and the noise of
-    a later stage does not depend on what was drawn before it.
+    a later stage does not depend on what was drawn before it. A hash has 53 bits, which every reader of JSON keeps
+    as they are, so that an exported workflow draws the same noise.
     """
     if stage == 0:
         return list(seeds)
-    return [int.from_bytes(hashlib.sha256(f"{seed}/{stage}".encode()).digest()[:8], "big") >> 1 for seed in seeds]
+    return [int.from_bytes(hashlib.sha256(f"{seed}/{stage}".encode()).digest()[:8], "big") >> 11 for seed in seeds]
