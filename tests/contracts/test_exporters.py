@@ -83,8 +83,9 @@ def test_no_preset_leaves_without_what_it_asks_for(target: str) -> None:
     """Changes a preset in one respect at a time: each changes the text, or is refused."""
     blueprint = models.blueprint("flux")
 
-    def preset(solver: str = "euler", **stage: Any) -> Preset:
-        schedule = Schedule(stages=(Stage(**({"sigmas": (1, 0.7, 0.4, 0)} | stage)),), solver=solver)
+    def preset(solver: str = "euler", cache: Any = None, **stage: Any) -> Preset:
+        stages = (Stage(**({"sigmas": (1, 0.7, 0.4, 0)} | stage)),)
+        schedule = Schedule(stages=stages, solver=solver, cache=cache)
         return Preset(name="x", model="flux", source="x", height=1024, width=1024, schedule=schedule)
 
     plain = exported_or_refused(target, preset(), blueprint)
@@ -93,8 +94,9 @@ def test_no_preset_leaves_without_what_it_asks_for(target: str) -> None:
         lambda: preset(reuse=(1,)),
         lambda: preset(amplitudes=((-1, 1), (-1, 1), (-1, 1))),
         lambda: preset(sigmas=(1, 0.7, 0.41, 0)),
+        lambda: preset(cache={"kind": "taylorseer"}),
     ]
-    assert len({plain, *(exported_or_refused(target, change(), blueprint) for change in changes)}) == 5
+    assert len({plain, *(exported_or_refused(target, change(), blueprint) for change in changes)}) == 6
 
 
 def test_an_unknown_format_gets_a_suggestion() -> None:
@@ -104,12 +106,17 @@ def test_an_unknown_format_gets_a_suggestion() -> None:
 
 @pytest.mark.parametrize(
     ("file", "message"),
-    [("x.png", "no ending of a known format"), ("x", "no ending of a known format")],
+    [
+        ("x.png", "no ending of a known format"),
+        ("x", "no ending of a known format"),
+        ("x.json", "fits the formats comfyui and sigmas"),
+    ],
 )
 def test_a_file_name_chooses_its_format_or_says_why_not(file: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         exporters.for_file(file)
     assert exporters.for_file("x.YAML") == "yaml"
+    assert exporters.for_file("x.py") == "diffusers"
     assert exporters.for_file("x.txt") == "sigmas"
 
 
