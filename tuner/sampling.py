@@ -223,7 +223,8 @@ def stage_seeds(seeds: Sequence[int], stage: int) -> list[int]:
     """Returns the noise seeds of a stage: the image's own seed at first, a hash of (seed, stage) after it.
 
     The first stage thus starts from the same noise as the stock pipeline with the same seed, and the noise of
-    a later stage does not depend on what was drawn before it.
+    a later stage does not depend on what was drawn before it. A hash has 53 bits, which every reader of JSON keeps
+    as they are, so that an exported workflow draws the same noise.
     """
     if stage == 0:
         return list(seeds)
@@ -236,4 +237,5 @@ def step_seeds(seeds: Sequence[int], stage: int, step: int) -> list[int]:
 
 
 def _hashed(text: str) -> int:
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+    """Returns a seed below 2^53, which a JSON number holds exactly."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 11

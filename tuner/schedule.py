@@ -106,13 +106,26 @@ class Stage(BaseModel):
             raise ValueError(f"`0 < scale <= 1` must hold, but got {scale=}.")
         return scale
 
+    @field_validator("sigmas", mode="before")
+    @classmethod
+    def _read_line(cls, sigmas: Any) -> Any:
+        """Reads the list that other tools take as one line of text, numbers between commas."""
+        if not isinstance(sigmas, str):
+            return sigmas
+        try:
+            return tuple(float(number) for number in sigmas.replace(",", " ").split())
+        except ValueError as error:
+            raise ValueError(f"sigmas must be numbers between commas, but got {sigmas!r}.") from error
+
     @field_validator("sigmas")
     @classmethod
     def _check_sigmas(cls, sigmas: tuple[float, ...]) -> tuple[float, ...]:
         if len(sigmas) < 2:
             raise ValueError(f"a stage needs at least two sigmas (one step), but got {list(sigmas)}.")
         if not all(0 <= sigma <= 1 for sigma in sigmas):
-            raise ValueError(f"`0 <= sigma <= 1` must hold for every sigma, but got {list(sigmas)}.")
+            ratios = max(sigmas) > 1 and min(sigmas) >= 0
+            hint = " Of ratios k of noise to image, write k / (1 + k)." if ratios else ""
+            raise ValueError(f"`0 <= sigma <= 1` must hold for every sigma, but got {list(sigmas)}.{hint}")
         for high, low in itertools.pairwise(sigmas):
             if not high > low:
                 raise ValueError(f"sigmas must strictly decrease, but {low} follows {high}; sort or remove one.")

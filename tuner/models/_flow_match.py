@@ -10,7 +10,7 @@ from tuner.errors import UserError
 from tuner.sigmas import shift_sigma
 
 _TRAIN_STEPS = 1000
-_OTHER_GRIDS = ("use_karras_sigmas", "use_exponential_sigmas", "invert_sigmas")
+OTHER_GRIDS = ("use_karras_sigmas", "use_exponential_sigmas", "invert_sigmas")
 _BETA = 0.6
 
 
@@ -72,7 +72,7 @@ def refuse_other_grids(config: Mapping[str, Any]) -> None:
     Raises:
         UserError: If it does.
     """
-    for option in _OTHER_GRIDS:
+    for option in OTHER_GRIDS:
         if config.get(option):
             raise UserError(f"Scheduler option {option!r} is not supported; set it to false in the configuration.")
 

@@ -173,6 +173,11 @@ class VariancePreservingBlueprint(PipelineBlueprint):
             text: What ``PipelineModel.encode_text`` returned, or ``meta_text``.
         """
 
+    def timestep_and_signal(self, sigma: float) -> tuple[float, float]:
+        """Returns the timestep at which the network is asked at a sigma, and the image's part in its input."""
+        k, timestep = VariancePreserving(self.scheduler).level(sigma)
+        return timestep, 1 / math.hypot(1, k)
+
     def sigmas(self, steps: int, size: Size) -> tuple[float, ...]:
         """Returns the levels of the model's scheduler; see `VariancePreserving.sigmas`."""
         return VariancePreserving(self.scheduler).sigmas(steps)

@@ -88,13 +88,21 @@ class CogVideoXBlueprint(VideoBlueprint):
             config.get("snr_shift_scale", 3.0),
         )
 
+    def timestep_and_signal(self, sigma: float) -> tuple[float, float]:
+        """Returns the timestep at which the network is asked at a sigma, and the part ``a`` of the image."""
+        import numpy as np
+
+        levels = self._levels()
+        return float(np.interp(sigma, levels, np.arange(len(levels)))), (1 - sigma) / float(
+            np.hypot(1 - sigma, sigma)
+        )
+
     def forward(self, transformer: Any, x_BCFHW: torch.Tensor, sigma: float, text: Conditioning) -> torch.Tensor:
         """Scales the latents to unit variance and calls the transformer; see `PipelineBlueprint.forward`."""
         import numpy as np
         import torch
 
-        levels = self._levels()
-        timestep = float(np.interp(sigma, levels, np.arange(len(levels))))
+        timestep, _ = self.timestep_and_signal(sigma)
         norm = float(np.hypot(1 - sigma, sigma))  # 1 / (a + b)
         batch, _, frames, height, width = x_BCFHW.shape
         z_BFCHW = (x_BCFHW / norm).transpose(1, 2).to(transformer.dtype)
