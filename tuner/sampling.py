@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -27,9 +26,6 @@ QUANTILES = (0.05, 0.95)
 
 StepCallback = Callable[[int, float], None]
 """Called with (stage index, sigma) before every network call."""
-
-FirstCall = Callable[[Callable[[], "torch.Tensor"]], "torch.Tensor"]
-"""Given what makes the first velocity of a stage: makes it, or returns it from where it was kept."""
 
 
 def sample(
@@ -73,7 +69,6 @@ def run_stage(
     seeds: Sequence[int],
     size: Size,
     on_step: StepCallback | None = None,
-    first_call: FirstCall | None = None,
 ) -> torch.Tensor:
     """Runs one stage: resizes what the stage before left, renoises it, and solves down to the last sigma.
 
@@ -89,8 +84,6 @@ def run_stage(
         seeds: B seeds of the images.
         size: Output (height, width) in pixels of the whole schedule.
         on_step: Called before every network call.
-        first_call: Makes the stage's first network call or replaces it; only without a feature cache, which that
-            call fills.
 
     Returns:
         Latents (B, C, h, w), float32, at the stage's size and last sigma.
@@ -122,15 +115,10 @@ def run_stage(
     if stage.guidance is not None or stage.guide is not None:
         guiding = model.guiding(stage)
 
-    def call(x: torch.Tensor, sigma: float) -> torch.Tensor:
+    def velocity(x: torch.Tensor, sigma: float) -> torch.Tensor:
         if on_step is not None:
             on_step(index, sigma)
         return model.velocity(x, sigma, conditioning)
-
-    def velocity(x: torch.Tensor, sigma: float) -> torch.Tensor:
-        if first_call is None or sigma < stage.sigmas[0]:
-            return call(x, sigma)
-        return first_call(functools.partial(call, x, sigma))
 
     def noise(step: int) -> torch.Tensor:
         return model.noise(model.blueprint.stage_size(size, stage.scale), step_seeds(seeds, index, step))

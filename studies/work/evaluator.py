@@ -8,11 +8,12 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from objectives import needs_references, score
 from studies.work.baseline_images import BaselineImages
 from studies.work.broken_images import count, decode_and_check, describe
+from studies.work.first_velocity import FirstVelocity
 from studies.work.memory import halves, joined, out_of_memory
 from studies.work.objective_warnings import noted
 from studies.work.own_options import Contender, Dressed
@@ -187,14 +188,12 @@ class Evaluator:
         x: torch.Tensor | None = self._cache.get(keys[first - 1]) if first else None
         conditioning = self._encode(model, task)
         for index in range(first, len(task.schedule.stages)):
-            first_call = None
+            caller: Any = model
             if openings:
-                first_call = functools.partial(self._cache.once, openings[index])
+                caller = FirstVelocity(model, functools.partial(self._cache.once, openings[index]))
                 if openings[index] in self._cache:
                     kept_calls.append(index)
-            x = run_stage(
-                model, task.schedule, index, x, conditioning, task.seeds, task.size, first_call=first_call
-            )
+            x = run_stage(caller, task.schedule, index, x, conditioning, task.seeds, task.size)
             if index < len(keys):
                 self._cache.keep(keys[index], x)
         assert x is not None  # a schedule has at least one stage

@@ -1,7 +1,4 @@
-"""What a worker keeps in memory so as not to compute it again.
-
-That is text encodings, latents between stages, the first velocity of a stage, and the baseline's images.
-"""
+"""What a worker caches: text encodings, latents between stages, first velocities, the baseline's images."""
 
 from __future__ import annotations
 
@@ -63,33 +60,35 @@ class LimitedCache:
 
 
 def beginnings(schedule: Schedule) -> list[Hashable]:
-    """What of a schedule the latents depend on after its first stage, its first two, and so on but for all."""
+    """Cache keys of the schedule's proper prefixes: stage 1, stages 1 and 2, and so on."""
     stages = schedule.stages
     return [(stages[:count], schedule.solver, schedule.cache) for count in range(1, len(stages))]
 
 
 def openings(schedule: Schedule) -> list[Hashable]:
-    """What the first velocity of each stage depends on; none of a feature cache, which every call fills.
+    """Cache keys of each stage's first velocity; empty with a feature cache, which every call fills.
 
-    It is where the stage starts, not in how many steps it goes on: at pure noise all schedules of a scale have it
-    in common, whatever their solver.
+    The first velocity depends on where the stage starts, not on its later steps or its solver. All schedules that
+    start from pure noise at one scale share it.
     """
     if schedule.cache:
         return []
     starts = [
-        stage.model_copy(update={"sigmas": stage.sigmas[:1], "reuse": (), "amplitudes": stage.amplitudes[:1]})
+        stage.model_copy(
+            update={"sigmas": stage.sigmas[:1], "solver": None, "reuse": (), "amplitudes": stage.amplitudes[:1]}
+        )
         for stage in schedule.stages
     ]
     return list(zip([None, *beginnings(schedule)], starts, strict=True))
 
 
 def prefix_keys(task: Task) -> list[Hashable]:
-    """What the latents of a task depend on after as many stages: equal keys, equal bits."""
+    """Cache keys of a task's latents after each proper prefix: equal keys mean equal bits."""
     return [(begun, *_noise(task)) for begun in beginnings(task.schedule)]
 
 
 def opening_keys(task: Task) -> list[Hashable]:
-    """What the first velocity of each stage of a task depends on; see `openings`."""
+    """Cache keys of the first velocity of each stage of a task; see `openings`."""
     return [(opening, *_noise(task)) for opening in openings(task.schedule)]
 
 
@@ -98,5 +97,10 @@ def _noise(task: Task) -> tuple[Hashable, ...]:
 
 
 def kept_stages(keys: Sequence[Hashable], kept: Container[Hashable]) -> int:
-    """Counts the leading stages that need not run, of a schedule or task with these keys, if some are kept."""
+    """Counts the leading stages that a cache hit makes unnecessary.
+
+    Args:
+        keys: Of a schedule's or a task's proper prefixes.
+        kept: The cached keys.
+    """
     return max((count for count, key in enumerate(keys, start=1) if key in kept), default=0)

@@ -9,7 +9,6 @@ from typing import Any
 import optuna
 import pytest
 import torch
-from studies.budget import parse_budget
 
 import search_spaces
 from tests.exporters.comfyui_interpreter import Interpreter
@@ -17,6 +16,7 @@ from tests.exporters.comfyui_nodes import checked
 from tests.search_spaces.anchored import loadable
 from tests.small_pipelines import shortened, small_pipeline
 from tuner import exporters, models, presets
+from tuner.budget import parse_budget
 from tuner.errors import UserError
 from tuner.exporters import ExportOptions, RefusedError
 from tuner.exporters._comfyui_families import FAMILIES
