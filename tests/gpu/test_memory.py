@@ -7,11 +7,15 @@ import gc
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 
+import objectives
 from benchmarks.gpu import Recorder
 from tests.gpu.mid_size import mid_size
+from tuner.models import blueprint
 from tuner.sampling import sample
 
 SPARE = 2 * 2**30  # bytes
@@ -44,3 +48,27 @@ def test_a_row_that_does_not_fit_says_so_and_the_next_one_runs(gpu: str, tmp_pat
         recorder.add("1 image", lambda: row(1, 512))
     rows = json.loads((tmp_path / "gpu.json").read_text())["rows"]
     assert [row.get("left_out", row.get("seconds")) for row in rows] == ["does not fit into the memory", 1.0]
+
+
+def test_a_task_that_does_not_fit_runs_in_halves(gpu: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from studies.work.evaluator import Evaluator
+    from studies.work.task import ChunkResult, Task
+
+    model = blueprint("tiny").load(gpu)
+    velocity, batches = model.velocity, []
+
+    def hungry(x_BCHW: torch.Tensor, *rest: Any) -> torch.Tensor:
+        torch.empty(len(x_BCHW), SPARE // 12, dtype=torch.uint8, device=gpu)
+        batches.append(len(x_BCHW))
+        return velocity(x_BCHW, *rest)
+
+    task = Task(blueprint("tiny").plain(2), ("red circle on plain black",) * 16, tuple(range(16)), (64, 64))
+    evaluator = Evaluator(model, [objectives.load("clip:tiny", gpu)])
+    whole = evaluator.evaluate(task)
+    monkeypatch.setattr(model, "velocity", hungry)
+    with little_memory():
+        parts = evaluator.evaluate(task)
+    assert isinstance(whole, ChunkResult)
+    assert isinstance(parts, ChunkResult)
+    assert batches == [8] * 4  # two steps of each half
+    assert parts.scores["clip"] == pytest.approx(whole.scores["clip"], abs=0.5)
