@@ -31,7 +31,7 @@ from tuner.models import FlowModel, blueprint
 from tuner.sampling import sample
 from tuner.schedule import Schedule, Stage
 from tuner.sigmas import beta_sigmas, edm_sigmas, truncated_sigmas
-from tuner.solvers import euler
+from tuner.solvers.euler import euler
 from tuner.tiny.scenes import captions
 
 COUNTS = (5, 10, 20)

@@ -13,9 +13,9 @@ import optuna
 from search_spaces._caches import kinds_for, params_of_cache, suggest_cache
 from search_spaces._costs import Costs, Ladder, buy, reused_steps
 from tuner.budget import Budget
-from tuner.schedule import RESAMPLE_MODES, Resample, Schedule, Solver, Stage
+from tuner.schedule import RESAMPLE_MODES, Resample, Schedule, Stage
 from tuner.sigmas import partial_sigmas, shift_sigma, start_and_shift
-from tuner.solvers import SOLVERS, network_calls
+from tuner.solvers import network_calls
 
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial
@@ -28,6 +28,7 @@ SHIFT = (0.5, 12.0)
 _END = (0.05, 1.0)
 _LOWEST_DROP = 0.95  # a stage that ends early still comes down to this part of the level it started from
 _MOST_EVERY = 3
+_SOLVERS = ("euler", "heun")
 _ROUNDING = 1e-9  # of parameters that are read back from sigmas
 
 
@@ -148,12 +149,12 @@ class StagedSpace(ABC):
             f"{self._costs.most_steps} steps, or one that keeps the size names a resample mode."
         )
 
-    def _suggest_rules(self, trial: BaseTrial) -> tuple[Solver, int, FeatureCache | None]:
+    def _suggest_rules(self, trial: BaseTrial) -> tuple[str, int, FeatureCache | None]:
         """Asks for what holds for every stage: solver, reuse and cache."""
-        solver = trial.suggest_categorical("solver", tuple(SOLVERS)) if "solver" in self.options else "euler"
+        solver = trial.suggest_categorical("solver", _SOLVERS) if "solver" in self.options else "euler"
         every = trial.suggest_int("reuse", 1, _MOST_EVERY) if "reuse" in self.options else 1
         cache = suggest_cache(trial, self._cache_kinds) if solver == "euler" else None
-        return cast(Solver, solver), every, cache
+        return solver, every, cache
 
     def _least_cost(self, scales: Sequence[float], solver: str) -> float:
         """What one step of every stage costs; of all but the last one, if it ends early."""

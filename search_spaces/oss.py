@@ -68,7 +68,7 @@ class Oss:
                 "has other stages or options; distil it without --preset and --calibrate."
             )
         self._levels = anchor.stages[0].sigmas
-        self._solver = anchor.solver
+        self._solver = anchor.solver_of(0)
         self._costs = Costs.of(blueprint, size, budget)
         self._most_steps = next(n for n in range(self._costs.most_steps, 0, -1) if n == 1 or self._affordable(n))
 

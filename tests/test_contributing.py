@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
 
-from tests.small_pipelines import shortened, small_pipeline
+from tests.small_pipelines import parts, shortened, small_pipeline
 from tuner.flops import price
 from tuner.models import wrap
 from tuner.sampling import sample
@@ -29,7 +30,8 @@ def example() -> dict[str, Any]:
 
 def test_the_example_draws_what_the_shipped_family_draws(example: dict[str, Any]) -> None:
     small = small_pipeline("SanaPipeline")
-    pipe = small.build()
+    built = small.build()
+    pipe = parts.with_scheduler(built, FlowMatchEulerDiscreteScheduler(shift=built.scheduler.config.flow_shift))
     shipped = shortened(wrap(pipe).blueprint, small).wrap(pipe)
     model = example["MyBlueprint"](**vars(shipped.blueprint)).wrap(pipe)
     size = small.SIZES[1]

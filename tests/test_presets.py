@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import torch
 import yaml
@@ -14,6 +15,8 @@ from tuner.errors import UserError
 from tuner.models import wrap
 from tuner.presets import Cost, Preset, Provenance, Score
 from tuner.schedule import Schedule, Stage
+
+FOLDER = Path(presets.__file__).parent / "presets"
 
 
 @pytest.fixture
@@ -88,6 +91,43 @@ def test_increasing_sigmas_are_named_with_their_place(preset: Preset, tmp_path: 
     path.write_text(yaml.safe_dump(data))
     with pytest.raises(UserError, match=r"schedule\.stages\.1\.sigmas: sigmas must strictly decrease, but 0\.7"):
         presets.load(path)
+
+
+@pytest.mark.parametrize("name", presets.available())
+def test_the_schema_accepts_every_shipped_preset_and_what_is_saved(name: str, tmp_path: Path) -> None:
+    jsonschema.validate(yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8")), presets.schema())
+    path = presets.save(presets.load(name), tmp_path / "x.yaml")
+    assert path.read_text(encoding="utf-8").startswith("# yaml-language-server: $schema=preset.schema.json\n")
+    jsonschema.validate(yaml.safe_load(path.read_text(encoding="utf-8")), presets.schema())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"steps": 3, "sigmas": [1, 0]},
+        {"scale": 1.0},
+        {"sigmas": [1, 0], "strength": 0.5},
+        {"sigmas": [1, 0], "resample": "sinc"},
+        {"sigmas": [1, 0], "kernel": "area"},
+    ],
+)
+def test_the_schema_refuses_what_loading_refuses(preset: Preset, change: dict[str, Any], tmp_path: Path) -> None:
+    data = preset.model_dump(mode="json", exclude_none=True)
+    data["schedule"]["stages"] = [change]
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(data, presets.schema())
+    path = tmp_path / "x.yaml"
+    path.write_text(yaml.safe_dump(data), encoding="utf-8")
+    with pytest.raises(UserError, match="breaks a rule"):
+        presets.load(path)
+
+
+def test_a_line_of_sigmas_is_read_and_ratios_get_a_remedy() -> None:
+    assert Stage(sigmas="1.0, 0.8, 0.5, 0.0").sigmas == (1.0, 0.8, 0.5, 0.0)
+    with pytest.raises(ValueError, match=r"k / \(1 \+ k\)"):
+        Stage(sigmas=(14.6, 3.7, 0))
+    with pytest.raises(ValueError, match="numbers between commas"):
+        Stage(sigmas="one, two")
 
 
 def test_missing_presets_get_a_near_miss_or_the_list(tmp_path: Path) -> None:

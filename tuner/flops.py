@@ -14,7 +14,7 @@ from typing import Any
 
 from tuner.feature_cache import FeatureCache, FirstBlockCache
 from tuner.models.base import Blueprint, Size
-from tuner.schedule import Schedule
+from tuner.schedule import Schedule, Stage
 from tuner.solvers import call_sigmas
 
 
@@ -84,11 +84,13 @@ def price(schedule: Schedule, blueprint: Blueprint, size: Size | None = None) ->
     size = blueprint.check_size(size or blueprint.size)
     blueprint.start(schedule.stages[0].sigmas[0])
     stages = []
-    for stage in schedule.stages:
+    for index, stage in enumerate(schedule.stages):
         height, width = blueprint.stage_size(size, stage.scale)
-        called = call_sigmas(schedule.solver, stage.sigmas, stage.reuse)
-        calls = len(called)
-        tflops = tflops_of_calls(blueprint, (height, width), called, schedule.cache)
+        called = call_sigmas(schedule.solver_of(index), stage.sigmas, stage.reuse)
+        passes, tflops = 0, 0.0
+        for known, sigmas in _by_passes(blueprint, stage, called):
+            passes += known.passes * len(sigmas)
+            tflops += tflops_of_calls(known, (height, width), sigmas, schedule.cache)
         stages.append(
             StagePrice(
                 scale=stage.scale,
@@ -96,8 +98,8 @@ def price(schedule: Schedule, blueprint: Blueprint, size: Size | None = None) ->
                 width=width,
                 steps=stage.steps,
                 sigmas=stage.sigmas,
-                calls=calls,
-                nfe=calls * blueprint.passes,
+                calls=len(called),
+                nfe=passes,
                 tflops_per_step=tflops / stage.steps,
             )
         )
@@ -107,6 +109,20 @@ def price(schedule: Schedule, blueprint: Blueprint, size: Size | None = None) ->
         stages=tuple(stages),
         exact=not isinstance(schedule.cache, FirstBlockCache),
     )
+
+
+def _by_passes(blueprint: Blueprint, stage: Stage, sigmas: Sequence[float]) -> list[tuple[Blueprint, list[float]]]:
+    """Sorts the network calls of a stage by what is called: the model as it is, or with fewer passes.
+
+    A guidance scale that is another but leaves the passes costs nothing, and is not counted anew.
+    """
+    groups: dict[int, tuple[Blueprint, list[float]]] = {}
+    for sigma in sigmas:
+        known = blueprint.called(stage, sigma)
+        if known.passes == blueprint.passes:
+            known = blueprint
+        groups.setdefault(known.passes, (known, []))[1].append(sigma)
+    return list(groups.values())
 
 
 def tflops_of_calls(

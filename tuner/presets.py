@@ -19,6 +19,9 @@ from tuner.schedule import Schedule
 ANY_MODEL = "any"
 """The ``model`` of a preset that was made for no family in particular."""
 
+SCHEMA_FILE = "preset.schema.json"
+"""Where editors look for the schema: beside the preset; ``tuner presets --schema`` prints it."""
+
 _FOLDER = Path(__file__).parent / "presets"
 
 
@@ -149,21 +152,43 @@ def save(preset: Preset, path: str | os.PathLike[str]) -> Path:
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(to_yaml(preset))
+        path.write_text(to_yaml(preset), encoding="utf-8")
     except OSError as error:
         raise unwritable("Preset", path, error) from error
     return path
 
 
 def to_yaml(preset: Preset) -> str:
-    """Writes a preset as YAML text, in the order of its fields, leaving out what is not known."""
+    """Writes a preset as YAML text, in the order of its fields, leaving out what is not known.
+
+    The first line tells editors where the schema is.
+    """
     data = preset.model_dump(mode="json", exclude_none=True)
-    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
+    header = f"# yaml-language-server: $schema={SCHEMA_FILE}\n"
+    return header + yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
+
+
+def schema() -> dict[str, Any]:
+    """Returns the JSON Schema of a preset file, with which editors check and complete it.
+
+    A stage has sigmas, or else steps with a strength and a shift.
+    """
+    whole = Preset.model_json_schema()
+    stage = whole["$defs"]["Stage"]
+    stage["properties"] |= {
+        "steps": {"type": "integer", "minimum": 1},
+        "strength": {"type": "number", "exclusiveMinimum": 0, "maximum": 1, "default": 1.0},
+        "shift": {"type": "number", "exclusiveMinimum": 0, "default": 1.0},
+    }
+    stage["required"] = [name for name in stage["required"] if name != "sigmas"]
+    stage["oneOf"] = [{"required": ["sigmas"]}, {"required": ["steps"]}]
+    stage["dependentRequired"] = {"strength": ["steps"], "shift": ["steps"]}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **whole}
 
 
 def _read(path: Path) -> Preset:
     try:
-        data: Any = yaml.safe_load(path.read_text())
+        data: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
         preset = Preset.model_validate(data)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"Preset {str(path)!r} cannot be read: {error}.") from error

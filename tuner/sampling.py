@@ -15,10 +15,12 @@ from tuner.pixels import resize_pixels
 from tuner.resample import expand_spectrum, resize
 from tuner.schedule import Schedule, Stage
 from tuner.sigmas import renoising
-from tuner.solvers import SOLVERS, call_sigmas, reusing
+from tuner.solvers import call_sigmas, reusing, solve
 
 if TYPE_CHECKING:
     import torch
+
+    from tuner.solvers.base import Noise, Velocity
 
 QUANTILES = (0.05, 0.95)
 """The quantiles of a latent that ``Stage.amplitudes`` states."""
@@ -95,7 +97,7 @@ def run_stage(
     """
     import torch
 
-    stage = schedule.stages[index]
+    stage, solver = schedule.stages[index], schedule.solver_of(index)
     if isinstance(schedule.cache, FirstBlockCache) and len(seeds) > 1:
         # It decides for a batch as a whole, and an image must not depend on the batch it is in.
         rows = [
@@ -114,7 +116,11 @@ def run_stage(
         return torch.cat(rows)
     cached: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
     if schedule.cache:
-        cached = model.cached(schedule.cache, call_sigmas(schedule.solver, stage.sigmas, stage.reuse))
+        cached = model.cached(schedule.cache, call_sigmas(solver, stage.sigmas, stage.reuse))
+
+    guiding: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+    if stage.guidance is not None or stage.guide is not None:
+        guiding = model.guiding(stage)
 
     def call(x: torch.Tensor, sigma: float) -> torch.Tensor:
         if on_step is not None:
@@ -126,9 +132,12 @@ def run_stage(
             return call(x, sigma)
         return first_call(functools.partial(call, x, sigma))
 
-    with torch.inference_mode(), cached:
+    def noise(step: int) -> torch.Tensor:
+        return model.noise(model.blueprint.stage_size(size, stage.scale), step_seeds(seeds, index, step))
+
+    with torch.inference_mode(), cached, guiding:
         x = stage_start(model, schedule, index, x_before, seeds, size)
-        return solve_stage(reusing(velocity, stage.sigmas, stage.reuse), x, stage, schedule.solver)
+        return solve_stage(reusing(velocity, stage.sigmas, stage.reuse), x, stage, solver, noise)
 
 
 def stage_start(
@@ -163,7 +172,7 @@ def stage_start(
 
 
 def solve_stage(
-    velocity: Callable[[torch.Tensor, float], torch.Tensor], x: torch.Tensor, stage: Stage, solver: str
+    velocity: Velocity[torch.Tensor], x: torch.Tensor, stage: Stage, solver: str, noise: Noise[torch.Tensor]
 ) -> torch.Tensor:
     """Solves a stage from its first sigma to its last, rescaling before every step where amplitudes are given.
 
@@ -171,14 +180,13 @@ def solve_stage(
         velocity: The network, with the stage's reuse applied.
         x: Latents (B, C, h, w) at the stage's first sigma.
         stage: What to run.
-        solver: A key of ``SOLVERS``.
+        solver: Its step rule.
+        noise: Unit noise of each step, where the rule draws any.
     """
-    solved: torch.Tensor
     if not stage.amplitudes:
-        solved = SOLVERS[solver](velocity, x, stage.sigmas)
-        return solved
+        return solve(solver, velocity, x, stage.sigmas, noise)
     for amplitude, step in zip(stage.amplitudes, pairwise(stage.sigmas), strict=True):
-        x = SOLVERS[solver](velocity, calibrate(x, amplitude), step)
+        x = solve(solver, velocity, calibrate(x, amplitude), step, noise)
     return x
 
 
@@ -215,8 +223,19 @@ def stage_seeds(seeds: Sequence[int], stage: int) -> list[int]:
     """Returns the noise seeds of a stage: the image's own seed at first, a hash of (seed, stage) after it.
 
     The first stage thus starts from the same noise as the stock pipeline with the same seed, and the noise of
-    a later stage does not depend on what was drawn before it.
+    a later stage does not depend on what was drawn before it. A hash has 53 bits, which every reader of JSON keeps
+    as they are, so that an exported workflow draws the same noise.
     """
     if stage == 0:
         return list(seeds)
-    return [int.from_bytes(hashlib.sha256(f"{seed}/{stage}".encode()).digest()[:8], "big") >> 1 for seed in seeds]
+    return [_hashed(f"{seed}/{stage}") for seed in seeds]
+
+
+def step_seeds(seeds: Sequence[int], stage: int, step: int) -> list[int]:
+    """Returns the noise seeds of a stochastic solver's step: a hash of (seed, stage, step)."""
+    return [_hashed(f"{seed}/{stage}/{step}") for seed in seeds]
+
+
+def _hashed(text: str) -> int:
+    """Returns a seed below 2^53, which a JSON number holds exactly."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 11

@@ -6,6 +6,7 @@ import functools
 import hashlib
 import itertools
 import json
+import math
 from typing import Any, Literal, get_args
 
 from pydantic import (
@@ -19,10 +20,10 @@ from pydantic import (
 
 from tuner.feature_cache import FeatureCache
 from tuner.sigmas import aligned_sigma, truncated_sigmas
+from tuner.solvers import calls_once_per_step, draws_noise, load, remembers
 
 Kernel = Literal["nearest", "bilinear", "bicubic", "lanczos", "area"]
 Resample = Literal["nearest", "bilinear", "bicubic", "lanczos", "area", "dct", "pixel", "torch-bicubic"]
-Solver = Literal["euler", "heun"]
 
 RESAMPLE_MODES: tuple[Kernel, ...] = get_args(Kernel)
 """The kernels that resize a latent as it is; PyTorch's own bicubic is one more, for students that were
@@ -30,7 +31,8 @@ trained with it; ``dct`` and ``pixel`` do more, and fit some schedules only."""
 
 _SAME_SIGMA = 1e-6
 _FRIENDLY = ("steps", "strength", "shift")
-_OPTIONS = ("reuse", "amplitudes", "upscaler")
+_OPTIONS = ("reuse", "amplitudes", "upscaler", "solver", "guidance", "guide")
+_OFF: tuple[Any, ...] = (None, "", (), [])
 
 
 class Stage(BaseModel):
@@ -52,7 +54,13 @@ class Stage(BaseModel):
         reuse: Increasing numbers of steps (the first is 0) that follow the last predicted velocity instead of
             calling the network. Step 0 cannot, since a new stage has no velocity of its size yet.
         amplitudes: The 5 % and 95 % quantiles to which every step first rescales its latent, one pair per step,
-            or none: the amplitude calibration of Optimal Stepsize (arXiv 2503.21774).
+            or none: the amplitude calibration of Optimal Stepsize (arXiv 2503.21774). Not with a solver that
+            remembers earlier steps or draws noise.
+        solver: The step rule of this stage, one of ``tuner.solvers``; None for the schedule's.
+        guidance: The guidance scale of this stage, true or distilled as the model has it; None for the model's.
+        guide: Noise levels (high, low): the passes of true guidance run in network calls at sigma with
+            ``low < sigma <= high``, and elsewhere the prompt's own pass runs alone (guidance interval, arXiv
+            2404.07724). None for all calls.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -63,12 +71,15 @@ class Stage(BaseModel):
     reuse: tuple[int, ...] = ()
     amplitudes: tuple[tuple[float, float], ...] = ()
     upscaler: str = ""
+    solver: str | None = None
+    guidance: float | None = None
+    guide: tuple[float, float] | None = None
 
     @model_serializer(mode="wrap")
     def _leave_out_what_is_off(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Keeps files short, and content hashes as they were before an option existed."""
         data: dict[str, Any] = handler(self)
-        return {key: value for key, value in data.items() if value or key not in _OPTIONS}
+        return {key: value for key, value in data.items() if key not in _OPTIONS or value not in _OFF}
 
     @model_validator(mode="before")
     @classmethod
@@ -95,13 +106,26 @@ class Stage(BaseModel):
             raise ValueError(f"`0 < scale <= 1` must hold, but got {scale=}.")
         return scale
 
+    @field_validator("sigmas", mode="before")
+    @classmethod
+    def _read_line(cls, sigmas: Any) -> Any:
+        """Reads the list that other tools take as one line of text, numbers between commas."""
+        if not isinstance(sigmas, str):
+            return sigmas
+        try:
+            return tuple(float(number) for number in sigmas.replace(",", " ").split())
+        except ValueError as error:
+            raise ValueError(f"sigmas must be numbers between commas, but got {sigmas!r}.") from error
+
     @field_validator("sigmas")
     @classmethod
     def _check_sigmas(cls, sigmas: tuple[float, ...]) -> tuple[float, ...]:
         if len(sigmas) < 2:
             raise ValueError(f"a stage needs at least two sigmas (one step), but got {list(sigmas)}.")
         if not all(0 <= sigma <= 1 for sigma in sigmas):
-            raise ValueError(f"`0 <= sigma <= 1` must hold for every sigma, but got {list(sigmas)}.")
+            ratios = max(sigmas) > 1 and min(sigmas) >= 0
+            hint = " Of ratios k of noise to image, write k / (1 + k)." if ratios else ""
+            raise ValueError(f"`0 <= sigma <= 1` must hold for every sigma, but got {list(sigmas)}.{hint}")
         for high, low in itertools.pairwise(sigmas):
             if not high > low:
                 raise ValueError(f"sigmas must strictly decrease, but {low} follows {high}; sort or remove one.")
@@ -132,6 +156,29 @@ class Stage(BaseModel):
                 raise ValueError(f"`low < high` must hold for every pair of `amplitudes`, but got {[low, high]}.")
         return self
 
+    @field_validator("solver")
+    @classmethod
+    def _check_solver(cls, solver: str | None) -> str | None:
+        if solver is not None:
+            load(solver)
+        return solver
+
+    @field_validator("guidance")
+    @classmethod
+    def _check_guidance(cls, guidance: float | None) -> float | None:
+        if guidance is not None and not 0 <= guidance < math.inf:
+            raise ValueError(f"`guidance >= 0` must hold, but got {guidance=}.")
+        return guidance
+
+    @field_validator("guide")
+    @classmethod
+    def _check_guide(cls, guide: tuple[float, float] | None) -> tuple[float, float] | None:
+        if guide is not None and not 1 >= guide[0] > guide[1] >= 0:
+            raise ValueError(
+                f"`guide` must be two noise levels, the higher one first, within [0, 1], but got {list(guide)}."
+            )
+        return guide
+
     @property
     def steps(self) -> int:
         """Solver steps of this stage."""
@@ -145,14 +192,14 @@ class Schedule(BaseModel):
         stages: At least one stage; the first starts from noise alone, the last has scale 1 and ends at sigma 0.
             No stage starts below the noise level that the one before it ended at. The first sigma is 1, but for
             models whose own samplers start lower (`Blueprint.start`).
-        solver: The ODE step rule of every stage.
+        solver: The step rule, one of ``tuner.solvers``, of every stage that names none of its own.
         cache: How network calls repeat parts of earlier calls of their stage, if at all.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     stages: tuple[Stage, ...]
-    solver: Solver = "euler"
+    solver: str = "euler"
     cache: FeatureCache | None = None
 
     @model_serializer(mode="wrap")
@@ -160,12 +207,37 @@ class Schedule(BaseModel):
         data: dict[str, Any] = handler(self)
         return data if self.cache else {key: value for key, value in data.items() if key != "cache"}
 
+    @field_validator("solver")
+    @classmethod
+    def _check_solver(cls, solver: str) -> str:
+        load(solver)
+        return solver
+
     @model_validator(mode="after")
-    def _check_cache(self) -> Schedule:
-        if self.cache and self.solver != "euler":
-            raise ValueError(
-                f"a cache expects one network call per step, but solver {self.solver!r} makes more; use 'euler'."
-            )
+    def _check_solvers(self) -> Schedule:
+        # One way to write each schedule, so that equal ones have equal hashes.
+        named = (None if stage.solver == self.solver else stage.solver for stage in self.stages)
+        stages = (
+            stage.model_copy(update={"solver": name}) for stage, name in zip(self.stages, named, strict=True)
+        )
+        object.__setattr__(self, "stages", tuple(stages))
+        for index, stage in enumerate(self.stages):
+            solver = self.solver_of(index)
+            if self.cache and not calls_once_per_step(solver):
+                raise ValueError(
+                    f"a cache expects one network call per step, but solver {solver!r} makes more; use 'euler' or "
+                    "a multistep solver."
+                )
+            if self.cache and stage.guide is not None:
+                raise ValueError(
+                    "a cache expects the same passes in every network call, but `guide` leaves some out; remove "
+                    "the cache or `guide`."
+                )
+            if stage.amplitudes and (remembers(solver) or draws_noise(solver)):
+                raise ValueError(
+                    f"`amplitudes` rescale the latent before every step, which solver {solver!r} does not expect: "
+                    "it remembers earlier steps or draws noise; use 'euler' or 'heun'."
+                )
         return self
 
     @field_validator("stages")
@@ -185,6 +257,14 @@ class Schedule(BaseModel):
                 )
             _check_transition(before, after)
         return stages
+
+    def solver_of(self, index: int) -> str:
+        """Returns the step rule of a stage.
+
+        Args:
+            index: Number of the stage, from 0.
+        """
+        return self.stages[index].solver or self.solver
 
     @functools.cached_property
     def content_hash(self) -> str:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from studies.propose.gaussian_data import BANDS, distances
 from tuner.schedule import RESAMPLE_MODES
-from tuner.solvers import SOLVERS
+from tuner.solvers import available
 
 if TYPE_CHECKING:
     from tuner.flops import Price
@@ -49,7 +49,7 @@ def features(schedule: Schedule, price: Price) -> tuple[float, ...]:
         price: Its cost.
     """
     described = [math.log(price.tflops), math.log(price.nfe), math.log(len(schedule.stages))]
-    described += [_SOLVER_WEIGHT * (schedule.solver == name) for name in SOLVERS]
+    described += [_SOLVER_WEIGHT * (schedule.solver == name) for name in available()]
     modes = {
         after.resample for before, after in itertools.pairwise(schedule.stages) if before.scale != after.scale
     }

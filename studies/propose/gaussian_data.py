@@ -15,7 +15,7 @@ import numpy as np
 
 from studies.propose.improvement import Array
 from tuner.sigmas import aligned_sigma, renoising
-from tuner.solvers import SOLVERS, reusing
+from tuner.solvers import draws_noise, reusing, solve
 
 if TYPE_CHECKING:
     from tuner.schedule import Schedule, Stage
@@ -41,28 +41,38 @@ def distances(schedule: Schedule) -> Array:
 
 def _spreads(schedule: Schedule) -> Array:
     """Standard deviations of what a schedule makes of the bands."""
-    spread = _factors(schedule.stages[0], schedule.solver)  # of unit noise
-    for before, stage in itertools.pairwise(schedule.stages):
-        spread = _factors(stage, schedule.solver) * _entered(spread, before, stage)
-    made: Array = np.abs(spread)
-    return made
+    entered: Array = np.ones(len(BANDS))  # unit noise
+    spread = entered
+    for index, stage in enumerate(schedule.stages):
+        if index > 0:
+            entered = _entered(spread, schedule.stages[index - 1], stage)
+        factor, fresh = _solved(stage, schedule.solver_of(index))
+        spread = np.hypot(factor * entered, fresh)
+    return spread
 
 
 @functools.lru_cache(maxsize=4096)  # schedules near each other have stages in common
-def _factors(stage: Stage, solver: str) -> Array:
-    """What solving a stage's flow multiplies every band by; 0 if its size does not have the frequency."""
-    present = np.less_equal(_FREQUENCIES, stage.scale)
+def _solved(stage: Stage, solver: str) -> tuple[Array, Array]:
+    """What solving a stage's flow multiplies every band by, and the deviation that the solver's own noise adds.
+
+    Both are 0 if the stage's size does not have the frequency. All is linear, so that the latent and the noise of
+    each step are solved side by side, one row for each.
+    """
+    present = np.less_equal(_FREQUENCIES, stage.scale) * 1.0
     variances = np.where(present, stage.scale**2 * _VARIANCES, 1.0)
     data, noise = 1 - np.array(stage.sigmas)[:, None], np.array(stage.sigmas)[:, None]
     velocities = (noise - data * variances) / (data**2 * variances + noise**2)  # of a latent of 1
     by_level = dict(zip(stage.sigmas, velocities, strict=True))
+    rows = np.eye(1 + stage.steps * draws_noise(solver))[:, :, None] * present
 
     def velocity(x: Array, sigma: float) -> Array:
         predicted: Array = by_level[sigma] * x
         return predicted
 
-    solved: Array = SOLVERS[solver](reusing(velocity, stage.sigmas, stage.reuse), present * 1.0, stage.sigmas)
-    return solved
+    calls = reusing(velocity, stage.sigmas, stage.reuse)
+    made = solve(solver, calls, rows[0], stage.sigmas, lambda step: rows[1 + step])
+    fresh: Array = np.sqrt((made[1:] ** 2).sum(axis=0))
+    return made[0], fresh
 
 
 def _entered(spread: Array, before: Stage, stage: Stage) -> Array:

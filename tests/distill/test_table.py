@@ -93,7 +93,7 @@ def test_elsewhere_the_cost_lies_between_the_optimum_and_the_bound(network: Netw
 def test_heun_ways_are_those_that_heun_runs() -> None:
     teacher = walk(bent, start(2), SIGMAS)
     table = fill(teacher, bent, everywhere(STEPS, 3), "joint", solver="heun")
-    from tuner.solvers import heun
+    from tuner.solvers.heun import heun
 
     way = [teacher.sigmas[level] for level in table.ways(3)[0]]
     end = heun(bent, teacher.x[0], way)

@@ -15,23 +15,26 @@ from tuner.models import blueprint
 from tuner.sampling import sample
 
 PROMPTS = ["red circle on plain black", "blue square above green ring on striped gray"]
-SEEDS = [1, 2]
+MANY = 4 * PROMPTS
+SEEDS = list(range(1, 9))
 
 
 @cache
 def on_cpu() -> tuple[torch.Tensor, list[Any]]:
     model = blueprint("tiny").load("cpu")
-    latents = sample(model, model.blueprint.baseline(), model.encode(PROMPTS), SEEDS)
+    latents = sample(model, model.blueprint.baseline(), model.encode(MANY), SEEDS)
     return latents, list(model.decode(latents))
 
 
 @pytest.mark.parametrize(("dtype", "allowed"), [("float32", 0.01), ("bfloat16", 0.15)])
 def test_latents_are_those_of_the_cpu(device: str, dtype: str, allowed: float, record_property: Any) -> None:
+    """Rounding may turn a small model to another picture now and then, so in bfloat16 most of them must agree."""
     model = blueprint("tiny").load(device, dtype)
-    latents = sample(model, model.blueprint.baseline(), model.encode(PROMPTS), SEEDS)
+    latents = sample(model, model.blueprint.baseline(), model.encode(MANY), SEEDS)
     assert latents.device.type == device
-    record_property("apart", apart(latents.cpu(), on_cpu()[0]))
-    assert apart(latents.cpu(), on_cpu()[0]) < allowed
+    each = [apart(here, there) for here, there in zip(latents.cpu(), on_cpu()[0], strict=True)]
+    record_property("apart", each)
+    assert (max(each) if dtype == "float32" else sorted(each)[len(each) // 2]) < allowed
 
 
 def test_a_preset_runs_from_prompt_to_image(device: str) -> None:
@@ -42,5 +45,5 @@ def test_a_preset_runs_from_prompt_to_image(device: str) -> None:
 @pytest.mark.parametrize("objective", ["clip:tiny", "image_reward:tiny"])
 def test_scores_are_those_of_the_cpu(device: str, objective: str) -> None:
     images = on_cpu()[1]
-    here, there = (objectives.load(objective, where).score(images, PROMPTS) for where in (device, "cpu"))
+    here, there = (objectives.load(objective, where).score(images, MANY) for where in (device, "cpu"))
     assert here == pytest.approx(there, abs=1e-2)

@@ -35,13 +35,9 @@ def build(seed: int = 0) -> Any:
 def stock_latents(
     pipe: Any, blueprint: Any, prompts: list[str], seeds: list[int], steps: int, size: tuple[int, int]
 ) -> Any:
-    """Runs the pipeline with Euler's rule in place of its multistep one."""
-    from diffusers import EulerDiscreteScheduler
-
-    euler = parts.with_scheduler(pipe, EulerDiscreteScheduler.from_config(pipe.scheduler.config))
     negative = blueprint.negative_prompt
     return parts.latents(
-        euler,
+        pipe,
         blueprint,
         prompts,
         seeds,

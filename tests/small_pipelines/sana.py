@@ -52,13 +52,9 @@ def build(seed: int = 0) -> Any:
 def stock_latents(
     pipe: Any, blueprint: Any, prompts: list[str], seeds: list[int], steps: int, size: tuple[int, int]
 ) -> Any:
-    """Runs the pipeline with Euler's rule in place of its multistep one."""
-    from diffusers import FlowMatchEulerDiscreteScheduler
-
-    euler = parts.with_scheduler(pipe, FlowMatchEulerDiscreteScheduler(shift=pipe.scheduler.config.flow_shift))
     negative = blueprint.negative_prompt
     return parts.latents(
-        euler,
+        pipe,
         blueprint,
         prompts,
         seeds,

@@ -9,7 +9,7 @@ SIZES = [(32, 32), (48, 80)]
 
 def build(seed: int = 0, boundary_ratio: float | None = None) -> Any:
     import torch
-    from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanPipeline, WanTransformer3DModel
+    from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
 
     torch.manual_seed(seed)
     networks = [
@@ -41,7 +41,7 @@ def build(seed: int = 0, boundary_ratio: float | None = None) -> Any:
         tokenizer=parts.word_tokenizer(),
         text_encoder=parts.t5(),
         vae=vae,
-        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+        scheduler=UniPCMultistepScheduler(use_flow_sigmas=True, flow_shift=3.0, prediction_type="flow_prediction"),
         transformer=networks[0],
         transformer_2=networks[1] if boundary_ratio else None,
         boundary_ratio=boundary_ratio,

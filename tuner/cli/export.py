@@ -1,41 +1,135 @@
-"""``tuner export``: a member of a study's front as a preset file."""
+"""``tuner export``: a preset, or a member of a study's front, in the format of another tool."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from tuner.cli._common import out_option
+
+if TYPE_CHECKING:
+    from tuner.exporters import Exporter, ExportOptions
+    from tuner.models import Blueprint
+    from tuner.presets import Preset
 
 _EXAMPLES = """\b
 Examples:
   tuner export tiny-3x --pick knee -o tiny-3x.yaml
   tuner export tiny-3x --pick best:image_reward -o best.yaml
   tuner export tiny-3x --pick trial:17 -o trial17.yaml
+  tuner export ralu-flux-4x --format comfyui -o ralu.json
+  tuner export mine.yaml -o mine.py                          a script that needs diffusers alone
+  tuner export mine.yaml --format sigmas --text              a line for --sigmas or ManualSigmas
 """
 
 
-@click.command(help="Writes a schedule of a finished study as a preset.\n\n" + _EXAMPLES)
-@click.argument("study")
+@click.command(
+    help="Writes a schedule in the format of another tool, exactly or not at all.\n\n"
+    "SOURCE is a study, a preset file or the name of a shipped preset.\n\n" + _EXAMPLES
+)
+@click.argument("source")
 @click.option(
     "--pick",
     default="knee",
     show_default=True,
-    help="knee, cheapest, best:OBJECTIVE or trial:N.",
+    help="Of a study: knee, cheapest, best:OBJECTIVE or trial:N.",
 )
-@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="YAML file.")
+@click.option(
+    "--format", "name", metavar="NAME", help="comfyui, diffusers, sigmas or yaml; by default by the file's ending."
+)
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="The file; without it the text is printed.")
+@click.option("--model", help="Short name, hub id or local folder; by default the preset's own.")
+@click.option("--text", is_flag=True, default=None, help="sigmas: one line of numbers.")
+@click.option(
+    "--for-scheduler",
+    is_flag=True,
+    default=None,
+    help="sigmas: numbers that diffusers' scheduler shifts to these.",
+)
+@click.option("--snippet", is_flag=True, default=None, help="diffusers: a few lines for presets of one stage.")
+@click.option(
+    "--substitute", metavar="KERNEL", help="comfyui: use this kernel for those it lacks; the file says not scored."
+)
+@click.option("--prompt", help="The prompt that the file is written with.")
+@click.option("--seed", type=click.IntRange(0, 2**53 - 1), help="The noise seed that the file is written with.")
+@click.option("--unet", multiple=True, metavar="FILE", help="comfyui: the denoiser's file; Wan 2.2 has two.")
+@click.option("--clip", multiple=True, metavar="FILE", help="comfyui: files of the text encoders, in order.")
+@click.option("--vae", metavar="FILE", help="comfyui: file of the autoencoder.")
+@click.option("--lora", metavar="FILE", help="comfyui: file of the LoRA that the preset needs.")
 @out_option
-def command(study: str, pick: str, output: Path, out: str) -> None:
-    """Chooses, writes and says where."""
-    from studies import open_study, preset_of
+def command(
+    source: str, pick: str, name: str | None, output: Path | None, model: str | None, out: str, **chosen: Any
+) -> None:
+    """Finds the preset, asks the format's exporter, writes and says where."""
+    from tuner import exporters
+    from tuner.errors import UserError, unwritable
+
+    if name is None:
+        if output is None:
+            raise UserError("Give a file with -o, whose ending names the format, or a --format to print.")
+        name = exporters.for_file(output.name)
+    exporter = exporters.load(name)
+    options = _options(name, exporter, chosen, output)
+    preset = _preset(source, pick, out)
+    blueprint = _blueprint(preset, model) if model or exporter.needs_model(options) else None
+    text = exporter.export(preset, blueprint, options)
+    if output is None:
+        click.echo(text, nl=False)
+        return
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise unwritable("Export", output, error) from error
+    click.echo(str(output))
+
+
+def _options(name: str, exporter: Exporter, chosen: dict[str, Any], output: Path | None) -> ExportOptions:
+    """Gathers what was chosen and refuses what this format or this file does not take."""
+    from tuner.errors import UserError
+    from tuner.exporters import ExportOptions
+
+    options = ExportOptions(**{option: value for option, value in chosen.items() if value not in (None, ())})
+    exporter.check_options(name, options)
+    if output is None:
+        return options
+    if output.suffix.lower() not in exporter.suffixes:
+        raise UserError(
+            f"Format {name!r} is written to {' or '.join(exporter.suffixes)} files, not to {output.name!r}; "
+            "change the ending or the format."
+        )
+    return exporter.for_suffix(options, output.suffix.lower())
+
+
+def _preset(source: str, pick: str, out: str) -> Preset:
+    """Reads a study's pick, or else a preset."""
+    from studies import list_studies, open_study, preset_of
     from studies.judge.pareto import pick as choose
     from tuner import presets
+    from tuner.errors import unknown_name
 
-    folder = open_study(out, study)
+    known = [study.name for study in list_studies(out)]
+    if source not in known:
+        if source not in presets.available() and not Path(source).suffix and not Path(source).is_file():
+            raise unknown_name("study or preset", source, [*known, *presets.available()])
+        return presets.load(source)
+    folder = open_study(out, source)
     result = folder.result()
     candidates = [candidate for candidate in result.evaluated if candidate.stopped_at is None]
     chosen = choose(candidates, pick, folder.directions)
-    click.echo(str(presets.save(preset_of(chosen, folder, result), output)))
     if chosen.trial != result.pick.trial:
         click.echo("note: only the study's own pick has scores on prompts that the search never saw", err=True)
+    return preset_of(chosen, folder, result)
+
+
+def _blueprint(preset: Preset, model: str | None) -> Blueprint | None:
+    """Finds the model that is named, or else the preset's, with the preset's own options."""
+    from tuner import models
+    from tuner.presets import ANY_MODEL
+
+    if model is None and preset.model == ANY_MODEL:
+        return None
+    known = models.blueprint(model or preset.model)
+    return preset.model_options.applied(known) if preset.model_options else known

@@ -18,17 +18,22 @@ Examples:
   tuner presets
   tuner presets bottleneck-flux-3x
   tuner presets --plot presets.png
+  tuner presets --schema > preset.schema.json      beside a preset, editors complete it
 """
 
 
 @click.command(help="Lists the shipped presets with their sources, or shows one.\n\n" + _EXAMPLES)
 @click.argument("name", required=False)
 @click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw stages and sigmas to a file.")
+@click.option("--schema", is_flag=True, help="Print the JSON Schema of preset files and nothing else.")
 @json_option
-def command(name: str | None, plot: Path | None, as_json: bool) -> None:
-    """Lists all presets, prints one whole, or draws them."""
+def command(name: str | None, plot: Path | None, schema: bool, as_json: bool) -> None:
+    """Lists all presets, prints one whole, or draws them; or prints their schema."""
     from tuner import presets
 
+    if schema:
+        print_json(presets.schema())
+        return
     if plot is not None:
         _draw([presets.load(one) for one in ([name] if name else presets.available())], plot)
         click.echo(str(plot))

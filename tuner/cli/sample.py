@@ -67,7 +67,10 @@ def command(
     schedule = loaded.schedule
     known.start(schedule.stages[0].sigmas[0])
     flow = known.load(device, options=options)
-    calls = sum(network_calls(schedule.solver, stage.sigmas, stage.reuse) for stage in schedule.stages)
+    calls = sum(
+        network_calls(schedule.solver_of(index), stage.sigmas, stage.reuse)
+        for index, stage in enumerate(schedule.stages)
+    )
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("sampling", total=calls)
         result = generate(

@@ -15,7 +15,7 @@ from tuner.distill.table import walk
 from tuner.errors import UserError
 from tuner.sampling import run_stage, stage_start
 from tuner.schedule import Schedule, Stage
-from tuner.solvers import network_calls
+from tuner.solvers import draws_noise, network_calls, remembers
 
 if TYPE_CHECKING:
     import torch
@@ -142,21 +142,23 @@ def retime(
         model: The model.
         prompts: P prompts to search on.
         seeds: Their noise seeds.
-        schedule: What to re-time; its solver is kept.
+        schedule: What to re-time; its solvers are kept.
         size: Output (height, width) in pixels of the whole schedule.
-        settings: How to search; its solver is not used.
+        settings: How to search; its solver is not used, but the stage's own.
         on_progress: Called after every network call.
 
     Raises:
-        UserError: If a stage has more steps than its teacher, or reuses velocities.
+        UserError: If a stage has more steps than its teacher, reuses velocities, or has a solver whose steps
+            depend on more than the latent.
     """
     import torch
 
-    settings = replace(settings, solver=schedule.solver)
     conditioning = model.encode(prompts)
     grids = [_levels_inside(model, stage, size, settings.teacher_steps) for stage in schedule.stages]
+    each = [replace(settings, solver=schedule.solver_of(index)) for index in range(len(grids))]
     planned = [
-        _calls(len(grid) - 1, [stage.steps], settings) for grid, stage in zip(grids, schedule.stages, strict=True)
+        _calls(len(grid) - 1, [stage.steps], of_stage)
+        for grid, stage, of_stage in zip(grids, schedule.stages, each, strict=True)
     ]
     known = [calls for calls in planned if calls is not None]
     total = len(prompts) * (sum(known) + schedule.steps) if len(known) == len(planned) else None
@@ -164,19 +166,27 @@ def retime(
     x: torch.Tensor | None = None
     cost = 0.0
     for index, stage in enumerate(schedule.stages):
-        if stage.reuse:
-            raise UserError(
-                f"Stage {index + 1} reuses velocities, so its steps cannot be re-timed; remove `reuse`."
-            )
+        _check_stage(index, stage, each[index].solver)
         with torch.inference_mode():
             teacher = walk(network, stage_start(model, schedule, index, x, seeds, size), grids[index])
-            found = best_steps(network, teacher, [stage.steps], settings)[stage.steps]
+            found = best_steps(network, teacher, [stage.steps], each[index])[stage.steps]
         stages = [_stage(stage, found) if i == index else other for i, other in enumerate(schedule.stages)]
         schedule = Schedule(stages=tuple(stages), solver=schedule.solver)
         x = run_stage(model, schedule, index, x, conditioning, seeds, size)
-        network.count(len(x) * network_calls(schedule.solver, found.sigmas))
+        network.count(len(x) * network_calls(each[index].solver, found.sigmas))
         cost = found.cost
     return Result({schedule.steps: schedule}, {schedule.steps: cost}, network.images)
+
+
+def _check_stage(index: int, stage: Stage, solver: str) -> None:
+    """Refuses a stage whose steps cannot be judged one by one."""
+    if stage.reuse:
+        raise UserError(f"Stage {index + 1} reuses velocities, so its steps cannot be re-timed; remove `reuse`.")
+    if remembers(solver) or draws_noise(solver):
+        raise UserError(
+            f"Solver {solver!r} of stage {index + 1} remembers earlier steps or draws noise, so the stage cannot "
+            "be re-timed; use 'euler' or 'heun'."
+        )
 
 
 def _calls(levels: int, wanted: Collection[int], settings: Settings) -> int | None:

@@ -14,7 +14,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from tuner.distill.table import Network, Teacher
-from tuner.solvers import SOLVERS
+from tuner.solvers import load
 
 if TYPE_CHECKING:
     import torch
@@ -60,7 +60,7 @@ def walk_way(
     """
     latents = list(known) or [teacher.x[0]]
     for i, j in pairwise(way[len(latents) - 1 :]):
-        latents.append(SOLVERS[solver](network, latents[-1], (teacher.sigmas[i], teacher.sigmas[j])))
+        latents.append(load(solver)(network, latents[-1], (teacher.sigmas[i], teacher.sigmas[j])))
     return Walked(way, tuple(latents))
 
 

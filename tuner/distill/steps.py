@@ -21,7 +21,6 @@ from tuner.distill.table import (
 )
 from tuner.errors import UserError
 from tuner.sampling import QUANTILES
-from tuner.schedule import Solver
 
 if TYPE_CHECKING:
     import torch
@@ -45,7 +44,7 @@ class Settings:
             logarithm of the cost, which is the highest mean PSNR; ``median`` finds one per prompt and takes the
             median of each step's level, as the authors do.
         distance: What is compared with the teacher: latents or predicted clean images.
-        solver: The solver that the schedule will run with.
+        solver: The solver that the schedule will run with; it remembers no earlier steps and draws no noise.
         coarse_to_fine: Make at most a quarter of the whole table's calls, as Euler's rule and ``x_t`` take them: a
             table that is coarse where steps are long and fine where they are short, for every number of steps at
             once, and then a close look around what it found.
@@ -57,7 +56,7 @@ class Settings:
     teacher_steps: int = 100
     aggregate: Aggregate = "mean-cost"
     distance: Distance = "x_t"
-    solver: Solver = "euler"
+    solver: str = "euler"
     coarse_to_fine: bool = False
     polish: bool = False
     calibrate: bool = False

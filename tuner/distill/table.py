@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from tuner.solvers import SOLVERS
+from tuner.solvers import load
 
 if TYPE_CHECKING:
     import torch
@@ -27,9 +27,6 @@ Network = Callable[["torch.Tensor", float], "torch.Tensor"]
 
 Choice = Literal["each", "joint", "joint-log"]
 Distance = Literal["x_t", "x_0"]
-
-ONE_STEP_SOLVERS = ("euler", "heun")
-"""Solvers that keep nothing from one step to the next: only for them is a latent all that a way leaves behind."""
 
 _SHORTLIST = 4
 
@@ -126,7 +123,8 @@ def fill(
             the cost's logarithm, so that a few prompts that are far from their teacher do not decide alone.
         distance: ``x_t`` compares latents. ``x_0`` compares the clean images that the network predicts from them,
             at one more call for each of the four candidates nearest by ``x_t``.
-        solver: One of ``ONE_STEP_SOLVERS``, the rule that the schedule will run with.
+        solver: The rule that the schedule will run with, one that remembers nothing from step to step: only then
+            is a latent all that a way leaves behind.
     """
     import torch
 
@@ -176,7 +174,7 @@ def _step(
     def known(at: torch.Tensor, level: float) -> torch.Tensor:
         return velocity if level == sigma else network(at, level)
 
-    stepped: torch.Tensor = SOLVERS[solver](known, x, (sigma, sigma_next))
+    stepped: torch.Tensor = load(solver)(known, x, (sigma, sigma_next))
     return stepped
 
 

@@ -78,7 +78,7 @@ def wrap(pipe: Any) -> FlowModel:
             return {**pipe.config, "_class_name": type(pipe).__name__}
         component = getattr(pipe, part.split("/")[0])
         config: Mapping[str, Any] = getattr(component, "config", None) or component.init_kwargs
-        return config
+        return {**config, "_class_name": type(component).__name__} if component is pipe.scheduler else config
 
     source = str(getattr(pipe, "name_or_path", "") or type(pipe).__name__)
     return _from_configs(source, read).wrap(pipe)

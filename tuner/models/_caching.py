@@ -9,7 +9,7 @@ from typing import Any
 from tuner.errors import UserError
 from tuner.feature_cache import FeatureCache, FirstBlockCache, MagCache, TaylorSeerCache
 
-_ATTENTIONS = r"(single_transformer_|transformer_)?blocks\.\d+\.attn\d?"
+ATTENTIONS = r"(single_transformer_|transformer_)?blocks\.\d+\.attn\d?"
 """Names of all self- and cross-attentions; diffusers' own default misses ``attn1`` and ``attn2``."""
 
 
@@ -94,7 +94,7 @@ def _config(cache: FeatureCache, network: Any, sigmas: Sequence[float], current:
             disable_cache_before_step=cache.warmup,
             max_order=cache.order,
             taylor_factors_dtype=network.dtype,
-            cache_identifiers=None if cache.lite else [_ATTENTIONS],
+            cache_identifiers=None if cache.lite else [ATTENTIONS],
             use_lite_mode=cache.lite,
         )
     if isinstance(cache, MagCache):

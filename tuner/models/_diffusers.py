@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from tuner.errors import UserError
 from tuner.feature_cache import FeatureCache, PyramidAttentionBroadcast
@@ -19,7 +19,9 @@ from tuner.models._flow_match import flow_match_sigmas, linear_mu
 from tuner.models._loading import compile_network, load_pipeline
 from tuner.models._options import ModelOptions
 from tuner.models._pipeline_model import PipelineModel
+from tuner.models._schedulers import FLOW_EULER, stock_solver
 from tuner.models.base import Blueprint, Conditioning, FlowModel, ReadConfig, Size
+from tuner.schedule import Stage
 
 if TYPE_CHECKING:
     import torch
@@ -44,6 +46,8 @@ class PipelineBlueprint(Blueprint):
     """Whether the guidance scale means a second pass with the negative prompt, not an input of the network."""
     no_guidance: ClassVar[float] = 1.0
     """The guidance scale at which, and below which, the pipeline makes no second pass."""
+    schedulers: ClassVar[tuple[str, ...]] = (FLOW_EULER,)
+    """Classes of diffusers' schedulers that the family knows the levels and the steps of."""
 
     vae_factor: int
 
@@ -54,7 +58,7 @@ class PipelineBlueprint(Blueprint):
         Args:
             transformer: The loaded network, or one on the meta device.
             x_BCHW: Spatial latents; packing them is this method's part.
-            sigma: Noise level.
+            sigma: Noise level, as ``asked`` returns it.
             text: What ``PipelineModel.encode_text`` returned, or ``meta_text``.
         """
 
@@ -98,9 +102,45 @@ class PipelineBlueprint(Blueprint):
         return flow_match_sigmas(self.scheduler, steps, self.mu(steps, size))
 
     @property
+    def solver(self) -> str:
+        """The rule of the pipeline's own scheduler; see `Blueprint.solver`."""
+        return stock_solver(self.scheduler, self.schedulers)
+
+    def asked(self, sigma: float) -> float:
+        """Returns the level that the network is told at a noise level, which ``forward`` takes."""
+        return sigma
+
+    @property
     def passes(self) -> int:
         """Two where there is a pass with the negative prompt; see `Blueprint.passes`."""
         return 2 if self.true_guidance and (self.guidance or 0) > self.no_guidance else 1
+
+    def called(self, stage: Stage, sigma: float) -> Self:
+        """Changes the guidance scale, to the one that makes no second pass outside the stage's interval.
+
+        See `Blueprint.called`. A stage cannot turn a pass on that the model was loaded without.
+        """
+        if stage.guidance is None and stage.guide is None:
+            return self
+        if self.guidance is None:
+            return super().called(stage, sigma)
+        if self.passes == 1 and (self.true_guidance or stage.guide is not None):
+            why = "its scale turns it off" if self.true_guidance else "its guidance is an input of the network"
+            raise UserError(
+                f"Model {self.name!r} makes no second pass, since {why}, so a stage cannot have "
+                f"`{'guide' if stage.guide is not None else 'guidance'}`; leave it out."
+            )
+        scale = self.guidance if stage.guidance is None else stage.guidance
+        if stage.guide is not None and not stage.guide[1] < sigma <= stage.guide[0]:
+            scale = self.no_guidance
+        if self.true_guidance:
+            scale = max(scale, self.no_guidance)  # all below it are the same one pass
+        return replace(self, guidance=scale)
+
+    def scale(self, sigma: float) -> float:
+        """Returns the guidance scale of a call that makes a second pass."""
+        assert self.guidance is not None  # there is no second pass without a guidance scale
+        return self.guidance
 
     def check_cache(self, cache: FeatureCache) -> None:
         """Refuses a feature cache that would be wrong for this model.
@@ -157,7 +197,7 @@ class PipelineBlueprint(Blueprint):
     def reconfigured(self, source: str, read: ReadConfig) -> PipelineBlueprint:
         """Reads what a saved or loaded pipeline's configuration says; steps and guidance stay this model's."""
         transformer, vae = read(f"{self.denoiser}/config.json"), read("vae/config.json")
-        return replace(
+        found = replace(
             self,
             name=source,
             source=source,
@@ -167,6 +207,8 @@ class PipelineBlueprint(Blueprint):
             scorers=None,
             **self.described(transformer, vae, read),
         )
+        _ = found.solver  # refuses a scheduler that steps in an unknown way
+        return found
 
     def wrap(self, pipe: Any) -> PipelineModel:
         """Wraps a loaded pipeline, which is not changed."""

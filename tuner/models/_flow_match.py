@@ -10,7 +10,7 @@ from tuner.errors import UserError
 from tuner.sigmas import shift_sigma
 
 _TRAIN_STEPS = 1000
-_OTHER_GRIDS = ("use_karras_sigmas", "use_exponential_sigmas", "invert_sigmas")
+OTHER_GRIDS = ("use_karras_sigmas", "use_exponential_sigmas", "invert_sigmas")
 _BETA = 0.6
 
 
@@ -47,9 +47,7 @@ def flow_match_sigmas(
     Raises:
         UserError: If the configuration asks for a grid of another kind.
     """
-    for option in _OTHER_GRIDS:
-        if config.get(option):
-            raise UserError(f"Scheduler option {option!r} is not supported; set it to false in the configuration.")
+    refuse_other_grids(config)
     if config.get("use_dynamic_shifting", False):
         shift = mu if config.get("time_shift_type") == "linear" else math.exp(mu)
     else:
@@ -66,6 +64,17 @@ def flow_match_sigmas(
         quantiles = (float(beta.ppf(1 - k / (steps - 1), _BETA, _BETA)) for k in range(steps))
         levels = [levels[-1] + quantile * (levels[0] - levels[-1]) for quantile in quantiles]
     return (*levels, 0.0)
+
+
+def refuse_other_grids(config: Mapping[str, Any]) -> None:
+    """Refuses a configuration that asks for a grid of another kind.
+
+    Raises:
+        UserError: If it does.
+    """
+    for option in OTHER_GRIDS:
+        if config.get(option):
+            raise UserError(f"Scheduler option {option!r} is not supported; set it to false in the configuration.")
 
 
 def constant_shift(config: Mapping[str, Any]) -> float:

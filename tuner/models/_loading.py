@@ -53,7 +53,8 @@ def load_pipeline(blueprint: PipelineBlueprint, device: str, dtype: str, options
     pipe.set_progress_bar_config(disable=True)
     network = getattr(pipe, blueprint.denoiser)
     _check_same_model(blueprint, blueprint.denoiser, blueprint.transformer, network.config)
-    _check_same_model(blueprint, "scheduler", blueprint.scheduler, pipe.scheduler.config)
+    scheduler = {**pipe.scheduler.config, "_class_name": type(pipe.scheduler).__name__}
+    _check_same_model(blueprint, "scheduler", blueprint.scheduler, scheduler)
     if options.lora is not None:
         _add_lora(pipe, network, *options.lora_and_weight(), fuse=options.quantize is None)
     if options.offload == "model":

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tuner.feature_cache import FeatureCache
 from tuner.models._caching import caching, named_call
 from tuner.models.base import Conditioning, FlowModel, Item, Size
+from tuner.schedule import Stage
 
 if TYPE_CHECKING:
     import torch
@@ -39,6 +40,8 @@ class PipelineModel(FlowModel):
         self.blueprint = blueprint
         self.sigma = 1.0
         """Noise level of the velocity that is being computed."""
+        self.stage: Stage | None = None
+        """The stage whose guidance is in force, if it names any."""
 
     @property
     def device(self) -> str:
@@ -94,23 +97,36 @@ class PipelineModel(FlowModel):
         """Calls the network once, or twice where there is a negative prompt; see `FlowModel.velocity`."""
         import torch
 
-        self.sigma = sigma
+        known = self.called(sigma)
+        network, asked = self.network(sigma), known.asked(sigma)
+
+        def call(cached_as: str, x_BCHW: torch.Tensor, text: Conditioning) -> torch.Tensor:
+            with named_call(network, cached_as):
+                return known.forward(network, x_BCHW, asked, text)
+
         text, negative = with_and_without(conditioning)
-        if self.blueprint.passes == 1:
-            return self._call("cond", x_BCHW, sigma, text)
+        if known.passes == 1:
+            return call("cond", x_BCHW, text)
         if self.batched_guidance:
             both = {name: torch.cat([negative[name], text[name]]) for name in text}
-            away, towards = self._call("cond_uncond", torch.cat([x_BCHW, x_BCHW]), sigma, both).chunk(2)
+            away, towards = call("cond_uncond", torch.cat([x_BCHW, x_BCHW]), both).chunk(2)
         else:
-            towards = self._call("cond", x_BCHW, sigma, text)
-            away = self._call("uncond", x_BCHW, sigma, negative)
-        return self.guided(towards, away)
+            towards, away = call("cond", x_BCHW, text), call("uncond", x_BCHW, negative)
+        return self.guided(towards, away, known.scale(sigma))
 
-    def _call(self, cached_as: str, x_BCHW: torch.Tensor, sigma: float, text: Conditioning) -> torch.Tensor:
-        """Calls the network once; a feature cache keeps apart what is ``cached_as`` something else."""
-        network = self.network(sigma)
-        with named_call(network, cached_as):
-            return self.blueprint.forward(network, x_BCHW, sigma, text)
+    def called(self, sigma: float) -> PipelineBlueprint:
+        """Returns the blueprint with the guidance that is in force, and notes the noise level of the call."""
+        self.sigma = sigma
+        return self.blueprint if self.stage is None else self.blueprint.called(self.stage, sigma)
+
+    @contextlib.contextmanager
+    def guiding(self, stage: Stage) -> Iterator[None]:
+        """Puts the guidance of a stage in force; see `FlowModel.guiding`."""
+        self.stage = stage
+        try:
+            yield
+        finally:
+            self.stage = None
 
     def network(self, sigma: float) -> Any:
         """Returns the network that is called at a noise level."""
@@ -121,10 +137,9 @@ class PipelineModel(FlowModel):
         self.blueprint.check_cache(cache)
         return caching(self.network(1.0), cache, sigmas, lambda: self.sigma)
 
-    def guided(self, towards_BCHW: torch.Tensor, away_BCHW: torch.Tensor) -> torch.Tensor:
+    def guided(self, towards_BCHW: torch.Tensor, away_BCHW: torch.Tensor, scale: float) -> torch.Tensor:
         """Combines the velocities of the prompt and of the negative prompt (arXiv 2207.12598, Eq. 6)."""
-        assert self.blueprint.guidance is not None  # there is no second pass without a guidance scale
-        return away_BCHW + self.blueprint.guidance * (towards_BCHW - away_BCHW)
+        return away_BCHW + scale * (towards_BCHW - away_BCHW)
 
     def decode(self, x_BCHW: torch.Tensor) -> Sequence[Item]:
         """Undoes the VAE's scaling and decodes, as the pipeline does; see `FlowModel.decode`."""

@@ -7,7 +7,8 @@ A variance-preserving model knows z = (x0 + k e) / sqrt(1 + k^2), with k from 0 
     dx/dsigma = (x - x0) / sigma.
 
 An Euler step along it keeps x0 and e as the network sees them, and so is the step that diffusers'
-``EulerDiscreteScheduler`` (DDIM without noise, arXiv 2010.02502, Eq. 12) makes between the same levels.
+``EulerDiscreteScheduler`` (DDIM without noise, arXiv 2010.02502, Eq. 12) makes between the same levels. Multistep
+rules count in the signal-to-noise ratio, which is that of the flow, so their steps are diffusers', too.
 
 The noisiest level that the network knows is K / (1 + K): 0.994 for PixArt, 0.936 for Stable Diffusion XL. The
 stock samplers begin there or, with ``leading`` spacing, below, and yet from noise alone, as if a latent of that
@@ -23,10 +24,11 @@ import math
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from tuner.errors import UserError
 from tuner.models._diffusers import PipelineBlueprint
+from tuner.models._schedulers import EULER, MULTISTEP, stock_solver
 from tuner.models.base import Conditioning, Size
 
 if TYPE_CHECKING:
@@ -77,27 +79,48 @@ class VariancePreserving:
         for option in _OTHER_LEVELS:
             if config.get(option):
                 raise UserError(f"Scheduler option {option!r} is not supported; unset it in the configuration.")
+        self._multistep = config.get("_class_name") in MULTISTEP
         self._ladder = _ladder(*(self._config[name] for name in list(_DEFAULTS)[:4]))
 
     def sigmas(self, steps: int) -> tuple[float, ...]:
-        """Returns the ``steps + 1`` levels of ``EulerDiscreteScheduler`` in terms of sigma."""
+        """Returns the ``steps + 1`` levels of the scheduler in terms of sigma."""
+        import numpy as np
+
+        count = len(self._ladder)
+        timesteps = self._multistep_timesteps(steps) if self._multistep else self._timesteps(steps)
+        levels = np.interp(timesteps, np.arange(count), self._ladder)
+        return (*(float(k / (1 + k)) for k in levels), 0.0)
+
+    def _timesteps(self, steps: int) -> np.ndarray:
+        """Returns those of ``EulerDiscreteScheduler``."""
         import numpy as np
 
         count, spacing = len(self._ladder), self._config["timestep_spacing"]
         if steps == 1:  # the scheduler would put it at the first timestep, unless the spacing is trailing
-            timesteps = np.array([count - 1.0])
-        elif spacing == "linspace":
-            timesteps = np.linspace(count - 1, 0, steps)
-        elif spacing == "leading":
-            timesteps = np.arange(steps)[::-1] * (count // steps) + self._config["steps_offset"]
-        else:
-            timesteps = np.arange(count, 0, -count / steps).round() - 1
-        levels = np.interp(timesteps, np.arange(count), self._ladder)
-        return (*(float(k / (1 + k)) for k in levels), 0.0)
+            return np.array([count - 1.0])
+        if spacing == "linspace":
+            return np.linspace(count - 1, 0, steps)
+        if spacing == "leading":
+            leading: np.ndarray = np.arange(steps)[::-1] * (count // steps) + self._config["steps_offset"]
+            return leading
+        return np.arange(count, 0, -count / steps).round() - 1
+
+    def _multistep_timesteps(self, steps: int) -> np.ndarray:
+        """Returns those of the multistep schedulers, whose spacings have one step more, which goes to 0."""
+        import numpy as np
+
+        count, spacing = len(self._ladder), self._config["timestep_spacing"]
+        if spacing == "linspace":
+            return np.linspace(0, count - 1, steps + 1).round()[:0:-1]
+        if spacing == "leading":
+            leading: np.ndarray = np.arange(steps, 0, -1) * (count // (steps + 1)) + self._config["steps_offset"]
+            return leading
+        return np.arange(count, 0, -count / steps).round() - 1
 
     def start(self, sigma: float) -> float:
         """Returns the standard deviation of the noise that a schedule starts from; see `Blueprint.start`."""
-        return math.hypot(1 - sigma, sigma) if self._config["timestep_spacing"] == "leading" else sigma
+        of_unit_variance = self._multistep or self._config["timestep_spacing"] == "leading"
+        return math.hypot(1 - sigma, sigma) if of_unit_variance else sigma
 
     def level(self, sigma: float) -> tuple[float, float]:
         """Returns k and the timestep at which the network is asked at a sigma."""
@@ -132,6 +155,13 @@ def scaled(x: torch.Tensor, sigma: float) -> torch.Tensor:
 class VariancePreservingBlueprint(PipelineBlueprint):
     """A model that was trained to predict noise, without its weights."""
 
+    schedulers: ClassVar[tuple[str, ...]] = (EULER, *MULTISTEP)
+
+    @property
+    def solver(self) -> str:
+        """The rule of the pipeline's own scheduler; see `Blueprint.solver`."""
+        return stock_solver(self.scheduler, self.schedulers, flow=False)
+
     @abstractmethod
     def predict(self, network: Any, z_BCHW: torch.Tensor, timestep: float, text: Conditioning) -> torch.Tensor:
         """Calls the network once and returns what it predicts, (B, C, h, w).
@@ -143,8 +173,13 @@ class VariancePreservingBlueprint(PipelineBlueprint):
             text: What ``PipelineModel.encode_text`` returned, or ``meta_text``.
         """
 
+    def timestep_and_signal(self, sigma: float) -> tuple[float, float]:
+        """Returns the timestep at which the network is asked at a sigma, and the image's part in its input."""
+        k, timestep = VariancePreserving(self.scheduler).level(sigma)
+        return timestep, 1 / math.hypot(1, k)
+
     def sigmas(self, steps: int, size: Size) -> tuple[float, ...]:
-        """Returns the levels of ``EulerDiscreteScheduler``; see `VariancePreserving.sigmas`."""
+        """Returns the levels of the model's scheduler; see `VariancePreserving.sigmas`."""
         return VariancePreserving(self.scheduler).sigmas(steps)
 
     def start(self, sigma: float) -> float:

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias
 
 from tuner.errors import UserError
 from tuner.feature_cache import FeatureCache
@@ -164,10 +164,32 @@ class Blueprint(ABC):
         """Network passes per image and velocity: with true classifier-free guidance two or more, else one."""
         return 1
 
+    def called(self, stage: Stage, sigma: float) -> Self:
+        """Returns the model as a stage calls it at a noise level: with the guidance that the stage asks for there.
+
+        Args:
+            stage: What is run.
+            sigma: Noise level of a network call.
+
+        Raises:
+            UserError: If the stage asks for guidance that this model does not have.
+        """
+        if stage.guidance is not None or stage.guide is not None:
+            raise UserError(
+                f"Model {self.name!r} takes no guidance scale, so a stage cannot have `guidance` or `guide`; "
+                "leave it out."
+            )
+        return self
+
     @property
     def counted_passes(self) -> int:
         """How many of those passes ``meta_forward`` makes: one where all cost the same, else all of them."""
         return 1
+
+    @property
+    def solver(self) -> str:
+        """The step rule of the stock pipeline, one of ``tuner.solvers``."""
+        return "euler"
 
     @property
     def has_sound(self) -> bool:
@@ -193,8 +215,8 @@ class Blueprint(ABC):
         return self.height, self.width
 
     def plain(self, steps: int, size: Size | None = None) -> Schedule:
-        """Plain sampling: one full-size stage with the model's own sigmas."""
-        return Schedule(stages=(Stage(sigmas=self.sigmas(steps, size or self.size)),))
+        """Plain sampling: one full-size stage with the model's own sigmas and step rule."""
+        return Schedule(stages=(Stage(sigmas=self.sigmas(steps, size or self.size)),), solver=self.solver)
 
     def baseline(self, size: Size | None = None) -> Schedule:
         """The model's own default sampler, which every score is compared with."""
@@ -259,6 +281,17 @@ class FlowModel(ABC):
     def with_picture(self, x_BCHW: torch.Tensor, picture_BCHW: torch.Tensor) -> torch.Tensor:
         """Puts another picture, which may be of another size, in the place of the latents' own."""
         return picture_BCHW
+
+    def guiding(self, stage: Stage) -> AbstractContextManager[None]:
+        """Makes the calls of ``velocity`` inside the context with the guidance that a stage names.
+
+        Raises:
+            UserError: If the model cannot.
+        """
+        raise UserError(
+            f"Model {self.blueprint.name!r} takes no guidance scale, so a stage cannot have `guidance` or "
+            "`guide`; leave it out."
+        )
 
     def cached(self, cache: FeatureCache, sigmas: Sequence[float]) -> AbstractContextManager[None]:
         """Lays an empty feature cache over the calls of ``velocity`` inside the context.

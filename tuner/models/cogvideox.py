@@ -3,7 +3,8 @@
 The network knows z = a x0 + b e, with a^2 + b^2 = 1 and a = 0 at the last timestep, and predicts v = a e - b x0.
 Read as a flow, sigma = b / (a + b) and x = z / (a + b) = (1 - sigma) x0 + sigma e, whose velocity is
 ``e - x0 = (b - a) z + (a + b) v``. An Euler step along it is DDIM's step without noise (arXiv 2010.02502, Eq. 12),
-which ``CogVideoXDDIMScheduler`` makes. The 5B model's own scheduler is a multistep rule on the same levels.
+which ``CogVideoXDDIMScheduler`` makes and the baseline is. The 5B model's own ``CogVideoXDPMScheduler`` is a
+stochastic multistep rule on the same levels.
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ class CogVideoXBlueprint(VideoBlueprint):
     transformer_class = "CogVideoXTransformer3DModel"
     model_class = CogVideoXModel
     true_guidance = True
+    schedulers = ("CogVideoXDDIMScheduler", "CogVideoXDPMScheduler")
 
     @property
     def frame_multiple(self) -> int:
@@ -86,13 +88,21 @@ class CogVideoXBlueprint(VideoBlueprint):
             config.get("snr_shift_scale", 3.0),
         )
 
+    def timestep_and_signal(self, sigma: float) -> tuple[float, float]:
+        """Returns the timestep at which the network is asked at a sigma, and the part ``a`` of the image."""
+        import numpy as np
+
+        levels = self._levels()
+        return float(np.interp(sigma, levels, np.arange(len(levels)))), (1 - sigma) / float(
+            np.hypot(1 - sigma, sigma)
+        )
+
     def forward(self, transformer: Any, x_BCFHW: torch.Tensor, sigma: float, text: Conditioning) -> torch.Tensor:
         """Scales the latents to unit variance and calls the transformer; see `PipelineBlueprint.forward`."""
         import numpy as np
         import torch
 
-        levels = self._levels()
-        timestep = float(np.interp(sigma, levels, np.arange(len(levels))))
+        timestep, _ = self.timestep_and_signal(sigma)
         norm = float(np.hypot(1 - sigma, sigma))  # 1 / (a + b)
         batch, _, frames, height, width = x_BCFHW.shape
         z_BFCHW = (x_BCFHW / norm).transpose(1, 2).to(transformer.dtype)

@@ -53,16 +53,15 @@ class LTX2Model(SoundModel):
 
     def velocity(self, x_BCFHW: torch.Tensor, sigma: float, conditioning: Conditioning) -> torch.Tensor:
         """Makes up to four passes and combines them; see `FlowModel.velocity`."""
-        self.sigma = sigma
-        known = self.blueprint
+        known = self.called(sigma)
+        assert isinstance(known, LTX2Blueprint)  # the guidance alone is another
         found = known.predictions(self.network(sigma), x_BCFHW, sigma, *with_and_without(conditioning))
         if known.passes == 1:
             return found["towards"]
         parts = {name: known.parted(x_BCFHW - sigma * velocity) for name, velocity in found.items()}
-        assert known.guidance is not None  # there is no second pass without a guidance scale
         picture_BCFHW, sound_BLD = (
             _guided({name: both[part] for name, both in parts.items()}, scale)
-            for part, scale in enumerate((known.guidance, _SOUND_GUIDANCE))
+            for part, scale in enumerate((known.scale(sigma), _SOUND_GUIDANCE))
         )
         return (x_BCFHW - known.joined(picture_BCFHW, sound_BLD)) / sigma
 

@@ -1,9 +1,8 @@
 """PixArt-Sigma: diffusers' ``PixArtSigmaPipeline`` as a `FlowModel`.
 
 The network predicts noise; `_variance_preserving` says how that becomes a velocity. The stock scheduler is
-DPM-Solver++, a multistep rule. The baseline here is Euler's rule, as ``EulerDiscreteScheduler`` of the same
-configuration runs it. Sizes are taken as they are asked for, without the pipeline's ``use_resolution_binning``.
-Guidance is true, both passes in one batch.
+DPM-Solver++, a multistep rule, and so is the baseline. Sizes are taken as they are asked for, without the
+pipeline's ``use_resolution_binning``. Guidance is true, both passes in one batch.
 """
 
 from __future__ import annotations
@@ -97,6 +96,7 @@ BLUEPRINT = PixArtSigmaBlueprint(
         "use_additional_conditions": False,
     },
     scheduler={  # scheduler/scheduler_config.json of PixArt-alpha/PixArt-Sigma-XL-2-1024-MS
+        "_class_name": "DPMSolverMultistepScheduler",
         "num_train_timesteps": 1000,
         "beta_start": 0.0001,
         "beta_end": 0.02,

@@ -31,11 +31,11 @@ class QwenImageModel(PipelineModel):
         tokens_BTD, mask_BT = self.pipe.encode_prompt(prompts, max_sequence_length=self.blueprint.text_tokens)
         return {"tokens": tokens_BTD} if mask_BT is None else {"tokens": tokens_BTD, "mask": mask_BT}
 
-    def guided(self, towards_BCHW: torch.Tensor, away_BCHW: torch.Tensor) -> torch.Tensor:
+    def guided(self, towards_BCHW: torch.Tensor, away_BCHW: torch.Tensor, scale: float) -> torch.Tensor:
         """Guides, and keeps each token's norm, as the pipeline does; see `PipelineModel.guided`."""
         height, width = towards_BCHW.shape[-2:]
         towards = pack_2x2(towards_BCHW)
-        guided = pack_2x2(super().guided(towards_BCHW, away_BCHW))
+        guided = pack_2x2(super().guided(towards_BCHW, away_BCHW, scale))
         guided = guided * (towards.norm(dim=-1, keepdim=True) / guided.norm(dim=-1, keepdim=True))
         return unpack_2x2(guided, height, width)
 

@@ -1,8 +1,7 @@
 """Sana: diffusers' ``SanaPipeline`` as a `FlowModel`.
 
-The stock scheduler is DPM-Solver++ on flow sigmas, a multistep rule. The baseline here is Euler's rule on the grid
-of ``FlowMatchEulerDiscreteScheduler`` with the same shift. Sizes are taken as they are asked for, without the
-pipeline's ``use_resolution_binning``. Guidance is true, both passes in one batch.
+The stock scheduler is DPM-Solver++ on flow sigmas, a multistep rule, and so is the baseline. Sizes are taken as
+they are asked for, without the pipeline's ``use_resolution_binning``. Guidance is true, both passes in one batch.
 """
 
 from __future__ import annotations
@@ -12,10 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tuner.models._diffusers import PipelineBlueprint, empty_text, square_sizes
-from tuner.models._flow_match import flow_match_sigmas, own_lowest
+from tuner.models._diffusers import empty_text, square_sizes
+from tuner.models._own_grid import OwnGridBlueprint
 from tuner.models._pipeline_model import PipelineModel
-from tuner.models.base import Conditioning, ReadConfig, Size
+from tuner.models.base import Conditioning, ReadConfig
 
 if TYPE_CHECKING:
     import torch
@@ -41,17 +40,13 @@ class SanaModel(PipelineModel):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SanaBlueprint(PipelineBlueprint):
+class SanaBlueprint(OwnGridBlueprint):
     """A model of the Sana family, without its weights."""
 
     pipeline_class = "SanaPipeline"
     transformer_class = "SanaTransformer2DModel"
     model_class = SanaModel
     true_guidance = True
-
-    def sigmas(self, steps: int, size: Size) -> tuple[float, ...]:
-        """Returns the grid that the pipeline leaves to its scheduler; see `own_lowest`."""
-        return flow_match_sigmas(self.scheduler, steps, self.mu(steps, size), own_lowest(self.scheduler))
 
     def forward(self, transformer: Any, x_BCHW: torch.Tensor, sigma: float, text: Conditioning) -> torch.Tensor:
         """Calls the transformer, whose timestep is 1000 sigma; see `PipelineBlueprint.forward`."""
@@ -105,7 +100,10 @@ BLUEPRINT = SanaBlueprint(
         "mlp_ratio": 2.5,
     },
     scheduler={  # scheduler/scheduler_config.json of Efficient-Large-Model/Sana_1600M_1024px_BF16_diffusers
+        "_class_name": "DPMSolverMultistepScheduler",
         "num_train_timesteps": 1000,
+        "prediction_type": "flow_prediction",
+        "use_flow_sigmas": True,
         "flow_shift": 3.0,
     },
 )

@@ -1,23 +1,23 @@
 """Wan 2.1 and 2.2, text to video: diffusers' ``WanPipeline`` as a `FlowModel`.
 
 Guidance is true: every velocity takes a second pass, after the first. The stock scheduler is UniPC, a multistep
-rule; the baseline here is Euler's rule on the same levels, as ``FlowMatchEulerDiscreteScheduler`` with this shift
-runs it. Wan 2.2 has two networks: one above a noise level, the boundary, and one below it.
+rule, and so is the baseline. Wan 2.2 has two networks: one above a noise level, the boundary, and one below it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Self
 
 from tuner.errors import UserError
 from tuner.feature_cache import FeatureCache
 from tuner.models._diffusers import empty_text
-from tuner.models._flow_match import flow_match_sigmas, own_lowest
+from tuner.models._own_grid import OwnGridBlueprint
 from tuner.models._pipeline_model import unnormalized
 from tuner.models._video import VideoBlueprint, VideoModel
-from tuner.models.base import Conditioning, ReadConfig, Size
+from tuner.models.base import Conditioning, ReadConfig
+from tuner.schedule import Stage
 
 if TYPE_CHECKING:
     import torch
@@ -42,21 +42,13 @@ class WanModel(VideoModel):
         """Returns the network of this noise level; Wan 2.1 has one."""
         return self.pipe.transformer_2 if sigma < self.blueprint.boundary else self.pipe.transformer
 
-    def guided(self, towards_BCFHW: torch.Tensor, away_BCFHW: torch.Tensor) -> torch.Tensor:
-        """Uses the guidance scale of the network that was called; see `PipelineModel.guided`."""
-        scale = self.blueprint.guidance
-        if self.sigma < self.blueprint.boundary:
-            scale = self.blueprint.low_guidance or scale
-        assert scale is not None  # there is no second pass without a guidance scale
-        return away_BCFHW + scale * (towards_BCFHW - away_BCFHW)
-
     def unscaled(self, x_BCFHW: torch.Tensor) -> torch.Tensor:
         """Undoes the normalisation of every channel; see `PipelineModel.unscaled`."""
         return unnormalized(x_BCFHW, self.pipe.vae.config)
 
 
 @dataclass(frozen=True, kw_only=True)
-class WanBlueprint(VideoBlueprint):
+class WanBlueprint(OwnGridBlueprint, VideoBlueprint):
     """A model of the Wan family, without its weights.
 
     Attributes:
@@ -75,6 +67,17 @@ class WanBlueprint(VideoBlueprint):
         """Noise level below which the second network is called; 0 where there is one network."""
         return float(self.index.get("boundary_ratio") or 0)
 
+    def called(self, stage: Stage, sigma: float) -> Self:
+        """Gives both networks the scale that a stage names; see `PipelineBlueprint.called`."""
+        found = super().called(stage, sigma)
+        return found if stage.guidance is None else replace(found, low_guidance=None)
+
+    def scale(self, sigma: float) -> float:
+        """Returns the guidance scale of the network that is called at a noise level."""
+        if sigma < self.boundary and self.low_guidance is not None:
+            return self.low_guidance
+        return super().scale(sigma)
+
     def meta_networks(self) -> list[Any]:
         """Builds one network, or two of the same configuration; see `Blueprint.meta_networks`."""
         return super().meta_networks() * (2 if self.boundary else 1)
@@ -86,13 +89,6 @@ class WanBlueprint(VideoBlueprint):
                 f"Cache {cache.kind!r} does not work with the two networks of {self.name}; leave it out."
             )
         super().check_cache(cache)
-
-    def sigmas(self, steps: int, size: Size) -> tuple[float, ...]:
-        """Returns the grid that the pipeline leaves to its scheduler, UniPC's or `own_lowest`'s."""
-        lowest = own_lowest(self.scheduler)
-        if self.scheduler.get("use_flow_sigmas"):
-            lowest = 1 - (steps - 1) / steps * (1 - 1 / self.scheduler["num_train_timesteps"])
-        return flow_match_sigmas(self.scheduler, steps, 0.0, lowest)
 
     def forward(self, transformer: Any, x_BCFHW: torch.Tensor, sigma: float, text: Conditioning) -> torch.Tensor:
         """Calls the transformer, whose timestep is 1000 sigma; see `PipelineBlueprint.forward`."""
@@ -161,7 +157,9 @@ BLUEPRINT = WanBlueprint(
     },
     index={"boundary_ratio": None},
     scheduler={  # the part of scheduler/scheduler_config.json that gives the levels
+        "_class_name": "UniPCMultistepScheduler",
         "num_train_timesteps": 1000,
+        "prediction_type": "flow_prediction",
         "use_flow_sigmas": True,
         "flow_shift": 3.0,
     },

@@ -47,9 +47,9 @@ class ZImageModel(PipelineModel):
                 text[name] = torch.nn.functional.pad(rows, (0, 0, 0, longest - rows.shape[1]))
         return text
 
-    def guided(self, towards_BCHW: torch.Tensor, away_BCHW: torch.Tensor) -> torch.Tensor:
+    def guided(self, towards_BCHW: torch.Tensor, away_BCHW: torch.Tensor, scale: float) -> torch.Tensor:
         """Counts the guidance scale from 0; see `PipelineModel.guided`."""
-        return towards_BCHW + (self.blueprint.guidance or 0.0) * (towards_BCHW - away_BCHW)
+        return towards_BCHW + scale * (towards_BCHW - away_BCHW)
 
 
 @dataclass(frozen=True, kw_only=True)

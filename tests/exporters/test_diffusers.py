@@ -1,0 +1,257 @@
+"""Exported scripts give our sampler's latents in a process that cannot import `tuner`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import FluxPipeline
+
+from tests.small_flux import small_flux
+from tests.small_pipelines import families, shortened, small_pipeline
+from tuner import exporters, models, presets
+from tuner.exporters import ExportOptions, RefusedError
+from tuner.feature_cache import FirstBlockCache, MagCache, PyramidAttentionBroadcast, TaylorSeerCache
+from tuner.lora import applied
+from tuner.models import FlowModel, wrap
+from tuner.models._packed import unpack_2x2
+from tuner.presets import Preset
+from tuner.sampling import sample, stage_seeds
+from tuner.schedule import Schedule, Stage
+from tuner.tiny import PIPELINE_FOLDER
+
+DIFFUSERS = exporters.load("diffusers")
+PROMPT, SEED = "a red fox", 7
+SIZES = {"SanaPipeline": (64, 128), "WanPipeline": (64, 96)}
+"""Sizes whose halves these pipelines take; the others take halves of 48x80."""
+FAMILIES = sorted(set(families()) - {"LTX2Pipeline"})
+
+DRIVER = """
+import importlib.abc, importlib.util, json, sys
+
+class Hidden(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "tuner":
+            raise ImportError("tuner is hidden")
+
+sys.meta_path.insert(0, Hidden())
+try:
+    import tuner
+except ImportError:
+    pass
+else:
+    raise SystemExit("tuner is not hidden")
+
+import diffusers, torch
+
+torch.set_num_threads(1)
+for file in json.loads(sys.argv[1]):
+    spec = importlib.util.spec_from_file_location("script", file)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    pipe = diffusers.FluxPipeline.from_pretrained(script.MODEL)
+    if hasattr(script, "LORA"):
+        script.load_lora(pipe)
+    torch.save(script.generate(pipe, sys.argv[2], int(sys.argv[3]), output_type="latent")[0], file + ".pt")
+"""
+
+STAGED = Schedule(
+    stages=(
+        Stage(scale=0.5, sigmas=(1, 0.9, 0.75, 0.6), reuse=(2,)),
+        Stage(sigmas=(0.85, 0.5, 0.3), resample="lanczos"),
+        Stage(scale=0.5, sigmas=(0.7, 0.2, 0), resample="area"),
+        Stage(sigmas=(0.4, 0), resample="torch-bicubic"),
+    )
+)
+
+
+def staged(kernel: str, **more: Any) -> Schedule:
+    stages = (Stage(scale=0.5, sigmas=(1, 0.8, 0)), Stage(sigmas=(0.6, 0.2, 0), resample=kernel))
+    return Schedule(stages=stages, **more)
+
+
+LEVELS = (1, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0)
+CACHES = [
+    FirstBlockCache(kind="first_block", threshold=0.5),
+    TaylorSeerCache(kind="taylorseer", interval=2, warmup=2),
+    TaylorSeerCache(kind="taylorseer", interval=2, warmup=2, lite=True),
+    MagCache(kind="mag", ratios=((1.0, 1.0), (0.5, 0.99)), threshold=0.1),
+    PyramidAttentionBroadcast(kind="pab"),
+]
+OF_FLUX = {
+    **{kernel: staged(kernel) for kernel in ("nearest", "bilinear", "bicubic", "pixel")},
+    "dct": Schedule(stages=(Stage(scale=0.5, sigmas=(1, 0.6)), Stage(sigmas=(0.75, 0.3, 0), resample="dct"))),
+    "heun": Schedule(stages=(Stage(scale=0.5, sigmas=(1, 0.8, 0.5)), Stage(sigmas=(0.6, 0.2, 0))), solver="heun"),
+}
+
+
+def preset_of(schedule: Schedule, size: tuple[int, int]) -> Preset:
+    return Preset(name="x", model="x", source="x", height=size[0], width=size[1], schedule=schedule)
+
+
+def run(script: str, pipe: Any) -> torch.Tensor:
+    """Runs a script's ``generate`` where nothing of `tuner` can be imported."""
+    names: dict[str, Any] = {"__name__": "script"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "tuner", None)
+        exec(script, names)
+        latents: torch.Tensor = names["generate"](pipe, PROMPT, SEED, output_type="latent")[0]
+    return latents
+
+
+def spatial(made: torch.Tensor, model: FlowModel, size: tuple[int, int]) -> torch.Tensor:
+    """Turns what the pipeline returned into latents as `tuner` has them."""
+    expected = model.noise(size, [0])
+    if made.ndim == 3:
+        return unpack_2x2(made, *expected.shape[-2:])
+    return made if made.shape == expected.shape else made.transpose(1, 2)
+
+
+def check(model: FlowModel, pipe: Any, preset: Preset) -> None:
+    size = preset.height, preset.width
+    expected = sample(model, preset.schedule, model.encode([PROMPT]), [SEED], size)
+    script = DIFFUSERS.export(preset, model.blueprint, ExportOptions())
+    stock = pipe.scheduler
+    made = spatial(run(script, pipe), model, size)
+    assert pipe.scheduler is stock
+    assert expected.std() > 0.1
+    torch.testing.assert_close(made, expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("pipeline", FAMILIES)
+def test_a_script_gives_our_samplers_latents(pipeline: str) -> None:
+    small = small_pipeline(pipeline)
+    pipe, size = small.build(), SIZES.get(pipeline, (48, 80))
+    model = shortened(wrap(pipe).blueprint, small).wrap(pipe)
+    check(model, pipe, preset_of(model.blueprint.plain(3, size), size))
+    check(model, pipe, preset_of(STAGED, size))
+
+
+@pytest.mark.parametrize("name", OF_FLUX)
+def test_kernels_and_solvers_are_the_samplers(name: str, flux_pipe: Any) -> None:
+    check(wrap(flux_pipe), flux_pipe, preset_of(OF_FLUX[name], (48, 80)))
+
+
+@pytest.mark.parametrize("cache", CACHES)
+def test_caches_are_the_samplers(cache: Any) -> None:
+    stages = Stage(scale=0.5, sigmas=LEVELS), Stage(sigmas=LEVELS[2:])
+    pipe, size = small_flux(), (48, 80)
+    model = wrap(pipe)
+    full = sample(model, Schedule(stages=stages), model.encode([PROMPT]), [SEED], size)
+    cached = Schedule(stages=stages, cache=cache)
+    assert float((sample(model, cached, model.encode([PROMPT]), [SEED], size) - full).abs().max()) > 1e-3
+    check(model, pipe, preset_of(cached, size))
+
+
+def test_a_file_runs_in_a_process_that_cannot_import_tuner(tmp_path: Path) -> None:
+    model, pipe = models.blueprint("tiny"), FluxPipeline.from_pretrained(PIPELINE_FOLDER)
+    flow, chosen = model.wrap(pipe), [presets.load("swd-tiny-4"), preset_of(STAGED, (64, 64))]
+    files = [str(tmp_path / f"{i}.py") for i in range(len(chosen))]
+    for preset, file in zip(chosen, files, strict=True):
+        Path(file).write_text(DIFFUSERS.export(preset, model, ExportOptions()))
+    subprocess.run([sys.executable, "-c", DRIVER, json.dumps(files), PROMPT, str(SEED)], cwd=tmp_path, check=True)
+    for preset, file in zip(chosen, files, strict=True):
+        with applied(flow, preset.model_options):
+            expected = sample(flow, preset.schedule, flow.encode([PROMPT]), [SEED], (64, 64))
+        made = spatial(torch.load(file + ".pt"), flow, (64, 64))
+        torch.testing.assert_close(made, expected, rtol=0, atol=1e-4)
+
+
+def snippet_of(preset: Preset, blueprint: Any, **options: Any) -> str:
+    return DIFFUSERS.export(preset, blueprint, ExportOptions(snippet=True, prompt=PROMPT, seed=SEED, **options))
+
+
+def run_snippet(text: str, pipe: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Runs a snippet on a pipeline that is here in the place of the one that it would load; returns latents."""
+    loaded: list[Any] = []
+
+    class Loads:
+        @staticmethod
+        def from_pretrained(source: str, torch_dtype: Any) -> Any:
+            return stand_in
+
+    class StandIn:
+        def __setattr__(self, name: str, value: Any) -> None:
+            setattr(pipe, name, value)
+
+        def to(self, device: str) -> None:
+            pass
+
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            loaded.append(pipe(*args, **kwargs, output_type="latent")[0])
+            raise StopIteration
+
+    stand_in = StandIn()
+    monkeypatch.setattr(f"diffusers.{type(pipe).__name__}", Loads)
+    with pytest.raises(StopIteration):
+        exec(text, {})
+    return loaded[0]
+
+
+@pytest.mark.parametrize("pipeline", ["FluxPipeline", "StableDiffusion3Pipeline", "SanaPipeline"])
+def test_a_snippet_gives_our_samplers_latents(pipeline: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = small_pipeline(pipeline)
+    pipe, size = small.build(), small.SIZES[1]
+    model = shortened(wrap(pipe).blueprint, small).wrap(pipe)
+    schedule = Schedule(stages=(Stage(sigmas=(1, 0.9, 0.4, 0.3, 0), reuse=(2,)),))
+    made = run_snippet(snippet_of(preset_of(schedule, size), model.blueprint), pipe, monkeypatch)
+    expected = sample(model, schedule, model.encode([PROMPT]), [SEED], size)
+    torch.testing.assert_close(spatial(made, model, size), expected, rtol=0, atol=1e-4)
+
+
+def test_a_scale_wise_snippet_runs_the_stages_on_noise_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = small_pipeline("StableDiffusion3Pipeline")
+    pipe, size = small.build(), (48, 80)
+    model = wrap(pipe)
+    stages = [
+        Stage(scale=scale, sigmas=(first, 0), resample="torch-bicubic")
+        for scale, first in ((0.5, 1), (0.75, 0.8), (1, 0.6))
+    ]
+    schedule = Schedule(stages=tuple(stages))
+    noises = iter(
+        model.noise(model.blueprint.stage_size(size, stage.scale), stage_seeds([SEED], i))
+        for i, stage in enumerate(stages)
+    )
+    last = model.noise(size, [0])
+    for module in (
+        "schedulers.scheduling_flow_match_lcm",
+        "pipelines.stable_diffusion_3.pipeline_stable_diffusion_3",
+    ):
+        monkeypatch.setattr(f"diffusers.{module}.randn_tensor", lambda *args, **kwargs: next(noises, last))
+    made = run_snippet(snippet_of(preset_of(schedule, size), model.blueprint), pipe, monkeypatch)
+    expected = sample(model, schedule, model.encode([PROMPT]), [SEED], size)
+    torch.testing.assert_close(made, expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "reason"),
+    [
+        (staged("torch-bicubic"), "stage 1 .*one size"),
+        (Schedule(stages=(Stage(sigmas=(1, 0.5, 0)),), solver="heun"), "stage 1 .*'heun'"),
+        (Schedule(stages=(Stage(scale=0.5, sigmas=(1, 0)), Stage(sigmas=(0.5, 0)))), "stage 2 .*'bilinear'"),
+        (presets.load("swd-flux-4").schedule, "stage 2 .*packed"),
+    ],
+)
+def test_a_snippet_refuses_what_a_stock_scheduler_does_not_run(schedule: Schedule, reason: str) -> None:
+    with pytest.raises(RefusedError, match=reason):
+        snippet_of(preset_of(schedule, (1024, 1024)), models.blueprint("flux"))
+
+
+@pytest.mark.parametrize(
+    ("model", "schedule", "reason"),
+    [
+        ("ltx2", staged("nearest"), "this preset .*takes latents"),
+        ("sana", staged("pixel"), "stage 2 .*cannot encode images"),
+        ("z-image", staged("nearest", cache=CACHES[1]), "stage 1 .*which guidance pass"),
+        ("sdxl", staged("nearest", solver="heun"), "stage 1 .*Euler's rule"),
+    ],
+)
+def test_refusals(model: str, schedule: Schedule, reason: str) -> None:
+    known = models.blueprint(model)
+    with pytest.raises(RefusedError, match=reason):
+        DIFFUSERS.export(preset_of(schedule, known.size), known, ExportOptions())

@@ -1,0 +1,204 @@
+"""What an exporter is, and how it refuses what its target cannot carry."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from tuner.errors import UserError
+from tuner.models.base import Blueprint
+from tuner.presets import Preset
+from tuner.schedule import Schedule, Stage
+
+LARGEST_SEED = 2**53 - 1
+"""The largest whole number that every reader of JSON keeps as it is: a browser has no larger ones."""
+
+_ALWAYS = {"scale", "sigmas", "resample", "stages", "solver"}
+"""Fields of stages and schedules that every exporter looks at itself."""
+
+
+class ExportOptions(BaseModel):
+    """What a user may choose about an export; each exporter takes some of them.
+
+    Attributes:
+        text: One line of numbers in the place of JSON.
+        for_scheduler: Numbers that a scheduler of diffusers shifts to the wanted ones.
+        snippet: A few lines in the place of a whole program.
+        substitute: The kernel that takes the place of kernels that the target does not have.
+        prompt: The prompt that the export is written with.
+        seed: Noise seed of the image.
+        unet: File names of the denoiser's networks.
+        clip: File names of the text encoders.
+        vae: File name of the autoencoder.
+        lora: File name of the preset's LoRA.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    text: bool = False
+    for_scheduler: bool = False
+    snippet: bool = False
+    substitute: str | None = None
+    prompt: str = "a red fox"
+    seed: int = Field(default=0, ge=0, le=LARGEST_SEED)
+    unet: tuple[str, ...] = ()
+    clip: tuple[str, ...] = ()
+    vae: str | None = None
+    lora: str | None = None
+
+
+class RefusedError(UserError):
+    """A target cannot carry a schedule exactly.
+
+    Args:
+        target: The target's name, as users know it.
+        stage: Number of the stage, from 0; None where it concerns the whole preset.
+        reason: Why it cannot; a clause.
+        remedy: The nearest thing that it can carry; a clause.
+    """
+
+    def __init__(self, target: str, stage: int | None, reason: str, remedy: str):
+        what = "this preset" if stage is None else f"stage {stage + 1}"
+        super().__init__(f"{target} cannot carry {what} exactly: {reason}; {remedy}.")
+        self.stage = stage
+
+
+class Exporter(ABC):
+    """Writes presets in the format of one target.
+
+    An exporter writes what the target runs exactly as `tuner.sampling.sample` does, or it refuses. It substitutes
+    nothing unless it is told to.
+
+    Attributes:
+        target: The target's name, as users know it.
+        suffixes: Endings of its files, the usual one first.
+        options: Names of the `ExportOptions` that it takes.
+        carried: Optional fields of stages and schedules, such as ``cache``, that it carries; others are refused.
+    """
+
+    target: ClassVar[str]
+    suffixes: ClassVar[tuple[str, ...]]
+    options: ClassVar[frozenset[str]] = frozenset()
+    carried: ClassVar[frozenset[str]] = frozenset()
+
+    @abstractmethod
+    def export(self, preset: Preset, blueprint: Blueprint | None, options: ExportOptions) -> str:
+        """Writes a preset as text, always the same text for the same arguments.
+
+        Args:
+            preset: What to write.
+            blueprint: The preset's model with the preset's own options applied; None where ``needs_model`` says
+                that it is not needed.
+            options: How to write it.
+
+        Raises:
+            RefusedError: If the target cannot carry it exactly.
+            UserError: If an option does not fit.
+        """
+
+    def needs_model(self, options: ExportOptions) -> bool:
+        """Whether ``export`` asks for a blueprint."""
+        return True
+
+    def for_suffix(self, options: ExportOptions, suffix: str) -> ExportOptions:
+        """Returns the options with those that the ending of a file implies."""
+        return options
+
+    def refusal(self, preset: Preset, blueprint: Blueprint | None, options: ExportOptions) -> str | None:
+        """Says why the target cannot carry a preset exactly; None if it can."""
+        try:
+            self.export(preset, blueprint, options)
+        except RefusedError as error:
+            return str(error)
+        return None
+
+    def check_options(self, name: str, options: ExportOptions) -> None:
+        """Refuses options that this exporter does not take.
+
+        Args:
+            name: The format's name.
+            options: What the user chose.
+
+        Raises:
+            UserError: If one is set that is not among ``options``.
+        """
+        for option in sorted(options.model_fields_set - self.options):
+            flag = "--" + option.replace("_", "-")
+            raise UserError(f"Format {name!r} has no use for {flag}; leave it out.")
+
+    def check_fields(self, schedule: Schedule) -> None:
+        """Refuses what a schedule asks for beside sizes, levels, kernels and solvers, unless it is ``carried``.
+
+        Raises:
+            RefusedError: If it asks for more.
+        """
+        for index, stage in enumerate(schedule.stages):
+            for field in _in_use(stage) - _ALWAYS - self.carried:
+                raise RefusedError(self.target, index, f"it has no {field!r}", f"leave {field!r} out")
+        for field in _in_use(schedule) - _ALWAYS - self.carried:
+            raise RefusedError(self.target, None, f"it has no {field!r}", f"leave {field!r} out")
+
+
+def _in_use(part: Stage | Schedule) -> set[str]:
+    """Names the fields that are not at their default."""
+    fields = type(part).model_fields.items()
+    return {name for name, field in fields if getattr(part, name) != field.get_default(call_default_factory=True)}
+
+
+def known_model(preset: Preset, blueprint: Blueprint | None) -> Blueprint:
+    """Returns the blueprint.
+
+    Raises:
+        UserError: If there is none.
+    """
+    if blueprint is None:
+        raise UserError(f"Preset {preset.name!r} is for {preset.model} model; name one with --model.")
+    return blueprint
+
+
+def solver_of(schedule: Schedule, index: int) -> str:
+    """Names the step rule of a stage."""
+    return schedule.solver
+
+
+def called_levels(target: str, schedule: Schedule, index: int) -> tuple[float, ...]:
+    """Returns the noise levels of a stage without those whose step reuses the last velocity.
+
+    Two steps of Euler's rule along one velocity are one step, so that nothing changes.
+
+    Args:
+        target: The target's name, as users know it.
+        schedule: What is exported.
+        index: Number of the stage, from 0.
+
+    Raises:
+        RefusedError: If the solver is another, or if reuse and amplitudes come together.
+    """
+    stage = schedule.stages[index]
+    if stage.reuse and (solver_of(schedule, index) != "euler" or stage.amplitudes):
+        raise RefusedError(
+            target,
+            index,
+            "steps that reuse a velocity can be left out under Euler's rule alone, without amplitudes",
+            "use solver 'euler' and no amplitudes, or no reuse",
+        )
+    return tuple(sigma for step, sigma in enumerate(stage.sigmas) if step not in stage.reuse)
+
+
+def fixed_point(target: str, index: int, levels: tuple[float, ...]) -> str:
+    """Writes noise levels on one line with nine decimals and no exponents, which not every reader knows.
+
+    Args:
+        target: The target's name, as users know it.
+        index: Number of the stage, from 0.
+        levels: Strictly decreasing levels.
+
+    Raises:
+        RefusedError: If two of them are the same with nine decimals.
+    """
+    numbers = [f"{level:.9f}" for level in levels]
+    if len(set(numbers)) < len(numbers):
+        raise RefusedError(target, index, "two of its levels agree in nine decimals", "merge them")
+    return ", ".join(numbers)
