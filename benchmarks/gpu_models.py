@@ -20,8 +20,8 @@ from tuner.models._pipeline_model import PipelineModel
 from tuner.models.base import Conditioning, Size
 
 SMALL: dict[str, dict[str, Any]] = {
-    "flux": {"num_layers": 1, "num_single_layers": 1, "num_attention_heads": 2},
-    "wan2.1-1.3b": {"num_layers": 2, "num_attention_heads": 2, "ffn_dim": 64},
+    "flux": {"num_layers": 1, "num_single_layers": 1, "num_attention_heads": 1, "joint_attention_dim": 64},
+    "wan2.1-1.3b": {"num_layers": 2, "num_attention_heads": 1, "ffn_dim": 64, "text_dim": 64},
 }
 VAE: dict[str, Any] = {  # vae/config.json of black-forest-labs/FLUX.1-dev
     "down_block_types": ("DownEncoderBlock2D",) * 4,
@@ -63,7 +63,11 @@ class Bench:
         self.model: PipelineModel = known.model_class(self.pipe, known)
         with torch.device("meta"):
             shapes = known.meta_text(self.network.config)
-        text = {key: torch.randn(rows.shape, device=device).to(self.network.dtype) for key, rows in shapes.items()}
+        generator = torch.Generator(device).manual_seed(0)
+        text = {
+            key: torch.randn(rows.shape, generator=generator, device=device).to(self.network.dtype)
+            for key, rows in shapes.items()
+        }
         self._text = text if known.passes == 1 else text | {f"negative_{key}": rows for key, rows in text.items()}
 
     def text(self, batch: int = 1) -> Conditioning:
@@ -142,12 +146,12 @@ def random_weights(class_name: str, config: Mapping[str, Any], device: str) -> A
     """
     with init_empty_weights(include_buffers=False):
         network = getattr(diffusers, class_name).from_config(dict(config))
-    kept = set(network._keep_in_fp32_modules or ())
+    kept, generator = set(network._keep_in_fp32_modules or ()), torch.Generator(device).manual_seed(0)
     for name, module in network.named_modules():
         for key, empty in list(module.named_parameters(recurse=False)):
             path = f"{name}.{key}".split(".")
             dtype = torch.bfloat16 if kept.isdisjoint(path) else torch.float32
-            values = torch.empty(empty.shape, device=device, dtype=dtype).normal_(std=_STD)
+            values = torch.empty(empty.shape, device=device, dtype=dtype).normal_(std=_STD, generator=generator)
             setattr(module, key, torch.nn.Parameter(values, requires_grad=False))
     for module in network.modules():
         for key, buffer in list(module.named_buffers(recurse=False)):

@@ -15,6 +15,7 @@ from tuner.sampling import sample
 
 STEPS = 5  # divides 1000: where it does not, CogVideoX's stock scheduler rounds the levels it steps between
 SEEDS = [7, 8, 9, 10]
+CLOSE = 0.05  # of the standard deviation: what bfloat16 rounds differently in other kernels
 Record = Callable[[str, object], None]
 
 
@@ -52,17 +53,17 @@ def test_blocks_of_full_width_equal_the_stock_pipeline(name: str, device: str, r
     ours = sample(made.model, made.known.plain(STEPS), text, SEEDS[:2])
     theirs = made.stock(text, SEEDS[:2], STEPS)
     record_property("apart", apart(ours, theirs))
-    assert apart(ours, theirs) < 0.03
+    assert apart(ours, theirs) < CLOSE
 
 
 @pytest.mark.parametrize("name", BLOCKS)
 def test_a_row_does_not_depend_on_its_batch(name: str, device: str, record_property: Record) -> None:
-    """In bfloat16, up to the rounding of other kernels: far less than to another seed, and less than 3 %."""
+    """In bfloat16, up to the rounding of other kernels: far less than to another seed, and at most ``CLOSE``."""
     made = mid_size(name, device)
     text, schedule = made.text(4), made.known.plain(STEPS)
     together = sample(made.model, schedule, text, SEEDS)
     for row, seed in enumerate(SEEDS):
         alone = sample(made.model, schedule, {key: rows[row : row + 1] for key, rows in text.items()}, [seed])
         record_property(f"apart_{row}", apart(together[row : row + 1], alone))
-        assert apart(together[row : row + 1], alone) < 0.03
+        assert apart(together[row : row + 1], alone) < CLOSE
     assert apart(together[:1], together[1:2]) > 0.5
