@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from tuner.schedule import Schedule, Stage
 
 __all__ = ["Generation", "Preset", "Schedule", "Stage", "UserError", "generate"]
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "Generation": "tuner.generation",

@@ -167,6 +167,7 @@ class Plan:
         settings = self.settings
         latency = {} if self.budget.time is None else {"latency": self.budget.time.latency.as_dict()}
         return latency | {
+            "tuner": versions()["tuner"],
             "model": settings.model,
             "weights": self.weights,
             "budget": settings.budget,

@@ -203,8 +203,13 @@ def list_studies(out: str) -> list[StudyFolder]:
 
 
 def _check_same(folder: StudyFolder, identity: dict[str, Any]) -> None:
-    for name, before in folder.identity.items():
-        now = identity.get(name)
+    """Refuses settings, or a version of tuner, that would give another result.
+
+    Raises:
+        UserError: If anything that decides the result differs.
+    """
+    for name in {**folder.identity, **identity}:
+        before, now = folder.identity.get(name), identity.get(name)
         if now != before:
             raise UserError(
                 f"Study {folder.name!r} was started with another `{name}` ({before}, now {now}), which would "

@@ -163,7 +163,7 @@ def test_noise_that_does_not_keep_the_level_is_refused(tmp_path: Path) -> None:
     for node in graph.values():
         if node["class_type"] == "ModelNoiseScale":
             node["inputs"]["noise_scale"] = 1.0
-    with pytest.raises(UserError, match=r"from sigma 0\.\d+ to 0\.\d+ it adds 1 of the noise, and 0\.\d+ keeps"):
+    with pytest.raises(UserError, match=r"from sigma 0\.\d+ to 0\.\d+ it adds 1 of the noise, 0\.\d+ keeps"):
         importers.read(written(tmp_path, graph))
 
 

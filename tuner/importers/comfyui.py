@@ -153,7 +153,7 @@ class _Reader:
         if abs(exact - given) > _SAME * 10:
             raise unreadable(
                 self.file,
-                f"from sigma {level:g} to {start:g} it adds {given:g} of the noise; {exact:g} keeps the level; "
+                f"from sigma {level:g} to {start:g} it adds {given:g} of the noise, {exact:g} keeps the level; "
                 "use ModelNoiseScale, or DisableNoise where the levels are equal",
             )
 
