@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from search_spaces._guidance import Guidance, unguided
 from tuner.budget import ROUNDING, Budget
 from tuner.flops import tflops_of_calls, tflops_per_call
-from tuner.solvers import network_calls
 
 if TYPE_CHECKING:
     from tuner.feature_cache import FeatureCache
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _SMALLEST_SCALE = 0.25
 _ANY_LEVEL = 0.5
+_EVERYWHERE = Guidance()
 
 
 class _ShortenedCalls:
@@ -47,6 +48,7 @@ class Costs:
 
     Attributes:
         per_call: What one network call costs, by scale; scales increase and end at 1.
+        per_unguided: What one costs without guidance.
         limit: What all calls of a schedule may cost together.
         most_steps: Steps of the model's baseline; no stage runs more.
         shortened: What so many calls at a scale cost with a feature cache; None where a shortened call costs as
@@ -54,6 +56,7 @@ class Costs:
     """
 
     per_call: dict[float, float]
+    per_unguided: dict[float, float]
     limit: float
     most_steps: int
     shortened: Callable[[float, int, FeatureCache], float] | None = None
@@ -61,15 +64,22 @@ class Costs:
     @classmethod
     def of(cls, blueprint: Blueprint, size: Size, budget: Budget) -> Costs:
         """Prices the scales of a model in what is limited: seconds, network calls or TFLOPs."""
-        scales, passes = distinct_scales(blueprint, size), blueprint.passes
+        scales, without = distinct_scales(blueprint, size), unguided(blueprint)
         if budget.time is not None:
             latency = budget.time.latency
-            seconds = {scale: passes * latency.pass_seconds(blueprint.stage_size(size, scale)) for scale in scales}
-            return cls(seconds, budget.time.seconds - latency.around_s, blueprint.steps)
+            full, single = (
+                {scale: known.passes * latency.pass_seconds(blueprint.stage_size(size, scale)) for scale in scales}
+                for known in (blueprint, without)
+            )
+            return cls(full, single, budget.time.seconds - latency.around_s, blueprint.steps)
         if budget.nfe is not None:
-            return cls(dict.fromkeys(scales, float(passes)), float(budget.nfe), blueprint.steps)
-        tflops = {scale: tflops_per_call(blueprint, blueprint.stage_size(size, scale)) for scale in scales}
-        return cls(tflops, budget.tflops, blueprint.steps, _ShortenedCalls(blueprint, size))
+            full, single = (dict.fromkeys(scales, float(known.passes)) for known in (blueprint, without))
+            return cls(full, single, float(budget.nfe), blueprint.steps)
+        full, single = (
+            {scale: tflops_per_call(known, blueprint.stage_size(size, scale)) for scale in scales}
+            for known in (blueprint, without)
+        )
+        return cls(full, single, budget.tflops, blueprint.steps, _ShortenedCalls(blueprint, size))
 
     @property
     def scales(self) -> tuple[float, ...]:
@@ -86,10 +96,13 @@ class Costs:
         """How many steps of Euler's rule at full size are affordable, at most the baseline's."""
         return min(self.most_steps, int(self.limit * (1 + ROUNDING) / self.per_call[1.0]))
 
-    def of_calls(self, scale: float, calls: int, cache: FeatureCache | None) -> float:
+    def of_calls(
+        self, scale: float, calls: int, cache: FeatureCache | None = None, guidance: Guidance = _EVERYWHERE
+    ) -> float:
         """Returns what so many network calls of a stage cost; with a cache, one whose price needs no levels."""
         if cache is None or self.shortened is None:
-            return calls * self.per_call[scale]
+            first, end = guidance.guided(calls)
+            return (end - first) * self.per_call[scale] + (calls - end + first) * self.per_unguided[scale]
         return self.shortened(scale, calls, cache)
 
     def allow(self, cost: float) -> bool:
@@ -112,17 +125,17 @@ class Ladder:
     Args:
         costs: What network calls cost, and the largest number of steps.
         scale: The stage's scale.
-        solver: The ODE step rule.
-        early: Whether the stage ends above sigma 0.
         every: See `reused_steps`.
         cache: What shortens some of the calls.
+        guidance: Which calls go without guidance.
     """
 
     def __init__(
-        self, costs: Costs, scale: float, solver: str, early: bool, every: int, cache: FeatureCache | None
+        self, costs: Costs, scale: float, every: int, cache: FeatureCache | None, guidance: Guidance = _EVERYWHERE
     ):
-        self._price = functools.partial(costs.of_calls, scale, cache=cache)
-        self._rungs = _rungs(solver, early, every, costs.most_steps)
+        self._price = functools.partial(costs.of_calls, scale, cache=cache, guidance=guidance)
+        rungs = _rungs(every, costs.most_steps)
+        self._rungs = rungs if guidance.everywhere else self._undominated(rungs)
 
     def __getitem__(self, index: int) -> Rung:
         steps, calls = self._rungs[index]
@@ -130,6 +143,16 @@ class Ladder:
 
     def __len__(self) -> int:
         return len(self._rungs)
+
+    def _undominated(self, rungs: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+        """Leaves out what costs as much as more calls do, of which a larger part goes without guidance."""
+        kept: list[tuple[int, int]] = []
+        least = math.inf
+        for steps, calls in reversed(rungs):
+            if (cost := self._price(calls)) < least * (1 - ROUNDING):
+                kept.append((steps, calls))
+                least = cost
+        return tuple(reversed(kept))
 
     def nearest(self, cost: float) -> int:
         """The rung whose cost is nearest to this one, the cheaper one of two."""
@@ -139,12 +162,11 @@ class Ladder:
 
 
 @functools.lru_cache(maxsize=256)
-def _rungs(solver: str, early: bool, every: int, most_steps: int) -> tuple[tuple[int, int], ...]:
-    """Lists steps and calls by increasing calls; of equal calls, the most steps."""
+def _rungs(every: int, most_steps: int) -> tuple[tuple[int, int], ...]:
+    """Lists steps and calls by increasing calls; of equal calls, the most steps. A step is one call or none."""
     most: dict[int, int] = {}
     for steps in range(1, most_steps + 1):
-        levels = [1 - k / (steps + early) for k in range(steps + 1)]
-        most[network_calls(solver, levels, reused_steps(steps, every))] = steps
+        most[steps - len(reused_steps(steps, every))] = steps
     return tuple((steps, calls) for calls, steps in sorted(most.items()))
 
 

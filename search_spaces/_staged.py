@@ -12,15 +12,15 @@ import optuna
 
 from search_spaces._caches import kinds_for, params_of_cache, suggest_cache
 from search_spaces._costs import Costs, Ladder, buy, reused_steps
+from search_spaces._guidance import GuidanceChoice
+from search_spaces._solvers import called, params_of_solver, suggest_solver
 from tuner.budget import Budget
 from tuner.schedule import RESAMPLE_MODES, Resample, Schedule, Stage
 from tuner.sigmas import partial_sigmas, shift_sigma, start_and_shift
-from tuner.solvers import network_calls
 
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial
 
-    from tuner.feature_cache import FeatureCache
     from tuner.models import Blueprint, Size
 
 START = (0.1, 0.98)
@@ -28,7 +28,6 @@ SHIFT = (0.5, 12.0)
 _END = (0.05, 1.0)
 _LOWEST_DROP = 0.95  # a stage that ends early still comes down to this part of the level it started from
 _MOST_EVERY = 3
-_SOLVERS = ("euler", "heun")
 _ROUNDING = 1e-9  # of parameters that are read back from sigmas
 
 
@@ -43,9 +42,12 @@ class StagedSpace(ABC):
     ``stageK.resample`` how the result of stage K - 1 is resized; not where the size stays
     ``stageK.early``    (option) whether the stage, not the last, ends above sigma 0
     ``stageK.end``      (option) that level, as a part of the next stage's start; only if early
-    ``solver``          (option) the ODE step rule of every stage
+    ``stageK.solver``   the step rule, one of `SOLVERS`
+    ``stageK.guidance`` the guidance scale, as a multiple of the model's own; for models that take one
+    ``stageK.unguided_high``, ``stageK.unguided_low``  of the stage's network calls, the part at its beginning and
+                        at its end that make the prompt's pass alone; for models that make more, without a cache
     ``reuse``           (option) amid each stage, one step in this many calls the network
-    ``cache``           (option) kind of the feature cache, or none; only with euler
+    ``cache``           (option) kind of the feature cache, or none
     ``cache.interval``  (option) of the calls that the cache may shorten, one in this many is full
     ``cache.warmup``    (option) leading calls of a stage that are full; taylorseer
     ``cache.order``     (option) order of the series; taylorseer
@@ -54,15 +56,16 @@ class StagedSpace(ABC):
     Shares are counted from the end because the last stage is the dear one: its part is one parameter.
 
     Steps are what a stage's part buys at the exact price of a call of its size (of any size, under a limit of
-    network calls), counting Heun's two calls per step and the calls that reuse saves; see `_costs.buy`. If one
-    step of every stage exceeds the budget, stages are left out.
+    network calls), counting the calls that reuse and the passes that guidance saves; see `_costs.buy`. If one step
+    of every stage exceeds the budget, stages are left out.
     """
 
     options: ClassVar[frozenset[str]] = frozenset()
-    """Those of ``early``, ``solver``, ``reuse`` and ``cache`` that the space searches; the others are off."""
+    """Those of ``early``, ``reuse`` and ``cache`` that the space searches; the others are off."""
 
     def __init__(self, blueprint: Blueprint, size: Size, budget: Budget):
         self._costs = Costs.of(blueprint, size, budget)
+        self._guidance = GuidanceChoice(blueprint)
         self._cache_kinds: tuple[str, ...] = ()
         if "cache" in self.options and self._costs.shortened:
             self._cache_kinds = kinds_for(blueprint, blueprint.stage_size(size, self._costs.scales[0]))
@@ -85,9 +88,10 @@ class StagedSpace(ABC):
 
     def suggest(self, trial: BaseTrial) -> Schedule:
         """Asks for scales and compute, which give the steps, and then for the noise levels."""
-        solver, every, cache = self._suggest_rules(trial)
+        every = trial.suggest_int("reuse", 1, _MOST_EVERY) if "reuse" in self.options else 1
+        cache = suggest_cache(trial, self._cache_kinds)
         scales = self._suggest_scales(trial)
-        while not self._costs.allow(self._least_cost(scales, solver)):
+        while not self._costs.allow(self._least_cost(scales)):
             scales = self._without_a_stage(scales)
         numbers = range(1, len(scales) + 1)
         early = [
@@ -99,9 +103,10 @@ class StagedSpace(ABC):
         least = min(1.0, self._costs.per_call[1.0] / self._costs.limit)
         spend = trial.suggest_float("spend", least, 1.0, log=True)
         shares = [trial.suggest_float(f"stage{k}.share", 0.0, 1.0) for k in numbers[1:]]
+        guidances = [self._guidance.suggest(trial, f"stage{k}.", cache is not None) for k in numbers]
         ladders = [
-            Ladder(self._costs, scale, solver, ends_early, every, cache)
-            for scale, ends_early in zip(scales, early, strict=True)
+            Ladder(self._costs, scale, every, cache, guidance)
+            for scale, guidance in zip(scales, guidances, strict=True)
         ]
         bought = buy(ladders, shares, spend, self._costs)
         steps = [rung.steps for rung in bought]
@@ -113,21 +118,24 @@ class StagedSpace(ABC):
                 end = trial.suggest_float(f"stage{k}.end", *_END) * _highest_end(starts[k - 1], starts[k])
             shift = trial.suggest_float(f"stage{k}.shift", *SHIFT, log=True) if steps[k - 1] > 1 else 1.0
             resized = k > 1 and scales[k - 1] != scales[k - 2]
+            sigmas, reuse = _sigmas(steps[k - 1], starts[k - 1], end, shift), reused_steps(steps[k - 1], every)
             stages.append(
                 Stage(
                     scale=scales[k - 1],
-                    sigmas=_sigmas(steps[k - 1], starts[k - 1], end, shift),
+                    sigmas=sigmas,
                     resample=_suggest_resample(trial, k) if resized else "bilinear",
-                    reuse=reused_steps(steps[k - 1], every),
+                    reuse=reuse,
+                    solver=suggest_solver(trial, f"stage{k}."),
+                    **self._guidance.fields(guidances[k - 1], called(sigmas, reuse)),
                 )
             )
         full = sum(rung.calls * self._costs.per_call[scale] for rung, scale in zip(bought, scales, strict=True))
         shortens = sum(rung.cost for rung in bought) < full  # a cache that shortens no call is none
-        return Schedule(stages=tuple(stages), solver=solver, cache=cache if shortens else None)
+        return Schedule(stages=tuple(stages), cache=cache if shortens else None)
 
     def params_of(self, schedule: Schedule) -> dict[str, Any]:
         """Reads the parameters off the stages, and makes sure that they give the schedule back."""
-        params = params_of_cache(schedule.cache, self._cache_kinds) if schedule.solver == "euler" else {}
+        params = params_of_cache(schedule.cache, self._cache_kinds)
         scales = [stage.scale for stage in schedule.stages]
         known = ", ".join(map(str, self._costs.scales))
         for k, scale in enumerate(scales, start=1):
@@ -136,8 +144,6 @@ class StagedSpace(ABC):
         params |= self._params_of_compute(schedule) | self._params_of_scales(scales)
         for k, stage in enumerate(schedule.stages, start=1):
             params |= self._params_of_stage(schedule, k, stage)
-        if "solver" in self.options:
-            params["solver"] = schedule.solver
         for every in range(1, _MOST_EVERY + 1) if "reuse" in self.options else (1,):
             found = params | ({"reuse": every} if "reuse" in self.options else {})
             if all(stage.reuse == reused_steps(stage.steps, every) for stage in schedule.stages) and alike(
@@ -145,28 +151,22 @@ class StagedSpace(ABC):
             ):
                 return found
         raise ValueError(
-            f"its solver or its reused steps are not in this space, or a stage has more than "
+            f"its guidance or its reused steps are not in this space, or a stage has more than "
             f"{self._costs.most_steps} steps, or one that keeps the size names a resample mode."
         )
 
-    def _suggest_rules(self, trial: BaseTrial) -> tuple[str, int, FeatureCache | None]:
-        """Asks for what holds for every stage: solver, reuse and cache."""
-        solver = trial.suggest_categorical("solver", _SOLVERS) if "solver" in self.options else "euler"
-        every = trial.suggest_int("reuse", 1, _MOST_EVERY) if "reuse" in self.options else 1
-        cache = suggest_cache(trial, self._cache_kinds) if solver == "euler" else None
-        return solver, every, cache
-
-    def _least_cost(self, scales: Sequence[float], solver: str) -> float:
-        """What one step of every stage costs; of all but the last one, if it ends early."""
-        early = "early" in self.options
-        smaller = (Ladder(self._costs, scale, solver, early, 1, None)[0].cost for scale in scales[:-1])
-        return sum(smaller) + self._costs.per_call[1.0]
+    def _least_cost(self, scales: Sequence[float]) -> float:
+        """What one step of every stage costs."""
+        return sum(self._costs.per_call[scale] for scale in scales)
 
     def _params_of_compute(self, schedule: Schedule) -> dict[str, Any]:
-        params, spent = {}, 0.0
+        params, spent = dict[str, Any](), 0.0
         for k, stage in enumerate(schedule.stages, start=1):
-            calls = network_calls(schedule.solver, stage.sigmas, stage.reuse)
-            cost = self._costs.of_calls(stage.scale, calls, schedule.cache)
+            made, cached = called(stage.sigmas, stage.reuse), schedule.cache is not None
+            params |= params_of_solver(schedule.solver_of(k - 1), f"stage{k}.")
+            guidance = self._guidance.of_stage(stage, made)
+            params |= self._guidance.params_of(guidance, f"stage{k}.", cached)
+            cost = self._costs.of_calls(stage.scale, len(made), schedule.cache, guidance)
             spent += cost
             if k > 1:
                 params[f"stage{k}.share"] = cost / spent
@@ -212,13 +212,15 @@ def within(bounds: tuple[float, float], value: float, what: str) -> float:
 
 
 def alike(a: Schedule, b: Schedule) -> bool:
-    """Whether two schedules are equal but for the rounding of their sigmas."""
+    """Whether two schedules are equal but for the rounding of their sigmas, and of levels between them."""
     return (a.solver, a.cache) == (b.solver, b.cache) and all(
         x is not None
         and y is not None
         and len(x.sigmas) == len(y.sigmas)
-        and x.model_dump(exclude={"sigmas"}) == y.model_dump(exclude={"sigmas"})
+        and (x.guide is None) == (y.guide is None)
+        and x.model_dump(exclude={"sigmas", "guide"}) == y.model_dump(exclude={"sigmas", "guide"})
         and np.allclose(x.sigmas, y.sigmas, rtol=0, atol=1e-7)
+        and np.allclose(x.guide or (), y.guide or (), rtol=0, atol=1e-7)
         for x, y in itertools.zip_longest(a.stages, b.stages)
     )
 

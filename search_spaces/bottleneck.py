@@ -14,7 +14,7 @@ MOST_LEVELS = 2
 
 
 class Bottleneck(StagedSpace):
-    """Schedules at scales 1, a, 1 or 1, a, b, a, 1 with b <= a < 1, solved by Euler's rule to sigma 0.
+    """Schedules at scales 1, a, 1 or 1, a, b, a, 1 with b <= a < 1, each solved to sigma 0.
 
     =================== ===============================================================================
     ``levels``          how often the size goes down, 0 to 2; 0 is plain sampling

@@ -24,7 +24,7 @@ class Free(StagedSpace):
     If one step of every stage exceeds the budget, the first stage is left out, again and again.
     """
 
-    options = frozenset({"early", "solver", "reuse", "cache"})
+    options = frozenset({"early", "reuse", "cache"})
 
     def _suggest_scales(self, trial: BaseTrial) -> list[float]:
         count = trial.suggest_int("stages", 1, min(MOST_STAGES, self._costs.most_stages))

@@ -10,6 +10,8 @@ import optuna
 from scipy.optimize import brentq
 
 from search_spaces._costs import Costs
+from search_spaces._guidance import GuidanceChoice
+from search_spaces._solvers import called, params_of_solver, suggest_solver
 from search_spaces._staged import SHIFT, alike, within
 from tuner.budget import Budget
 from tuner.schedule import Schedule, Stage
@@ -33,7 +35,7 @@ _BOUNDS = {"shift": SHIFT, "lowest": _LOWEST, "rho": _RHO, "concentration": _CON
 
 
 class Plain:
-    """Schedules of one stage at full size, solved by Euler's rule: which steps, and how many of them.
+    """Schedules of one stage at full size: which steps, how many of them, and by which rule.
 
     =================== ===============================================================================
     ``steps``           1 to as many as the budget buys, at most the baseline's
@@ -42,6 +44,11 @@ class Plain:
     ``lowest``          last sigma above 0 of the karras and the exponential family, log scale
     ``rho``             exponent of the karras family (arXiv 2206.00364, Eq. 5)
     ``concentration``   alpha = beta of the beta family (arXiv 2407.12173)
+    ``solver``          the step rule, one of `SOLVERS`
+    ``guidance``        the guidance scale, as a multiple of the model's own; for models that take one
+    ``unguided_high``   of the network calls, the part at the beginning that make the prompt's pass alone; for
+                        models that make more
+    ``unguided_low``    the same at the end
     =================== ===============================================================================
 
     Two steps have one level between 1 and 0, which a shift of the uniform grid puts anywhere.
@@ -49,6 +56,7 @@ class Plain:
 
     def __init__(self, blueprint: Blueprint, size: Size, budget: Budget):
         self._costs = Costs.of(blueprint, size, budget)
+        self._guidance = GuidanceChoice(blueprint)
 
     def suggest(self, trial: BaseTrial) -> Schedule:
         """Asks for the steps, the family of their noise levels, and what that family needs."""
@@ -66,7 +74,9 @@ class Plain:
                 sigmas = partial_sigmas(steps, 1.0, shift)
             else:
                 sigmas = beta_sigmas(steps, trial.suggest_float("concentration", *_CONCENTRATION), shift)
-        return Schedule(stages=(Stage(sigmas=sigmas),))
+        solver = suggest_solver(trial, "")
+        fields = self._guidance.fields(self._guidance.suggest(trial, "", cached=False), called(sigmas, ()))
+        return Schedule(stages=(Stage(sigmas=sigmas, **fields),), solver=solver)
 
     def params_of(self, schedule: Schedule) -> dict[str, Any]:
         """Tries one family after the other, and makes sure that the parameters give the schedule back."""
@@ -75,16 +85,20 @@ class Plain:
             raise ValueError(f"in this space a schedule has one stage, but it has {len(schedule.stages)}.")
         if steps > most:
             raise ValueError(f"the budget buys {most} steps at full size, but the schedule has {steps}.")
+        stage = schedule.stages[0]
+        guidance = self._guidance.of_stage(stage, called(stage.sigmas, ()))
+        rules = params_of_solver(schedule.solver, "") | self._guidance.params_of(guidance, "", cached=False)
         for family in _families_of(schedule.stages[0].sigmas):
             try:
-                params = {name: _checked(name, value) for name, value in family.items()} | {"steps": steps}
+                params = {name: _checked(name, value) for name, value in family.items()}
             except ValueError:
                 continue
+            params |= rules | {"steps": steps}
             if alike(self.suggest(optuna.trial.FixedTrial(params)), schedule):
                 return params
         raise ValueError(
-            f"its sigmas are of none of the families {', '.join(_FAMILIES)} with parameters within bounds, or its "
-            "solver is not euler, or it reuses steps."
+            f"its sigmas are of none of the families {', '.join(_FAMILIES)} with parameters within bounds, or "
+            "its guidance is not in this space, or it reuses steps."
         )
 
 

@@ -15,7 +15,7 @@ MOST_STAGES = 5
 
 
 class Progressive(StagedSpace):
-    """Schedules of one to five stages, none smaller than the one before, solved by Euler's rule.
+    """Schedules of one to five stages, none smaller than the one before.
 
     =================== ===============================================================================
     ``stages``          how many, 1 to 5, as far as one step of each is affordable

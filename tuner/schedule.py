@@ -192,7 +192,8 @@ class Schedule(BaseModel):
         stages: At least one stage; the first starts from noise alone, the last has scale 1 and ends at sigma 0.
             No stage starts below the noise level that the one before it ended at. The first sigma is 1, but for
             models whose own samplers start lower (`Blueprint.start`).
-        solver: The step rule, one of ``tuner.solvers``, of every stage that names none of its own.
+        solver: The step rule, one of ``tuner.solvers``, of every stage that names none of its own. If the last
+            stage names one, that becomes the schedule's, and stages that had another name it.
         cache: How network calls repeat parts of earlier calls of their stage, if at all.
     """
 
@@ -215,8 +216,10 @@ class Schedule(BaseModel):
 
     @model_validator(mode="after")
     def _check_solvers(self) -> Schedule:
-        # One way to write each schedule, so that equal ones have equal hashes.
-        named = (None if stage.solver == self.solver else stage.solver for stage in self.stages)
+        # One way to write each schedule, so that equal ones have equal hashes: the last stage names no solver.
+        every = [self.solver_of(index) for index in range(len(self.stages))]
+        object.__setattr__(self, "solver", every[-1])
+        named = (None if solver == every[-1] else solver for solver in every)
         stages = (
             stage.model_copy(update={"solver": name}) for stage, name in zip(self.stages, named, strict=True)
         )
@@ -265,6 +268,12 @@ class Schedule(BaseModel):
             index: Number of the stage, from 0.
         """
         return self.stages[index].solver or self.solver
+
+    @property
+    def resolved(self) -> tuple[Stage, ...]:
+        """The stages, each with the solver that runs it: equal ones do the same in any schedule."""
+        named = (stage.model_copy(update={"solver": self.solver_of(i)}) for i, stage in enumerate(self.stages))
+        return tuple(named)
 
     @functools.cached_property
     def content_hash(self) -> str:

@@ -33,6 +33,7 @@ _LEVELS = (0.97, 0.9, 0.8, 0.65, 0.5, 0.35, 0.2, 0.08)
 _SCALE_WEIGHT = 3.0
 _DISTANCE_WEIGHT = 6.0
 _SOLVER_WEIGHT = 0.7
+_GUIDANCE_WEIGHT = 1.0
 _CACHE_WEIGHT = 2.0
 _RESAMPLE_WEIGHT = 1.0
 _EARLY_WEIGHT = 2.0
@@ -49,7 +50,8 @@ def features(schedule: Schedule, price: Price) -> tuple[float, ...]:
         price: Its cost.
     """
     described = [math.log(price.tflops), math.log(price.nfe), math.log(len(schedule.stages))]
-    described += [_SOLVER_WEIGHT * (schedule.solver == name) for name in available()]
+    described += [_SOLVER_WEIGHT * part for part in _solver_parts(schedule)]
+    described += [_GUIDANCE_WEIGHT * value for value in _guidance(schedule, price)]
     modes = {
         after.resample for before, after in itertools.pairwise(schedule.stages) if before.scale != after.scale
     }
@@ -59,6 +61,23 @@ def features(schedule: Schedule, price: Price) -> tuple[float, ...]:
     cache = schedule.cache and schedule.cache.kind
     described += [_CACHE_WEIGHT * (cache == kind) for kind in _CACHES]
     return *described, *(_DISTANCE_WEIGHT * distances(schedule))
+
+
+def _solver_parts(schedule: Schedule) -> list[float]:
+    """The part of the steps that each solver makes."""
+    made = dict.fromkeys(available(), 0)
+    for index, stage in enumerate(schedule.stages):
+        made[schedule.solver_of(index)] += stage.steps
+    return [steps / schedule.steps for steps in made.values()]
+
+
+def _guidance(schedule: Schedule, price: Price) -> list[float]:
+    """Network passes for each call; the part of the steps with a guidance scale of their own, and its mean log."""
+    calls = sum(stage.calls for stage in price.stages)
+    own = [(stage.steps, stage.guidance) for stage in schedule.stages if stage.guidance is not None]
+    steps = sum(count for count, _ in own)
+    mean = sum(count * math.log1p(scale) for count, scale in own) / steps if own else 0.0
+    return [price.nfe / calls, steps / schedule.steps, mean]
 
 
 def _last_scale(schedule: Schedule, level: float) -> float:

@@ -28,7 +28,11 @@ def space(steps: float) -> Free:
     return Free(small_blueprint(), SIZE, Budget(steps * STEP))
 
 
-OFF = {"solver": "euler", "reuse": 1, "cache": "none"} | {f"stage{k}.early": False for k in range(1, 5)}
+OFF = {"reuse": 1, "cache": "none"} | {
+    f"stage{k}.{name}": value
+    for k in range(1, 6)
+    for name, value in (("early", False), ("solver", "euler"), ("guidance", 1.0))
+}
 
 
 def suggest(steps: float, **params: Any) -> Schedule:
@@ -113,13 +117,6 @@ def test_a_parameter_without_effect_is_not_asked_for(data: Any, steps: float) ->
         assert (f"stage{number}.end" in trial.drawn) == (stage.sigmas[-1] > 0)
     if last == trial.drawn["stages"]:  # otherwise the sizes that were left out had to be known
         assert f"stage{last}.scale" not in trial.drawn
-
-
-def test_heun_pays_for_both_of_its_calls() -> None:
-    schedule = suggest(16, stages=1, spend=1.0, solver="heun", stage1_shift=2.0)
-    assert schedule.solver == "heun"
-    assert shape(schedule) == [(1.0, 8)]  # 7 steps of two calls and a last one of one call
-    assert price(schedule, small_blueprint()).nfe == 15
 
 
 def test_reuse_turns_saved_calls_into_steps() -> None:

@@ -49,6 +49,7 @@ def test_a_bottleneck_that_cannot_be_afforded_loses_its_inner_level() -> None:
     params = {"levels": 2, "stage2.scale": 0.5, "stage3.scale": 0.25, "spend": 1.0}
     params |= {f"stage{k}.share": 0.5 for k in (2, 3)} | {f"stage{k}.start": 0.5 for k in (2, 3)}
     params |= {f"stage{k}.resample": "area" for k in (2, 3)} | {f"stage{k}.shift": 1.0 for k in (1, 2, 3)}
+    params |= {f"stage{k}.solver": "euler" for k in (1, 2, 3)} | {f"stage{k}.guidance": 1.0 for k in (1, 2, 3)}
     assert scales(space("bottleneck", 2.4).suggest(FixedTrial(params))) == [1, 0.5, 1]
     assert scales(space("bottleneck", 2.2).suggest(FixedTrial(params))) == [1]
 
@@ -98,12 +99,12 @@ HALF = Stage(scale=0.5, sigmas=(1, 0.5, 0))
     [
         ("bottleneck", Schedule(stages=(HALF, FULL)), "scales must be 1, or 1, a, 1"),
         ("bottleneck", Schedule(stages=(FULL, FULL, FULL)), "scales must be 1, or 1, a, 1"),
-        ("bottleneck", Schedule(stages=(FULL,), solver="heun"), "solver"),
+        ("bottleneck", Schedule(stages=(FULL,), solver="heun"), "solver must be one of euler, dpmpp-2m"),
         ("progressive", Schedule(stages=(FULL, HALF, FULL)), "no stage may be smaller"),
         ("progressive", Schedule(stages=(HALF,) * 5 + (FULL,)), "number of stages must lie in"),
         ("plain", Schedule(stages=(HALF, FULL)), "has one stage, but it has 2"),
         ("plain", Schedule(stages=(Stage(sigmas=(1, 0.9, 0.3, 0.2, 0)),)), "none of the families"),
-        ("plain", Schedule(stages=(FULL,), solver="heun"), "solver is not euler"),
+        ("plain", Schedule(stages=(FULL,), solver="heun"), "solver must be one of euler, dpmpp-2m"),
         (
             "bottleneck",
             Schedule(stages=(Stage(sigmas=(1, 0.5)), HALF.model_copy(update={"sigmas": (0.5, 0)}), FULL)),
