@@ -39,6 +39,8 @@ class PipelineModel(FlowModel):
         self.blueprint = blueprint
         self.sigma = 1.0
         """Noise level of the velocity that is being computed."""
+        self.output_type = "pil"
+        """What ``decode`` returns: ``pil``, ``np`` or ``pt``, as diffusers' processors name them."""
 
     @abstractmethod
     def encode_text(self, prompts: list[str], negative: bool) -> dict[str, torch.Tensor]:
@@ -128,7 +130,7 @@ class PipelineModel(FlowModel):
         vae = self.pipe.vae
         with torch.no_grad():
             pixels = self.pixels(vae.decode(self.unscaled(x_BCHW).to(vae.dtype), return_dict=False)[0])
-        images: list[Image.Image] = self.pipe.image_processor.postprocess(pixels, output_type="pil")
+        images: list[Image.Image] = self.pipe.image_processor.postprocess(pixels, output_type=self.output_type)
         return images
 
     def unscaled(self, x_BCHW: torch.Tensor) -> torch.Tensor:
