@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tuner.errors import UserError
-    from tuner.generation import Generation, generate
+    from tuner.generation import Generation, attach, generate
     from tuner.presets import Preset
     from tuner.schedule import Schedule, Stage
 
-__all__ = ["Generation", "Preset", "Schedule", "Stage", "UserError", "generate"]
+__all__ = ["Generation", "Preset", "Schedule", "Stage", "UserError", "attach", "generate"]
 __version__ = "0.2.0"
 
 _HOMES = {
@@ -20,6 +20,7 @@ _HOMES = {
     "Schedule": "tuner.schedule",
     "Stage": "tuner.schedule",
     "UserError": "tuner.errors",
+    "attach": "tuner.generation",
     "generate": "tuner.generation",
 }
 
@@ -29,3 +30,8 @@ def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module 'tuner' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """Lists the public names, imported or not."""
+    return sorted({*globals(), *__all__})

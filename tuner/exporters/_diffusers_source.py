@@ -144,11 +144,13 @@ def by_pixels(pipe, x, height, width):
     """Brings a clean latent to another size by way of its image."""
     vae, images = pipe.vae, pipe.image_processor
     with torch.no_grad():
-        scaled = x / vae.config.scaling_factor + vae.config.shift_factor
+        shift = vae.config.get("shift_factor") or 0.0
+        scaled = x / vae.config.scaling_factor + shift
         image = images.postprocess(vae.decode(scaled.to(vae.dtype), return_dict=False)[0], output_type="pil")[0]
         pixels = images.preprocess(image.resize((width, height), Image.Resampling.LANCZOS))
-        latents = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist.mode()
-    return (latents.float() - vae.config.shift_factor) * vae.config.scaling_factor
+        found = vae.encode(pixels.to(vae.device, vae.dtype))
+    latents = found.latent_dist.mode() if hasattr(found, "latent_dist") else found.latents
+    return (latents.float() - shift) * vae.config.scaling_factor
 '''
 
 STAGE_SEED = '''

@@ -104,7 +104,15 @@ def _from_configs(source: str, read: ReadConfig) -> Blueprint:
             [model.transformer, model.scheduler, model.index], [denoiser, scheduler, index]
         ),
     )
+    parts = [nearest.transformer, nearest.scheduler, nearest.index], [denoiser, scheduler, index]
+    if _same_place(source, nearest.source) and _likeness(*parts) == 1:
+        return nearest
     return nearest.reconfigured(source, read)
+
+
+def _same_place(source: str, known: str) -> bool:
+    """Whether two hub ids or folders are one."""
+    return source == known or (Path(source).is_dir() and Path(source).resolve() == Path(known).resolve())
 
 
 def _likeness(known: Sequence[Mapping[str, Any]], given: Sequence[Mapping[str, Any]]) -> float:

@@ -80,6 +80,10 @@ class PipelineBlueprint(Blueprint):
         """
         return square_sizes(vae_factor(vae), PIPELINE_SAMPLE_SIZE, 2)
 
+    def fixed_text_tokens(self, pipe: Any) -> int:
+        """Counts the text tokens that the pipeline's ``max_sequence_length`` leaves out."""
+        return 0
+
     @property
     def channels(self) -> int:
         """Channels of the spatial latents."""

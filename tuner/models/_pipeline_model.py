@@ -42,6 +42,8 @@ class PipelineModel(FlowModel):
         """Noise level of the velocity that is being computed."""
         self.stage: Stage | None = None
         """The stage whose guidance is in force, if it names any."""
+        self.output_type = "pil"
+        """What ``decode`` returns: ``pil``, ``np`` or ``pt``, as diffusers' processors name them."""
 
     @property
     def device(self) -> str:
@@ -148,7 +150,7 @@ class PipelineModel(FlowModel):
         vae = self.pipe.vae
         with torch.no_grad():
             pixels = self.pixels(vae.decode(self.unscaled(x_BCHW).to(vae.dtype), return_dict=False)[0])
-        images: list[Image.Image] = self.pipe.image_processor.postprocess(pixels, output_type="pil")
+        images: list[Image.Image] = self.pipe.image_processor.postprocess(pixels, output_type=self.output_type)
         return images
 
     def unscaled(self, x_BCHW: torch.Tensor) -> torch.Tensor:

@@ -66,5 +66,7 @@ class VideoModel(PipelineModel):
         with torch.no_grad():
             rows = self.unscaled(x_BCFHW).to(vae.dtype).chunk(len(x_BCFHW))
             pixels = torch.cat([vae.decode(row, return_dict=False)[0] for row in rows])
-        videos: list[list[Image.Image]] = self.pipe.video_processor.postprocess_video(pixels, output_type="pil")
+        videos: list[list[Image.Image]] = self.pipe.video_processor.postprocess_video(
+            pixels, output_type=self.output_type
+        )
         return videos

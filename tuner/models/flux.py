@@ -39,8 +39,11 @@ class FluxModel(PipelineModel):
         vae = self.pipe.vae
         pixels_BCHW = torch.cat([self.pipe.image_processor.preprocess(image) for image in images])
         with torch.no_grad():
-            latents = vae.encode(pixels_BCHW.to(vae.device, vae.dtype)).latent_dist.mode()
-        encoded: torch.Tensor = (latents.float() - vae.config.shift_factor) * vae.config.scaling_factor
+            found = vae.encode(pixels_BCHW.to(vae.device, vae.dtype))
+        # A tiny autoencoder has no distribution, and no shift.
+        latents = found.latent_dist.mode() if hasattr(found, "latent_dist") else found.latents
+        shift = vae.config.get("shift_factor") or 0.0
+        encoded: torch.Tensor = (latents.float() - shift) * vae.config.scaling_factor
         return encoded
 
 

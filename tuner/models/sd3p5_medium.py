@@ -50,6 +50,10 @@ class StableDiffusion3Blueprint(PipelineBlueprint):
         mu = linear_mu(self.scheduler, self.tokens(size), max_shift=1.16)
         return flow_match_sigmas(self.scheduler, steps, mu, own_lowest(self.scheduler))
 
+    def fixed_text_tokens(self, pipe: Any) -> int:
+        """CLIP's, which stand before T5's; see `PipelineBlueprint.fixed_text_tokens`."""
+        return int(pipe.tokenizer_max_length)
+
     def forward(self, transformer: Any, x_BCHW: torch.Tensor, sigma: float, text: Conditioning) -> torch.Tensor:
         """Calls the transformer, whose timestep is 1000 sigma; see `PipelineBlueprint.forward`."""
         import torch

@@ -141,7 +141,9 @@ class _Run:
 
         if not self._prompts:
             return []
-        return generate(self._trainer.student, self._prompts, self._settings.schedule, _VALIDATION_SEED).images
+        made = generate(self._trainer.student, self._prompts, self._settings.schedule, _VALIDATION_SEED)
+        images: list[Image] = made.images
+        return images
 
 
 def _claim(settings: SwdSettings, resume: bool, accelerator: Accelerator) -> None:
