@@ -129,7 +129,8 @@ def test_a_stage_may_name_it_and_is_priced_by_it(name: str) -> None:
     sample(model, second, model.encode(["a"]), [1], SIZE)
     assert len(model.called) == sum(calls)
     if name != "euler":
-        assert "solver" in second.model_dump()["stages"][1]
+        assert second.model_dump()["stages"][0]["solver"] == "euler"
+        assert "solver" not in everywhere.model_dump()["stages"][0]
         assert everywhere.content_hash != second.content_hash
 
 

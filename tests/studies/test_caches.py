@@ -145,7 +145,7 @@ class Keeping(Counting):
 
 
 def test_kept_stages_are_reused_and_not_spent(tmp_path: Path) -> None:
-    settings = toy_settings(tmp_path, trials=4)
+    settings = toy_settings(tmp_path, trials=8)
     executor = Keeping()
     result = search(settings, executor=executor)
     plan = make_plan(settings)
