@@ -51,7 +51,7 @@ class Steps:
     def asked(self, x: torch.Tensor, sigma: float) -> None:
         """Tells the callback that a step has ended, if the network is asked at its end."""
         stage = self._schedule.stages[self._stage]
-        levels = call_sigmas(self._schedule.solver, stage.sigmas, stage.reuse)
+        levels = call_sigmas(self._schedule.solver_of(self._stage), stage.sigmas, stage.reuse)
         inside = stage.sigmas[-1] < sigma < stage.sigmas[0]
         ends = inside and sigma not in levels[self._calls + 1 :]
         self._calls += 1
@@ -79,7 +79,10 @@ class Steps:
 def watched(model: FlowModel, schedule: Schedule, callback: StepEnd | None) -> Iterator[Steps]:
     """Lets a model tell a callback and the pipeline's progress bar of its network calls, inside the context."""
     pipe: Any = getattr(model, "pipe", None)
-    calls = sum(len(call_sigmas(schedule.solver, stage.sigmas, stage.reuse)) for stage in schedule.stages)
+    calls = sum(
+        len(call_sigmas(schedule.solver_of(index), stage.sigmas, stage.reuse))
+        for index, stage in enumerate(schedule.stages)
+    )
     bar = pipe.progress_bar(total=calls) if hasattr(pipe, "progress_bar") else contextlib.nullcontext()
     with bar as shown:
         steps = Steps(pipe or model, schedule, callback, shown.update if shown is not None else None)

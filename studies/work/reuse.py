@@ -61,8 +61,8 @@ class LimitedCache:
 
 def beginnings(schedule: Schedule) -> list[Hashable]:
     """Cache keys of the schedule's proper prefixes: stage 1, stages 1 and 2, and so on."""
-    stages = schedule.stages
-    return [(stages[:count], schedule.solver, schedule.cache) for count in range(1, len(stages))]
+    stages = schedule.resolved
+    return [(stages[:count], schedule.cache) for count in range(1, len(stages))]
 
 
 def openings(schedule: Schedule) -> list[Hashable]:

@@ -48,6 +48,7 @@ def test_help_lists_every_command_without_importing_the_heavy_packages() -> None
         "eval",
         "export",
         "flops",
+        "import",
         "models",
         "objectives",
         "presets",

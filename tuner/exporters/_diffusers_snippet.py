@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tuner.exporters._diffusers_families import Family, literal
-from tuner.exporters.base import ExportOptions, RefusedError, called_levels, solver_of
+from tuner.exporters.base import ExportOptions, RefusedError, called_levels
 from tuner.models._diffusers import PipelineBlueprint
 from tuner.presets import Preset
 
@@ -62,7 +62,7 @@ def snippet(preset: Preset, model: PipelineBlueprint, family: Family, options: E
     schedule = preset.schedule
     if model.pipeline_class not in _TAKE_SIGMAS:
         raise _refused(0, f"the pipeline of {model.name} takes no sigmas")
-    if (solver := solver_of(schedule, 0)) != "euler":
+    if (solver := schedule.solver_of(0)) != "euler":
         raise _refused(0, f"no stock scheduler runs solver {solver!r} on given sigmas")
     if schedule.cache:
         raise _refused(0, "a cache is turned on and off around a stage")

@@ -15,8 +15,8 @@ from tuner.schedule import Schedule, Stage
 LARGEST_SEED = 2**53 - 1
 """The largest whole number that every reader of JSON keeps as it is: a browser has no larger ones."""
 
-_ALWAYS = {"scale", "sigmas", "resample", "stages", "solver"}
-"""Fields of stages and schedules that every exporter looks at itself."""
+_OF_STAGES, _OF_SCHEDULES = {"scale", "sigmas", "resample"}, {"stages", "solver"}
+"""Fields that every exporter looks at itself."""
 
 
 class ExportOptions(BaseModel):
@@ -135,9 +135,9 @@ class Exporter(ABC):
             RefusedError: If it asks for more.
         """
         for index, stage in enumerate(schedule.stages):
-            for field in _in_use(stage) - _ALWAYS - self.carried:
+            for field in _in_use(stage) - _OF_STAGES - self.carried:
                 raise RefusedError(self.target, index, f"it has no {field!r}", f"leave {field!r} out")
-        for field in _in_use(schedule) - _ALWAYS - self.carried:
+        for field in _in_use(schedule) - _OF_SCHEDULES - self.carried:
             raise RefusedError(self.target, None, f"it has no {field!r}", f"leave {field!r} out")
 
 
@@ -158,11 +158,6 @@ def known_model(preset: Preset, blueprint: Blueprint | None) -> Blueprint:
     return blueprint
 
 
-def solver_of(schedule: Schedule, index: int) -> str:
-    """Names the step rule of a stage."""
-    return schedule.solver
-
-
 def called_levels(target: str, schedule: Schedule, index: int) -> tuple[float, ...]:
     """Returns the noise levels of a stage without those whose step reuses the last velocity.
 
@@ -177,7 +172,7 @@ def called_levels(target: str, schedule: Schedule, index: int) -> tuple[float, .
         RefusedError: If the solver is another, or if reuse and amplitudes come together.
     """
     stage = schedule.stages[index]
-    if stage.reuse and (solver_of(schedule, index) != "euler" or stage.amplitudes):
+    if stage.reuse and (schedule.solver_of(index) != "euler" or stage.amplitudes):
         raise RefusedError(
             target,
             index,

@@ -28,7 +28,6 @@ from tuner.exporters.base import (
     called_levels,
     fixed_point,
     known_model,
-    solver_of,
 )
 from tuner.models._diffusers import PipelineBlueprint
 from tuner.models._video import VideoBlueprint
@@ -113,7 +112,7 @@ class _Workflow:
         """Refuses solvers and kinds of guidance that ComfyUI does not have, and starts below noise alone."""
         self.model.start(self.schedule.stages[0].sigmas[0])
         for index in range(len(self.schedule.stages)):
-            if (solver := solver_of(self.schedule, index)) not in SOLVERS:
+            if (solver := self.schedule.solver_of(index)) not in SOLVERS:
                 raise RefusedError(
                     _TARGET,
                     index,
@@ -195,7 +194,7 @@ class _Workflow:
                 f"stage {index + 1}",
                 noise=noise,
                 guider=self._guider(model, part.guidance),
-                sampler=self.graph.add("KSamplerSelect", sampler_name=SOLVERS[solver_of(self.schedule, index)]),
+                sampler=self.graph.add("KSamplerSelect", sampler_name=SOLVERS[self.schedule.solver_of(index)]),
                 sigmas=self.graph.add("ManualSigmas", sigmas=fixed_point(_TARGET, index, part.levels)),
                 latent_image=latent,
             )
@@ -224,7 +223,7 @@ class _Workflow:
             boundary, low_guidance = self.model.boundary, self.model.low_guidance or guidance
         cut = next((i for i, level in enumerate(levels[:-1]) if level < boundary), len(levels) - 1)
         across = any(high >= boundary > low > 0 for high, low in itertools.pairwise(levels))
-        if across and solver_of(self.schedule, index) != "euler":
+        if across and self.schedule.solver_of(index) != "euler":
             raise RefusedError(
                 _TARGET,
                 index,

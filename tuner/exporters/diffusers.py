@@ -17,7 +17,6 @@ from tuner.exporters.base import (
     RefusedError,
     called_levels,
     known_model,
-    solver_of,
 )
 from tuner.feature_cache import FeatureCache, FirstBlockCache, MagCache, TaylorSeerCache
 from tuner.models._caching import ATTENTIONS
@@ -60,9 +59,9 @@ class _Script:
     def __init__(self, preset: Preset, model: PipelineBlueprint, family: Family, options: ExportOptions):
         self.preset, self.model, self.family, self.options = preset, model, family, options
         self.schedule = preset.schedule
-        solvers = {solver_of(self.schedule, index) for index in range(len(self.schedule.stages))}
+        solvers = {self.schedule.solver_of(index) for index in range(len(self.schedule.stages))}
         for index in range(len(self.schedule.stages)):
-            if (solver := solver_of(self.schedule, index)) not in _LEVELS or len(solvers) > 1:
+            if (solver := self.schedule.solver_of(index)) not in _LEVELS or len(solvers) > 1:
                 raise RefusedError(
                     "diffusers",
                     index,

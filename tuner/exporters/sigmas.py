@@ -18,7 +18,6 @@ from tuner.exporters.base import (
     called_levels,
     fixed_point,
     known_model,
-    solver_of,
 )
 from tuner.models._diffusers import PipelineBlueprint
 from tuner.models._flow_match import OTHER_GRIDS, constant_shift
@@ -83,7 +82,7 @@ def _neutral(preset: Preset) -> dict[str, Any]:
         resample = {"resample": stage.resample, "upscaler": stage.upscaler} if index else {}
         stages.append(
             {"scale": stage.scale, "steps": len(levels) - 1, "sigmas": list(levels)}
-            | {"solver": solver_of(schedule, index)}
+            | {"solver": schedule.solver_of(index)}
             | {key: value for key, value in resample.items() if value}
         )
     options = preset.model_options.of_images() if preset.model_options else {}
