@@ -105,13 +105,12 @@ def reductions(schedule: Schedule) -> list[Schedule]:
 def _with_steps(stage: Stage, steps: int) -> Stage:
     if steps == stage.steps:
         return stage
-    return Stage(
-        scale=stage.scale,
-        sigmas=_with_levels(stage.sigmas, steps),
-        resample=stage.resample,
-        upscaler=stage.upscaler,
-        reuse=tuple(k for k in range(1, steps) if (2 * k + 1) * stage.steps // (2 * steps) in stage.reuse),
-    )
+    changed = {
+        "sigmas": _with_levels(stage.sigmas, steps),
+        "reuse": tuple(k for k in range(1, steps) if (2 * k + 1) * stage.steps // (2 * steps) in stage.reuse),
+        "amplitudes": (),
+    }
+    return Stage.model_validate(stage.model_dump() | changed)
 
 
 def _with_levels(sigmas: tuple[float, ...], steps: int) -> tuple[float, ...]:

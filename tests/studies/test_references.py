@@ -97,3 +97,13 @@ def test_the_baseline_is_no_reference() -> None:
     assert one.baseline() not in [
         reference.schedule for reference in studies.plan.references.references(one, one.size, limit)
     ]
+
+
+def test_a_preset_with_fewer_steps_keeps_what_its_stages_ask_for() -> None:
+    first = Stage(scale=0.5, steps=6, solver="ab2", guidance=2.0, guide=(0.9, 0.5))
+    last = Stage(steps=6, strength=0.6, resample="lanczos")
+    for fewer in reductions(Schedule(stages=(first, last), solver="unipc")):
+        assert fewer.solver == "unipc"
+        stage = fewer.stages[0]
+        assert (stage.solver, stage.guidance, stage.guide) == ("ab2", 2.0, (0.9, 0.5))
+        assert fewer.stages[1].resample == "lanczos"
