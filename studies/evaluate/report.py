@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from studies.report.figures import contact_sheet
-from studies.report.tables import describe, markdown_table
+from studies.report.tables import markdown_table, shorthand
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -88,7 +88,7 @@ def write_files(result: EvalResult, folder: Folder, prompts: Sequence[str]) -> l
 def _what_ran(row: Evaluated) -> str:
     options = {} if row.model_options is None else row.model_options.of_images()
     own = "".join(f", {name} {value}" for name, value in options.items())
-    return f"{describe(row.schedule)} (steps@scale){own}, `{row.schedule.content_hash}`"
+    return f"{shorthand(row.schedule)} (steps@scale){own}, `{row.schedule.content_hash}`"
 
 
 def objective_names(result: EvalResult) -> list[str]:

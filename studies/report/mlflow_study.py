@@ -13,7 +13,7 @@ from studies.records.environment import environment
 from studies.records.export import preset_of
 from studies.records.results import PROPOSED, Candidate, Pick, StudyResult
 from studies.report.figures import contact_sheet, front_figure
-from studies.report.tables import describe, markdown
+from studies.report.tables import markdown, shorthand
 from tuner import presets
 from tuner.errors import one_line
 
@@ -130,7 +130,7 @@ class _Log:
         front = {
             "trial": [candidate.trial for candidate in result.front],
             "label": [candidate.label for candidate in result.front],
-            "schedule": [describe(candidate.schedule) for candidate in result.front],
+            "schedule": [shorthand(candidate.schedule) for candidate in result.front],
             "tflops": [candidate.tflops for candidate in result.front],
             "speedup": [candidate.speedup for candidate in result.front],
             "nfe": [candidate.nfe for candidate in result.front],
@@ -243,7 +243,7 @@ def _flat(scores: Mapping[str, Score]) -> dict[str, float]:
 
 def _stage_params(schedule: Schedule) -> dict[str, str]:
     """Writes a schedule as parameters that can be compared column by column."""
-    params = {"schedule": describe(schedule), "stages": str(len(schedule.stages)), "solver": schedule.solver}
+    params = {"schedule": shorthand(schedule), "stages": str(len(schedule.stages)), "solver": schedule.solver}
     for index, stage in enumerate(schedule.stages, start=1):
         params |= {
             f"stage{index}.scale": f"{stage.scale:.4g}",

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from tuner.presets import Score
-    from tuner.schedule import Schedule
+    from tuner.schedule import Schedule, Stage
 
 __all__ = [
     "contact_sheet",
@@ -73,7 +73,7 @@ def markdown(result: StudyResult) -> str:
         f"{scores}. Behind each score stands its paired difference to the baseline on the same prompts and noise, "
         "with the 95 % bootstrap interval of that difference.",
         f"## Pick: trial {pick.trial}, {pick.speedup:.2f}x",
-        f"`{result.preset}` holds it: {describe(pick.schedule)}, {pick.tflops:.4g} TFLOPs.",
+        f"`{result.preset}` holds it: {shorthand(pick.schedule)}, {pick.tflops:.4g} TFLOPs.",
         markdown_table(
             ["objective", "search prompts", "prompts never seen"],
             [[name, _score(score), _score(pick.held_out[name])] for name, score in pick.scores.items()],
@@ -120,9 +120,25 @@ def write_report(result: StudyResult, path: str | os.PathLike[str]) -> Path:
     return path
 
 
-def describe(schedule: Schedule) -> str:
-    """Writes a schedule in a few characters, each stage as steps@scale: ``8@0.5 > 6@1``."""
-    return " > ".join(f"{stage.steps}@{stage.scale:.3g}" for stage in schedule.stages)
+def shorthand(schedule: Schedule) -> str:
+    """Writes a schedule in a few characters, each stage as steps@scale: ``8@0.5 > 6@1 dpmpp-2m``.
+
+    A stage names its solver unless it is Euler's, the number of steps that reuse a velocity, and its guidance.
+    """
+    return " > ".join(_stage(stage) for stage in schedule.resolved)
+
+
+def _stage(stage: Stage) -> str:
+    text = f"{stage.steps}@{stage.scale:.3g}"
+    if stage.solver not in (None, "euler"):
+        text += f" {stage.solver}"
+    if stage.reuse:
+        text += f" -{len(stage.reuse)}"
+    if stage.guidance is not None:
+        text += f" g{stage.guidance:.3g}"
+    if stage.guide is not None:
+        text += f" in [{stage.guide[1]:.2g}, {stage.guide[0]:.2g}]"
+    return text
 
 
 def _cells(result: StudyResult, candidates: Sequence[Candidate]) -> tuple[list[str], list[list[str]]]:
@@ -137,7 +153,7 @@ def _cells(result: StudyResult, candidates: Sequence[Candidate]) -> tuple[list[s
         rows.append(
             [
                 f"{candidate.trial}{origin}{mark}",
-                describe(candidate.schedule),
+                shorthand(candidate.schedule),
                 f"{candidate.tflops:.4g}",
                 f"{candidate.speedup:.2f}x",
                 str(candidate.nfe),

@@ -9,10 +9,11 @@ from rich.console import Console
 
 from studies.records.results import StudyResult
 from studies.report.figures import contact_sheet, front_figure
-from studies.report.tables import front_table, markdown, pick_on_unseen_prompts, write_report
+from studies.report.tables import front_table, markdown, pick_on_unseen_prompts, shorthand, write_report
 from tests.studies.example import study
 from tuner.errors import UserError
 from tuner.presets import Score
+from tuner.schedule import Schedule, Stage
 
 GOLDEN = Path(__file__).parent / "golden_report.md"
 
@@ -124,3 +125,10 @@ def test_small_images_are_enlarged_by_whole_factors_and_large_ones_reduced(size:
 def test_an_empty_contact_sheet_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one image"):
         contact_sheet([("row", [])])
+
+
+def test_the_shorthand_of_a_schedule_says_what_its_stages_do_otherwise() -> None:
+    first = Stage(scale=0.5, steps=4, solver="ab2", reuse=(2,))
+    last = Stage(sigmas=(0.8, 0.4, 0.0), guidance=2.0, guide=(0.9, 0.5))
+    assert shorthand(Schedule(stages=(first, last))) == "4@0.5 ab2 -1 > 2@1 g2 in [0.5, 0.9]"
+    assert shorthand(Schedule(stages=(Stage(steps=4),))) == "4@1"
