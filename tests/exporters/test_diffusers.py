@@ -12,6 +12,7 @@ import pytest
 import torch
 from diffusers import FluxPipeline
 
+from tests.exporters.own_grid import with_euler
 from tests.small_flux import small_flux
 from tests.small_pipelines import families, shortened, small_pipeline
 from tuner import exporters, models, presets
@@ -123,11 +124,17 @@ def check(model: FlowModel, pipe: Any, preset: Preset) -> None:
     torch.testing.assert_close(made, expected, rtol=0, atol=1e-4)
 
 
+def test_models_that_round_timesteps_are_refused() -> None:
+    model = wrap(small_pipeline("WanPipeline").build())
+    with pytest.raises(RefusedError, match=r"stage 1 .*whole timesteps"):
+        DIFFUSERS.export(preset_of(STAGED, (48, 80)), model.blueprint, ExportOptions())
+
+
 @pytest.mark.parametrize("pipeline", FAMILIES)
 def test_a_script_gives_our_samplers_latents(pipeline: str) -> None:
     small = small_pipeline(pipeline)
     pipe, size = small.build(), SIZES.get(pipeline, (48, 80))
-    model = shortened(wrap(pipe).blueprint, small).wrap(pipe)
+    model = with_euler(shortened(wrap(pipe).blueprint, small).wrap(pipe))
     check(model, pipe, preset_of(model.blueprint.plain(3, size), size))
     check(model, pipe, preset_of(STAGED, size))
 
@@ -197,7 +204,7 @@ def run_snippet(text: str, pipe: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_a_snippet_gives_our_samplers_latents(pipeline: str, monkeypatch: pytest.MonkeyPatch) -> None:
     small = small_pipeline(pipeline)
     pipe, size = small.build(), small.SIZES[1]
-    model = shortened(wrap(pipe).blueprint, small).wrap(pipe)
+    model = with_euler(shortened(wrap(pipe).blueprint, small).wrap(pipe))
     schedule = Schedule(stages=(Stage(sigmas=(1, 0.9, 0.4, 0.3, 0), reuse=(2,)),))
     made = run_snippet(snippet_of(preset_of(schedule, size), model.blueprint), pipe, monkeypatch)
     expected = sample(model, schedule, model.encode([PROMPT]), [SEED], size)

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from optuna.trial import FixedTrial
 
 import search_spaces
-from search_spaces import Budget
 from search_spaces._guidance import Guidance
 from search_spaces._solvers import SOLVERS, called
 from search_spaces._staged import alike
 from tests.blueprints import small_blueprint
 from tests.search_spaces.drawn import DrawnTrial
 from tests.search_spaces.test_guided_models import guided
+from tuner.budget import Budget
 from tuner.flops import price, tflops_per_call
 from tuner.models import Blueprint, blueprint
 from tuner.schedule import Schedule, Stage

@@ -186,7 +186,7 @@ def test_scores_of_other_weights_or_versions_are_not_taken(
     import studies.plan.plan
 
     search(toy_settings(tmp_path, study="first", trials=1), executor=Counting())
-    monkeypatch.setattr(studies.plan.plan, "versions", lambda: {"torch": "1.0"})
+    monkeypatch.setattr(studies.plan.plan, "versions", lambda: {"tuner": "0.2.0", "torch": "1.0"})
     assert search(toy_settings(tmp_path, study="second", trials=1), executor=Counting()).reused.scores == 0
 
 

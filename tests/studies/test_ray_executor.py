@@ -149,7 +149,7 @@ class Raising:
 
 def test_an_exception_fails_the_task_and_the_worker_lives_on() -> None:
     outcomes = run_all(RayExecutor(Raising, workers=1), tasks(2))  # type: ignore[arg-type]
-    assert set(outcomes.values()) == {Failure("ZeroDivisionError: no such luck")}
+    assert set(outcomes.values()) == {Failure("ZeroDivisionError: no such luck", transient=True)}
 
 
 @pytest.mark.parametrize(("workers", "gpus"), [(1000, None), (1, 1000.0)])

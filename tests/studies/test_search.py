@@ -44,7 +44,8 @@ def test_a_search_finds_a_front_within_the_budget_and_exports_its_pick(tmp_path:
     assert result.front
     limit = result.baseline.tflops / 3
     assert all(candidate.tflops <= limit * (1 + 1e-9) for candidate in result.front)
-    assert result.references
+    known = {candidate.label for candidate in (*result.front, *result.references)}
+    assert {reference.label for reference in plan.references} <= known
     assert all(candidate.label != "search" for candidate in result.references)
     assert not any(candidate in result.front for candidate in result.references)
     for candidate in result.evaluated:

@@ -8,6 +8,7 @@ from typing import ClassVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from tuner.errors import UserError
+from tuner.models._diffusers import PipelineBlueprint
 from tuner.models.base import Blueprint
 from tuner.presets import Preset
 from tuner.schedule import Schedule, Stage
@@ -15,7 +16,7 @@ from tuner.schedule import Schedule, Stage
 LARGEST_SEED = 2**53 - 1
 """The largest whole number that every reader of JSON keeps as it is: a browser has no larger ones."""
 
-_OF_STAGES, _OF_SCHEDULES = {"scale", "sigmas", "resample"}, {"stages", "solver"}
+_OF_STAGES, _OF_SCHEDULES = {"scale", "sigmas", "resample", "solver"}, {"stages", "solver"}
 """Fields that every exporter looks at itself."""
 
 
@@ -156,6 +157,30 @@ def known_model(preset: Preset, blueprint: Blueprint | None) -> Blueprint:
     if blueprint is None:
         raise UserError(f"Preset {preset.name!r} is for {preset.model} model; name one with --model.")
     return blueprint
+
+
+def check_asked_levels(target: str, schedule: Schedule, model: PipelineBlueprint) -> None:
+    """Refuses models whose network is asked at other levels than those of the schedule.
+
+    Pipelines with a multistep scheduler round timesteps down to whole numbers, and so does our sampler.
+
+    Args:
+        target: The target's name, as users know it.
+        schedule: What is exported.
+        model: The model that it is exported for.
+
+    Raises:
+        RefusedError: If the model rounds a level.
+    """
+    for index, stage in enumerate(schedule.stages):
+        for level in stage.sigmas[:-1]:
+            if model.asked(level) != level:
+                raise RefusedError(
+                    target,
+                    index,
+                    f"{model.name} asks its network at whole timesteps, and not at sigma {level:g}",
+                    "use a model whose scheduler is FlowMatchEulerDiscreteScheduler",
+                )
 
 
 def called_levels(target: str, schedule: Schedule, index: int) -> tuple[float, ...]:

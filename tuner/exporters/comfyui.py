@@ -26,6 +26,7 @@ from tuner.exporters.base import (
     ExportOptions,
     RefusedError,
     called_levels,
+    check_asked_levels,
     fixed_point,
     known_model,
 )
@@ -111,6 +112,7 @@ class _Workflow:
     def _check(self) -> None:
         """Refuses solvers and kinds of guidance that ComfyUI does not have, and starts below noise alone."""
         self.model.start(self.schedule.stages[0].sigmas[0])
+        check_asked_levels(_TARGET, self.schedule, self.model)
         for index in range(len(self.schedule.stages)):
             if (solver := self.schedule.solver_of(index)) not in SOLVERS:
                 raise RefusedError(

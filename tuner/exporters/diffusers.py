@@ -16,6 +16,7 @@ from tuner.exporters.base import (
     ExportOptions,
     RefusedError,
     called_levels,
+    check_asked_levels,
     known_model,
 )
 from tuner.feature_cache import FeatureCache, FirstBlockCache, MagCache, TaylorSeerCache
@@ -74,6 +75,7 @@ class _Script:
             raise RefusedError(
                 "diffusers", 0, f"the script runs {model.name} by Euler's rule alone", "use solver 'euler'"
             )
+        check_asked_levels("diffusers", self.schedule, model)
         self.kernels = {stage.resample for stage in self._resized()}
         if self.schedule.cache and not family.caches:
             raise RefusedError(
