@@ -44,7 +44,7 @@ class Plain:
     ``lowest``          last sigma above 0 of the karras and the exponential family, log scale
     ``rho``             exponent of the karras family (arXiv 2206.00364, Eq. 5)
     ``concentration``   alpha = beta of the beta family (arXiv 2407.12173)
-    ``solver``          the step rule, one of `SOLVERS`
+    ``solver``          the step rule, one of `SOLVERS`; from two steps on, as one step is the same by all
     ``guidance``        the guidance scale, as a multiple of the model's own; for models that take one
     ``unguided_high``   of the network calls, the part at the beginning that make the prompt's pass alone; for
                         models that make more
@@ -74,7 +74,7 @@ class Plain:
                 sigmas = partial_sigmas(steps, 1.0, shift)
             else:
                 sigmas = beta_sigmas(steps, trial.suggest_float("concentration", *_CONCENTRATION), shift)
-        solver = suggest_solver(trial, "")
+        solver = suggest_solver(trial, "") if steps > 1 else "euler"
         fields = self._guidance.fields(self._guidance.suggest(trial, "", cached=False), called(sigmas, ()))
         return Schedule(stages=(Stage(sigmas=sigmas, **fields),), solver=solver)
 
@@ -87,7 +87,8 @@ class Plain:
             raise ValueError(f"the budget buys {most} steps at full size, but the schedule has {steps}.")
         stage = schedule.stages[0]
         guidance = self._guidance.of_stage(stage, called(stage.sigmas, ()))
-        rules = params_of_solver(schedule.solver, "") | self._guidance.params_of(guidance, "", cached=False)
+        rules = params_of_solver(schedule.solver, "") if steps > 1 else {}
+        rules |= self._guidance.params_of(guidance, "", cached=False)
         for family in _families_of(schedule.stages[0].sigmas):
             try:
                 params = {name: _checked(name, value) for name, value in family.items()}

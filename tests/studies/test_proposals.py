@@ -150,12 +150,10 @@ def test_a_space_that_a_reference_exhausts_repeats_it(tmp_path: Path) -> None:
     plan = make_plan(toy_settings(tmp_path, budget="1nfe", space="plain"))
     (reference,) = plan.references  # one step, which is all that the space holds
     proposer = Proposer(plan)
-    assert proposer.propose() == Proposal(reference.label, reference.schedule, {"solver": "euler", "steps": 1})
-    assert proposer.tell(None, rests=False).params == {"solver": "euler", "steps": 1}
+    assert proposer.propose() == Proposal(reference.label, reference.schedule, {"steps": 1})
+    assert proposer.tell(None, rests=False).params == {"steps": 1}
     again = proposer.propose()
-    assert again == Proposal(
-        "search", reference.schedule, {"solver": "euler", "steps": 1}
-    )  # at no cost, as it is evaluated already
+    assert again == Proposal("search", reference.schedule, {"steps": 1})  # at no cost, as it is evaluated already
 
 
 def test_a_reference_comes_next_when_it_promises_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
