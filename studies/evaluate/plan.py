@@ -13,11 +13,11 @@ import objectives
 from studies.evaluate.contenders import contender, load_named, plain, with_plain_rivals
 from studies.evaluate.settings import EvalSettings
 from studies.judge.noninferiority import Margin, parse_margins
+from studies.plan.identity import fingerprint
 from studies.plan.plan import (
     check_counts,
     default_chunk,
     directions_of,
-    fingerprint,
     image_seeds,
     makers,
     objective_specs,

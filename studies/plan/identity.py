@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import objectives
+from tuner.models import Blueprint
 
 _HASHED_WHOLE = 256 * 1024 * 1024  # bytes; larger weights are told apart by size and both ends
 _HASHED_END = 1024 * 1024
@@ -44,3 +45,19 @@ def made_by(spec: str, conditions: Mapping[str, Any]) -> str:
     path = embedded if weights == "tiny" else Path(weights or "").expanduser()
     files = hash_files(path) if weights and path.exists() else None
     return hashlib.sha256(json.dumps([spec, files, conditions], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def fingerprint(model: Blueprint) -> str:
+    """Returns sixteen hex digits that change with a model's configuration and with its weights.
+
+    Weights on a hub go by their name, local ones by what is in their folder, wherever it lies.
+    """
+    digest = hashlib.sha256()
+    described = [model.source, dict(model.transformer), dict(model.scheduler), model.text_tokens, model.guidance]
+    if model.passes > 1:
+        described.append(model.negative_prompt)
+    folder = Path(model.source)
+    digest.update(json.dumps(described[folder.is_dir() :], sort_keys=True, default=str).encode())
+    if folder.is_dir():
+        digest.update(hash_files(folder).encode())
+    return digest.hexdigest()[:16]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from studies.plan.identity import hash_files, made_by
+from studies.plan.identity import fingerprint, made_by
 from studies.plan.prompts import PromptSets, load_prompts
 from studies.plan.references import Reference, references
 from studies.plan.rungs import in_random_order, rung_sizes
@@ -285,22 +284,6 @@ def check_name(name: str) -> str:
             "the first one a letter or a digit."
         )
     return name
-
-
-def fingerprint(model: Blueprint) -> str:
-    """Returns sixteen hex digits that change with a model's configuration and with its weights.
-
-    Weights on a hub go by their name, local ones by what is in their folder, wherever it lies.
-    """
-    digest = hashlib.sha256()
-    described = [model.source, dict(model.transformer), dict(model.scheduler), model.text_tokens, model.guidance]
-    if model.passes > 1:
-        described.append(model.negative_prompt)
-    folder = Path(model.source)
-    digest.update(json.dumps(described[folder.is_dir() :], sort_keys=True, default=str).encode())
-    if folder.is_dir():
-        digest.update(hash_files(folder).encode())
-    return digest.hexdigest()[:16]
 
 
 def versions() -> dict[str, str]:

@@ -12,7 +12,8 @@ import optuna
 import pytest
 
 from studies import list_studies, open_study, search
-from studies.plan.plan import fingerprint, make_plan
+from studies.plan.identity import fingerprint
+from studies.plan.plan import make_plan
 from studies.records.score_log import ScoreLog
 from studies.work.task import ChunkResult, Failure, Task
 from tests.studies.test_search import comparable
