@@ -33,9 +33,10 @@ _REGISTRY = Registry("solver", __name__, __path__, member=str, spelled=lambda fi
 _PROBE = (0.9, 0.7, 0.4, 0.1)
 
 
-def available() -> list[str]:
+@functools.cache  # a search asks for each of its candidates, and to look takes 10 ms
+def available() -> tuple[str, ...]:
     """Lists the names, without importing any solver."""
-    return _REGISTRY.available()
+    return tuple(_REGISTRY.available())
 
 
 @functools.cache
