@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import time
 from collections.abc import Callable
@@ -67,7 +68,7 @@ class Rows:
         """Measures step reduction and two presets: a threefold one, and one that begins at half size."""
         for name in (*STEPS_KEPT, THREEFOLD, EARLY):
             title = self._title("flux", name)
-            self.add(title, lambda name=name: self._schedule(name))  # type: ignore[misc]
+            self.add(title, functools.partial(self._schedule, name))
 
     def steps(self) -> None:
         """Measures single steps of FLUX by stage size and batch."""
@@ -75,7 +76,7 @@ class Rows:
             for batch in BATCHES:
                 self.add(
                     f"flux: one step at scale {scale:g}, batch of {batch}",
-                    lambda scale=scale, batch=batch: self._step("flux", scale, batch),  # type: ignore[misc]
+                    functools.partial(self._step, "flux", scale, batch),
                 )
 
     def whole(self) -> None:
@@ -85,7 +86,7 @@ class Rows:
             for dtype in ("float32", "bfloat16"):
                 self.add(
                     f"{name}, {dtype}, batch of {len(PROMPTS)}",
-                    lambda name=name, dtype=dtype: self._scorer(name, dtype),  # type: ignore[misc]
+                    functools.partial(self._scorer, name, dtype),
                 )
         self.add(f"flux: {THREEFOLD}, decoded and scored", self._whole)
 
@@ -94,23 +95,23 @@ class Rows:
         for scale in SCALES:
             self.add(
                 f"flux: one step at scale {scale:g}, compiled",
-                lambda scale=scale: self._compiled(scale),  # type: ignore[misc]
+                functools.partial(self._compiled, scale),
             )
         self._baseline_s = None  # what follows is compared with a compiled baseline
         for name in (None, STEPS_KEPT[0], THREEFOLD, EARLY):
             title = f"{self._title('flux', name)}, compiled"
-            self.add(title, lambda name=name: self._schedule(name))  # type: ignore[misc]
+            self.add(title, functools.partial(self._schedule, name))
 
     def wan(self) -> None:
         """Measures single steps of Wan 2.1 1.3B, and adds them up to its baseline and to fewer steps."""
         for scale in SCALES[:2]:
             self.add(
                 f"wan2.1-1.3b: one step at scale {scale:g}",
-                lambda scale=scale: self._step("wan2.1-1.3b", scale, 1),  # type: ignore[misc]
+                functools.partial(self._step, "wan2.1-1.3b", scale, 1),
             )
         for name in (None, STEPS_KEPT[0], THREEFOLD):
             title = self._title("wan2.1-1.3b", name)
-            self.add(title, lambda name=name: self._added_up(name))  # type: ignore[misc]
+            self.add(title, functools.partial(self._added_up, name))
 
     def _baseline(self) -> Row:
         bench = self.bench("flux")

@@ -64,8 +64,7 @@ class ScoreLog(ScoreBook):
     """A study's own scores: an append-only file with one line per finished task.
 
     A line is on the disk before ``put`` returns; a line that a killed process left unfinished is dropped.
-    Transient
-    failures that the file holds are forgotten, so that a resumed study tries those tasks again.
+    Transient failures that the file holds are forgotten, so that a resumed study tries those tasks again.
 
     Args:
         path: The file; created when first written.

@@ -130,7 +130,7 @@ def shorthand(schedule: Schedule) -> str:
 
 def _stage(stage: Stage) -> str:
     text = f"{stage.steps}@{stage.scale:.3g}"
-    if stage.solver not in (None, "euler"):
+    if stage.solver != "euler":
         text += f" {stage.solver}"
     if stage.reuse:
         text += f" -{len(stage.reuse)}"

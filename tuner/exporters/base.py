@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -12,6 +13,8 @@ from tuner.models._diffusers import PipelineBlueprint
 from tuner.models.base import Blueprint
 from tuner.presets import Preset
 from tuner.schedule import Schedule, Stage
+
+F = TypeVar("F")
 
 LARGEST_SEED = 2**53 - 1
 """The largest whole number that every reader of JSON keeps as it is: a browser has no larger ones."""
@@ -157,6 +160,30 @@ def known_model(preset: Preset, blueprint: Blueprint | None) -> Blueprint:
     if blueprint is None:
         raise UserError(f"Preset {preset.name!r} is for {preset.model} model; name one with --model.")
     return blueprint
+
+
+def known_family(
+    target: str, families: Mapping[str, F], preset: Preset, blueprint: Blueprint | None, unknown: str, remedy: str
+) -> tuple[PipelineBlueprint, F]:
+    """Returns the blueprint, and what an exporter knows of its family.
+
+    Args:
+        target: The target's name, as users know it.
+        families: What the exporter knows, by the class of the pipeline.
+        preset: What is exported.
+        blueprint: The preset's model.
+        unknown: Why other families are refused; ``{model}`` stands for the model's name.
+        remedy: What carries them.
+
+    Raises:
+        UserError: If there is no blueprint.
+        RefusedError: If the exporter does not know the family.
+    """
+    model = known_model(preset, blueprint)
+    family = families.get(getattr(model, "pipeline_class", ""))
+    if family is None or not isinstance(model, PipelineBlueprint):
+        raise RefusedError(target, None, unknown.format(model=model.name), remedy)
+    return model, family
 
 
 def check_asked_levels(target: str, schedule: Schedule, model: PipelineBlueprint) -> None:

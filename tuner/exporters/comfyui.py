@@ -28,7 +28,7 @@ from tuner.exporters.base import (
     called_levels,
     check_asked_levels,
     fixed_point,
-    known_model,
+    known_family,
 )
 from tuner.models._diffusers import PipelineBlueprint
 from tuner.models._video import VideoBlueprint
@@ -56,15 +56,14 @@ class _ComfyUI(Exporter):
 
     def export(self, preset: Preset, blueprint: Blueprint | None, options: ExportOptions) -> str:
         self.check_fields(preset.schedule)
-        model = known_model(preset, blueprint)
-        family = FAMILIES.get(getattr(model, "pipeline_class", ""))
-        if family is None or not isinstance(model, PipelineBlueprint):
-            raise RefusedError(
-                self.target,
-                None,
-                f"this exporter knows no exact nodes for {model.name}, or its samplers count in other levels",
-                "use format 'diffusers'",
-            )
+        model, family = known_family(
+            self.target,
+            FAMILIES,
+            preset,
+            blueprint,
+            "this exporter knows no exact nodes for {model}, or its samplers count in other levels",
+            "use format 'diffusers'",
+        )
         if options.substitute is not None and options.substitute not in SUBSTITUTES:
             raise UserError(
                 f"--substitute takes one of {', '.join(SUBSTITUTES)}, but got {options.substitute!r}; choose one."

@@ -17,7 +17,7 @@ from tuner.exporters.base import (
     RefusedError,
     called_levels,
     check_asked_levels,
-    known_model,
+    known_family,
 )
 from tuner.feature_cache import FeatureCache, FirstBlockCache, MagCache, TaylorSeerCache
 from tuner.models._caching import ATTENTIONS
@@ -40,15 +40,14 @@ class _Diffusers(Exporter):
 
     def export(self, preset: Preset, blueprint: Blueprint | None, options: ExportOptions) -> str:
         self.check_fields(preset.schedule)
-        model = known_model(preset, blueprint)
-        family = FAMILIES.get(getattr(model, "pipeline_class", ""))
-        if family is None or not isinstance(model, PipelineBlueprint):
-            raise RefusedError(
-                self.target,
-                None,
-                f"this exporter does not know how the pipeline of {model.name} takes latents",
-                "use `tuner sample`, or format 'sigmas'",
-            )
+        model, family = known_family(
+            self.target,
+            FAMILIES,
+            preset,
+            blueprint,
+            "this exporter does not know how the pipeline of {model} takes latents",
+            "use `tuner sample`, or format 'sigmas'",
+        )
         if options.snippet:
             return snippet(preset, model, family, options)
         return _Script(preset, model, family, options).text()
