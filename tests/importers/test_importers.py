@@ -11,11 +11,13 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from tests.exporters.own_grid import euler_blueprint
 from tests.exporters.test_comfyui import HEUN, ONE_SIZE, STAGED, preset_of
 from tuner import exporters, importers, models, presets
 from tuner.cli.main import main
 from tuner.errors import UserError
 from tuner.exporters import ExportOptions
+from tuner.models import Blueprint
 from tuner.presets import Preset
 from tuner.schedule import Schedule, Stage
 
@@ -23,8 +25,8 @@ CARRIED = ["ralu-flux-4x", "ralu-flux-7x", "swd-flux-4", "swd-sd3.5-large-6", "s
 OF_FLUX = {"staged": STAGED, "heun": HEUN, "one size": ONE_SIZE}
 
 
-def workflow_of(preset: Preset, model: str = "flux", **options: Any) -> dict[str, Any]:
-    known = models.blueprint(model)
+def workflow_of(preset: Preset, known: Blueprint | None = None, **options: Any) -> dict[str, Any]:
+    known = known or models.blueprint("flux")
     if preset.model_options:
         known = preset.model_options.applied(known)
     text = exporters.load("comfyui").export(preset, known, ExportOptions(**options))
@@ -52,7 +54,7 @@ def assert_same(made: Schedule, expected: Schedule) -> None:
 @pytest.mark.parametrize("name", CARRIED)
 def test_an_exported_workflow_comes_back(name: str, tmp_path: Path) -> None:
     preset = presets.load(name)
-    path = written(tmp_path, workflow_of(preset, preset.model))
+    path = written(tmp_path, workflow_of(preset, models.blueprint(preset.model)))
     known = None if preset.model == "flux" else models.blueprint(preset.model)
     made = importers.read(path, known)
     assert made.model == preset.model
@@ -83,9 +85,9 @@ def test_early_ends_and_noise_between_levels_come_back(name: str, tmp_path: Path
 
 
 def test_a_wan_stage_of_two_experts_comes_back_as_one(tmp_path: Path) -> None:
-    known = models.blueprint("wan2.2")
+    known = euler_blueprint(models.blueprint("wan2.2"))
     preset = preset_of(Schedule(stages=(Stage(sigmas=(1, 0.9, 0.5, 0)),)), known.size)
-    graph = workflow_of(preset, "wan2.2")
+    graph = workflow_of(preset, known)
     assert sum(node["class_type"] == "SamplerCustomAdvanced" for node in graph.values()) == 2
     with pytest.raises(UserError, match="more than one guidance scale"):
         importers.read(written(tmp_path, graph), known)
