@@ -106,7 +106,7 @@ def test_a_stage_is_rounded_to_the_size_multiple() -> None:
 def test_the_costs_written_in_shipped_presets_hold(name: str) -> None:
     preset = presets.load(name)
     known = blueprint(preset.model)
-    guided = known if preset.model_options is None else preset.model_options.applied(known)
+    guided = known if preset.model_options is None else known.with_options(preset.model_options)
     size = (preset.height, preset.width)
     cost, baseline = price(preset.schedule, guided, size), price(known.baseline(size), known, size)
     assert preset.cost is not None

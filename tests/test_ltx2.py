@@ -49,7 +49,7 @@ def test_the_first_version_needs_one_pass_less() -> None:
 
 
 def test_a_guidance_scale_of_one_is_one_pass(pipe: Any, model: LTX2Model) -> None:
-    known = ModelOptions(guidance=1.0).applied(model.blueprint)
+    known = model.blueprint.with_options(ModelOptions(guidance=1.0))
     assert (known.passes, model.blueprint.passes) == (1, 4)
     alone = known.wrap(pipe)
     conditioning = alone.encode(["a red fox"])
@@ -70,7 +70,7 @@ def test_every_guidance_pass_matters(pipe: Any, model: LTX2Model) -> None:
 
 
 def test_frames_and_waves_equal_the_stock_pipelines(pipe: Any, model: LTX2Model) -> None:
-    known = ModelOptions(guidance=1.0).applied(model.blueprint)
+    known = model.blueprint.with_options(ModelOptions(guidance=1.0))
     found = generate(known.wrap(pipe), "a red fox", known.plain(2, SIZE), 3, *SIZE)
     off = {"audio_guidance_scale": 1, "stg_scale": 0, "audio_stg_scale": 0, "modality_scale": 1}
     video, waves = pipe(

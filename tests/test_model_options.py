@@ -53,7 +53,7 @@ def drawn(model: Any) -> torch.Tensor:
 def test_guidance_and_negative_prompt_reach_the_images(sd3: Any) -> None:
     known = wrap(sd3).blueprint
     images = [
-        drawn(options.applied(known).wrap(sd3))
+        drawn(known.with_options(options).wrap(sd3))
         for options in (
             ModelOptions(),
             ModelOptions(guidance=6.0),
@@ -67,7 +67,7 @@ def test_guidance_and_negative_prompt_reach_the_images(sd3: Any) -> None:
 
 def test_guidance_that_is_off_costs_one_pass() -> None:
     medium = blueprint("sd3.5-medium")
-    assert (medium.passes, ModelOptions(guidance=1.0).applied(medium).passes) == (2, 1)
+    assert (medium.passes, medium.with_options(ModelOptions(guidance=1.0)).passes) == (2, 1)
     assert blueprint("flux").passes == 1
 
 
@@ -81,7 +81,7 @@ def test_guidance_that_is_off_costs_one_pass() -> None:
 )
 def test_options_without_effect_are_user_errors(model: str, options: ModelOptions, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        options.applied(blueprint(model))
+        blueprint(model).with_options(options)
 
 
 @pytest.mark.parametrize("weight", [1.0, 0.25])

@@ -219,7 +219,7 @@ def _model(pipe: Any, chosen: ModelOptions | None) -> FlowModel:
     if isinstance(pipe, FlowModel):
         return pipe
     model = wrap(pipe)
-    return chosen.applied(model.blueprint).wrap(pipe) if chosen is not None else model
+    return model.blueprint.with_options(chosen).wrap(pipe) if chosen is not None else model
 
 
 def _items(model: FlowModel, latents: torch.Tensor, output_type: OutputType) -> Any:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from tuner.errors import UserError, one_line
 
 if TYPE_CHECKING:
-    from tuner.models import FlowModel, ModelOptions
+    from tuner.models._options import ModelOptions
+    from tuner.models.base import FlowModel
 
 _PEFT_CONFIG, _PEFT_WEIGHTS, _PEFT_PREFIX = "adapter_config.json", "adapter_model.safetensors", "base_model.model."
 _NAME = "tuner"

@@ -108,7 +108,7 @@ def _own_options(preset: Preset, model: Blueprint, given: ModelOptions) -> OwnOp
             "out, and every preset is drawn with its own."
         )
     options = ModelOptions(**own)
-    options.applied(model)  # whether the model has a use for them
+    model.with_options(options)  # whether the model has a use for them
     source = options.lora_and_weight()[0] if options.lora else ""
     if source.startswith("/") and not Path(source).exists():
         raise UserError(f"LoRA {source!r} of preset {preset.name!r} does not exist; put it there.")

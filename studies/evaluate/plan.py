@@ -144,7 +144,7 @@ def make_eval_plan(settings: EvalSettings) -> EvalPlan:
     check_counts(settings, {"seeds": 1, "seed": 0, "limit": 2, **LEAST})
     if settings.seeds > _MOST_SEEDS:
         raise UserError(f"`seeds` must be at most {_MOST_SEEDS}, but got {settings.seeds}; add prompts instead.")
-    model = settings.options.applied(blueprint(settings.model))
+    model = blueprint(settings.model).with_options(settings.options)
     named = (*settings.presets, settings.baseline) if settings.baseline else settings.presets
     loaded = load_named(named)
     size = _size(settings, model, list(loaded.values()))

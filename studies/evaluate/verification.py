@@ -102,7 +102,7 @@ def verify(
         )
     placement = settings.options.model_dump(include={"offload", "device_map"})
     options = (preset.model_options or ModelOptions()).model_copy(update=placement)
-    model = options.applied(blueprint(preset.model))
+    model = blueprint(preset.model).with_options(options)
     sets = _find_prompts(preset, provenance, _as_searched(load_prompts(settings.prompts, model)))
     settings = settings.model_copy(update={"model": preset.model, "options": options, "presets": (preset.name,)})
     plan = _plan(preset, provenance, sets, model, settings)

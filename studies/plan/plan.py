@@ -220,7 +220,7 @@ def make_plan(settings: SearchSettings, measure: Measure | None = None) -> Plan:
         raise UserError(f"`gpus_per_worker` must not be negative, but got {settings.gpus_per_worker}.")
     if settings.time_limit is not None and not settings.time_limit > 0:
         raise UserError(f"`time_limit` must be positive, but got {settings.time_limit}.")
-    model = settings.options.applied(blueprint(settings.model))
+    model = blueprint(settings.model).with_options(settings.options)
     size = model.check_size(settings.size or model.size)
     specs = objective_specs(settings.objectives, model)
     directions = directions_of(specs)

@@ -92,7 +92,7 @@ class Evaluator:
         from tuner.models import blueprint
 
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        flow = options.applied(blueprint(model)).load(device, options=options)
+        flow = blueprint(model).with_options(options).load(device, options=options)
         return cls(flow, [load(spec, device) for spec in objectives], baseline=baseline)
 
     def evaluate(self, task: Task) -> ChunkResult | Failure:

@@ -54,7 +54,7 @@ def drawing_key(schedule: Schedule, own: OwnOptions | None) -> str:
 
 def drawing_price(schedule: Schedule, own: OwnOptions | None, model: Blueprint, size: Size) -> Price:
     """Prices a schedule with its own options; a LoRA is free, as it is once it is fused."""
-    return price(schedule, own.options.applied(model) if own else model, size)
+    return price(schedule, model.with_options(own.options) if own else model, size)
 
 
 class Dressed:
@@ -81,7 +81,9 @@ class Dressed:
             self._now = (None, self._loaded)
             self._lora.close()
             if own is not None:
-                dressed = own.options.applied(self._loaded.blueprint).wrap(getattr(self._loaded, "pipe", None))
+                dressed = self._loaded.blueprint.with_options(own.options).wrap(
+                    getattr(self._loaded, "pipe", None)
+                )
                 self._lora.enter_context(applied(dressed, own.options))
                 self._now = (own, dressed)
         return self._now[1]

@@ -24,7 +24,7 @@ EVERY = exporters.available()
 def shipped(name: str) -> tuple[Preset, Blueprint]:
     preset = presets.load(name)
     known = models.blueprint(preset.model)
-    return preset, preset.model_options.applied(known) if preset.model_options else known
+    return preset, known.with_options(preset.model_options) if preset.model_options else known
 
 
 def exported_or_refused(target: str, preset: Preset, blueprint: Blueprint, **options: Any) -> str:

@@ -28,7 +28,7 @@ OF_FLUX = {"staged": STAGED, "heun": HEUN, "one size": ONE_SIZE}
 def workflow_of(preset: Preset, known: Blueprint | None = None, **options: Any) -> dict[str, Any]:
     known = known or models.blueprint("flux")
     if preset.model_options:
-        known = preset.model_options.applied(known)
+        known = known.with_options(preset.model_options)
     text = exporters.load("comfyui").export(preset, known, ExportOptions(**options))
     graph: dict[str, Any] = json.loads(text)
     return graph

@@ -50,7 +50,7 @@ def test_from_nothing_to_a_pipeline_that_samples(small: None, settings: Settings
     encode_scenes(Worker(settings, 0, "latents"), scenes=12)
     train_denoiser(Worker(settings, 0, "denoiser"))
     distil_guidance(Worker(settings, 0, "guidance"))
-    export_pipeline(settings.work, settings.work / "pipeline")
+    export_pipeline(settings.work, "guidance", settings.work / "pipeline", torch.float32)
 
     pipe = FluxPipeline.from_pretrained(settings.work / "pipeline")
     pipe.set_progress_bar_config(disable=True)
@@ -206,7 +206,7 @@ def test_encoding_fills_every_row_of_every_size(small: None, settings: Settings)
 
 def test_exporting_nothing_is_a_clear_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", "--work", str(tmp_path), "--folder", str(tmp_path / "pipeline")]) == 2
-    assert "No distilled denoiser" in capsys.readouterr().err
+    assert "No denoiser" in capsys.readouterr().err
 
 
 def test_distilling_an_untrained_denoiser_is_a_clear_error(

@@ -132,4 +132,4 @@ def _blueprint(preset: Preset, model: str | None) -> Blueprint | None:
     if model is None and preset.model == ANY_MODEL:
         return None
     known = models.blueprint(model or preset.model)
-    return preset.model_options.applied(known) if preset.model_options else known
+    return known.with_options(preset.model_options) if preset.model_options else known

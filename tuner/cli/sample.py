@@ -59,7 +59,7 @@ def command(
     loaded = presets.load(preset)
     if loaded.model_options is not None:
         options = options.model_copy(update=loaded.model_options.of_images() | options.of_images())
-    known = options.applied(blueprint(model or loaded.model))
+    known = blueprint(model or loaded.model).with_options(options)
     _check_format(output, known, fps)
     if model and model != loaded.model and size is None:
         size = known.size

@@ -223,7 +223,7 @@ class _Script:
         before, after = self._cached()
         return source.GENERATE.format(
             seed="stage_seed(seed, number)" if several else "seed",
-            dtype="torch.float32" if self.model.model_class.draws_float32 else f"pipe.{self.model.denoiser}.dtype",
+            dtype="torch.float32" if self.model.draws_float32 else f"pipe.{self.model.denoiser}.dtype",
             drawn=self.family.drawn,
             start="" if start == 1 else f"{start!r} * ",
             transition=transition if several else "",

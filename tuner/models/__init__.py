@@ -96,18 +96,15 @@ def _from_configs(source: str, read: ReadConfig) -> Blueprint:
             f"Pipeline class {pipeline_class!r} of {source!r} belongs to no known model family. "
             f"Known: {', '.join(classes)}."
         )
-    denoiser = read(f"{family[0].denoiser}/config.json")
-    scheduler = read("scheduler/scheduler_config.json")
-    nearest = max(
-        family,
-        key=lambda model: _likeness(
-            [model.transformer, model.scheduler, model.index], [denoiser, scheduler, index]
-        ),
-    )
-    parts = [nearest.transformer, nearest.scheduler, nearest.index], [denoiser, scheduler, index]
-    if _same_place(source, nearest.source) and _likeness(*parts) == 1:
-        return nearest
-    return nearest.reconfigured(source, read)
+    given = read(f"{family[0].denoiser}/config.json"), read("scheduler/scheduler_config.json"), index
+
+    def likeness(model: Blueprint) -> tuple[float, bool]:
+        return _likeness((model.transformer, model.scheduler, model.index), given), _same_place(
+            source, model.source
+        )
+
+    nearest = max(family, key=likeness)
+    return nearest if likeness(nearest) == (1, True) else nearest.reconfigured(source, read)
 
 
 def _same_place(source: str, known: str) -> bool:

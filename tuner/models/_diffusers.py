@@ -10,15 +10,14 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 from tuner.errors import UserError
 from tuner.feature_cache import FeatureCache, PyramidAttentionBroadcast
 from tuner.models._caching import caching, named_call
 from tuner.models._flow_match import flow_match_sigmas, linear_mu
-from tuner.models._loading import compile_network, load_pipeline
+from tuner.models._loading import load_pipeline
 from tuner.models._options import ModelOptions
-from tuner.models._pipeline_model import PipelineModel
 from tuner.models._schedulers import FLOW_EULER, stock_solver
 from tuner.models.base import Blueprint, Conditioning, FlowModel, ReadConfig, Size
 from tuner.schedule import Stage
@@ -32,6 +31,12 @@ PIPELINE_SAMPLE_SIZE = 128
 """What most pipelines have as ``default_sample_size``: latent pixels along a side of the default image."""
 
 
+class _Wraps(Protocol):
+    """Makes a `FlowModel` of a loaded pipeline and its blueprint."""
+
+    def __call__(self, pipe: Any, blueprint: Any, /) -> FlowModel: ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class PipelineBlueprint(Blueprint):
     """A model that runs in a diffusers pipeline, without its weights.
@@ -41,7 +46,12 @@ class PipelineBlueprint(Blueprint):
     """
 
     transformer_class: ClassVar[str]
-    model_class: ClassVar[type[PipelineModel]]
+    model_class: ClassVar[_Wraps]
+    """The family's `PipelineModel`."""
+    batched_guidance: ClassVar[bool] = True
+    """Whether both guidance passes run as one batch, as the pipeline does it, or one after the other."""
+    draws_float32: ClassVar[bool] = False
+    """Whether the pipeline draws noise in single precision, whatever the precision of the weights."""
     true_guidance: ClassVar[bool] = False
     """Whether the guidance scale means a second pass with the negative prompt, not an input of the network."""
     no_guidance: ClassVar[float] = 1.0
@@ -152,7 +162,7 @@ class PipelineBlueprint(Blueprint):
         Raises:
             UserError: If it would take the features of one guidance pass for those of the other.
         """
-        mixed = self.passes > 1 and not self.model_class.batched_guidance
+        mixed = self.passes > 1 and not self.batched_guidance
         if isinstance(cache, PyramidAttentionBroadcast) and mixed:
             raise UserError(
                 f"Cache {cache.kind!r} would mix the two guidance passes of {self.name}, which run one after the "
@@ -214,7 +224,7 @@ class PipelineBlueprint(Blueprint):
         _ = found.solver  # refuses a scheduler that steps in an unknown way
         return found
 
-    def wrap(self, pipe: Any) -> PipelineModel:
+    def wrap(self, pipe: Any) -> FlowModel:
         """Wraps a loaded pipeline, which is not changed."""
         if getattr(getattr(pipe, self.denoiser), "is_cache_enabled", False):
             raise UserError(
@@ -233,8 +243,7 @@ class PipelineBlueprint(Blueprint):
         dtype = dtype or options.dtype or ("float32" if device == "cpu" else "bfloat16")
         model = self.wrap(load_pipeline(self, device, dtype, options))
         if options.compile:
-            for network in dict.fromkeys((model.network(1.0), model.network(0.0))):
-                compile_network(network)
+            model.compile()
         return model
 
 

@@ -11,14 +11,14 @@ from tuner.lora import load_lora
 from tuner.models._options import ModelOptions
 
 if TYPE_CHECKING:
-    from tuner.models._diffusers import PipelineBlueprint
+    from tuner.models.base import Blueprint
 
 _ADAPTER = "tuner"
 _QUANTIZED = ["transformer", "transformer_2", "unet", "text_encoder", "text_encoder_2", "text_encoder_3"]
 """Components that may be quantised, where a pipeline has them; diffusers' own default is all, the VAE too."""
 
 
-def load_pipeline(blueprint: PipelineBlueprint, device: str, dtype: str, options: ModelOptions) -> Any:
+def load_pipeline(blueprint: Blueprint, device: str, dtype: str, options: ModelOptions) -> Any:
     """Loads the pipeline of a blueprint's source.
 
     Args:
@@ -91,7 +91,7 @@ def _quantization(quantize: str, dtype: str) -> Any:
 
 
 def _check_same_model(
-    blueprint: PipelineBlueprint, part: str, known: Mapping[str, Any], loaded: Mapping[str, Any]
+    blueprint: Blueprint, part: str, known: Mapping[str, Any], loaded: Mapping[str, Any]
 ) -> None:
     """Refuses weights whose configuration is not the one that costs and sigmas are computed from."""
     for key, value in known.items():

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from tuner.errors import UserError
-
-if TYPE_CHECKING:
-    from tuner.models.base import Blueprint
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 Quantize = Literal["nf4", "int8"]
@@ -68,26 +64,3 @@ class ModelOptions(BaseModel):
         if self.lora is None or not self.lora.startswith("./"):
             return self
         return self.model_copy(update={"lora": str((folder / self.lora).resolve())})
-
-    def applied(self, blueprint: Blueprint) -> Blueprint:
-        """Returns the blueprint with this guidance, negative prompt and number of frames.
-
-        Raises:
-            UserError: If the model has no use for them.
-        """
-        if self.frames is not None:
-            blueprint = blueprint.with_frames(self.frames)
-        if self.guidance is not None:
-            if blueprint.guidance is None:
-                raise UserError(
-                    f"Model {blueprint.name!r} takes no guidance scale, but got {self.guidance:g}; leave it out."
-                )
-            blueprint = replace(blueprint, guidance=self.guidance)
-        if self.negative_prompt is not None:
-            if blueprint.passes == 1:
-                raise UserError(
-                    f"Model {blueprint.name!r} makes no pass with a negative prompt: its guidance is distilled, "
-                    "or its scale turns it off; leave the negative prompt out."
-                )
-            blueprint = replace(blueprint, negative_prompt=self.negative_prompt)
-        return blueprint

@@ -5,18 +5,18 @@ from __future__ import annotations
 import contextlib
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from tuner.feature_cache import FeatureCache
 from tuner.models._caching import caching, named_call
+from tuner.models._diffusers import PipelineBlueprint
+from tuner.models._loading import compile_network
 from tuner.models.base import Conditioning, FlowModel, Item, Size
 from tuner.schedule import Stage
 
 if TYPE_CHECKING:
     import torch
     from PIL import Image
-
-    from tuner.models._diffusers import PipelineBlueprint
 
 _NEGATIVE = "negative_"
 
@@ -30,10 +30,6 @@ class PipelineModel(FlowModel):
     """
 
     blueprint: PipelineBlueprint
-    batched_guidance: ClassVar[bool] = True
-    """Whether both guidance passes run as one batch, as the pipeline does it, or one after the other."""
-    draws_float32: ClassVar[bool] = False
-    """Whether the pipeline draws noise in single precision, whatever the precision of the weights."""
 
     def __init__(self, pipe: Any, blueprint: PipelineBlueprint):
         self.pipe = pipe
@@ -70,6 +66,11 @@ class PipelineModel(FlowModel):
             negative = self.encode_text([self.blueprint.negative_prompt] * len(prompts), negative=True)
         return text | {_NEGATIVE + name: rows for name, rows in negative.items()}
 
+    def compile(self) -> None:
+        """Compiles the network of every noise level; see `FlowModel.compile`."""
+        for network in dict.fromkeys((self.network(1.0), self.network(0.0))):
+            compile_network(network)
+
     def free_text_encoders(self) -> None:
         """Takes the text encoders out of the pipeline; see `FlowModel.free_text_encoders`."""
         import torch
@@ -92,7 +93,7 @@ class PipelineModel(FlowModel):
         import torch
 
         shape = (1, *self.blueprint.latent_shape(size))
-        dtype = torch.float32 if self.draws_float32 else self.network(1.0).dtype
+        dtype = torch.float32 if self.blueprint.draws_float32 else self.network(1.0).dtype
         return torch.randn(shape, generator=generator, dtype=dtype)
 
     def velocity(self, x_BCHW: torch.Tensor, sigma: float, conditioning: Conditioning) -> torch.Tensor:
@@ -109,7 +110,7 @@ class PipelineModel(FlowModel):
         text, negative = with_and_without(conditioning)
         if known.passes == 1:
             return call("cond", x_BCHW, text)
-        if self.batched_guidance:
+        if self.blueprint.batched_guidance:
             both = {name: torch.cat([negative[name], text[name]]) for name in text}
             away, towards = call("cond_uncond", torch.cat([x_BCHW, x_BCHW]), both).chunk(2)
         else:

@@ -26,6 +26,8 @@ class VideoBlueprint(PipelineBlueprint):
         frame_factor: Frames per latent frame; the first latent frame is one frame alone.
     """
 
+    draws_float32 = True
+
     frame_factor: int
 
     def latent_shape(self, size: Size) -> tuple[int, ...]:
@@ -52,8 +54,6 @@ class VideoBlueprint(PipelineBlueprint):
 
 class VideoModel(PipelineModel):
     """A loaded video pipeline."""
-
-    draws_float32 = True
 
     def decode(self, x_BCFHW: torch.Tensor) -> list[list[Image.Image]]:
         """Turns clean latents into B videos, each a list of frames, one after the other; see `FlowModel.decode`.

@@ -6,7 +6,7 @@ import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias
 
 from tuner.errors import UserError
@@ -153,7 +153,7 @@ class Blueprint(ABC):
             device: Torch device; by default the first GPU, else the CPU.
             dtype: Torch dtype name; by default bfloat16 on a GPU and float32 on the CPU.
             options: Quantisation, LoRA, placement and compiling. Guidance, negative prompt and frames are the
-                blueprint's, which ``ModelOptions.applied`` changes.
+                blueprint's, which ``with_options`` changes.
 
         Raises:
             UserError: If the source cannot be read, or if an option does not work here.
@@ -165,11 +165,7 @@ class Blueprint(ABC):
         return 1
 
     def called(self, stage: Stage, sigma: float) -> Self:
-        """Returns the model as a stage calls it at a noise level: with the guidance that the stage asks for there.
-
-        Args:
-            stage: What is run.
-            sigma: Noise level of a network call.
+        """Returns the model with the guidance that a stage asks for at the noise level of a network call.
 
         Raises:
             UserError: If the stage asks for guidance that this model does not have.
@@ -199,15 +195,35 @@ class Blueprint(ABC):
     def with_frames(self, frames: int) -> Blueprint:
         """Returns the same model for videos of another length.
 
-        Args:
-            frames: Number of frames.
-
         Raises:
             UserError: If the model cannot produce this number.
         """
         if frames != self.frames:
             raise UserError(f"{self.name} makes images, so it cannot make {frames} frames; leave the number out.")
         return self
+
+    def with_options(self, options: ModelOptions) -> Blueprint:
+        """Returns the model with the guidance, negative prompt and number of frames that options name.
+
+        Args:
+            options: What is changed; None in them leaves the model's own.
+
+        Raises:
+            UserError: If the model has no use for one of them.
+        """
+        changed = self if options.frames is None else self.with_frames(options.frames)
+        if (scale := options.guidance) is not None:
+            if changed.guidance is None:
+                raise UserError(f"Model {self.name!r} takes no guidance scale, but got {scale:g}; leave it out.")
+            changed = replace(changed, guidance=scale)
+        if options.negative_prompt is None:
+            return changed
+        if changed.passes == 1:
+            raise UserError(
+                f"Model {self.name!r} makes no pass with a negative prompt: its guidance is distilled, or its "
+                "scale turns it off; leave the negative prompt out."
+            )
+        return replace(changed, negative_prompt=options.negative_prompt)
 
     @property
     def size(self) -> Size:
@@ -324,6 +340,10 @@ class FlowModel(ABC):
         raise UserError(
             f"Model {self.blueprint.name!r} cannot encode images, which `resample: pixel` needs; use another mode."
         )
+
+    def compile(self) -> None:
+        """Compiles the networks in place, each anew for every size; raises a `UserError` if the family cannot."""
+        raise UserError(f"Model {self.blueprint.name!r} cannot be compiled; leave `--compile` out.")
 
     def free_text_encoders(self) -> None:  # noqa: B027 - a model may have none
         """Gives the text encoders' memory back; nothing can be encoded after it."""

@@ -23,8 +23,6 @@ _PIPELINE_TEXT_TOKENS = 512  # ChromaPipeline's default max_sequence_length
 class ChromaModel(PipelineModel):
     """A loaded Chroma pipeline."""
 
-    batched_guidance = False
-
     def encode_text(self, prompts: list[str], negative: bool) -> dict[str, torch.Tensor]:
         """Encodes with T5, one padding token kept unmasked; see `PipelineModel.encode_text`."""
         tokens_BTD, _, mask_BT, *_ = self.pipe.encode_prompt(
@@ -40,6 +38,7 @@ class ChromaBlueprint(PackedBlueprint):
     pipeline_class = "ChromaPipeline"
     transformer_class = "ChromaTransformer2DModel"
     model_class = ChromaModel
+    batched_guidance = False
     true_guidance = True
 
     def inputs(self, packed_BTD: torch.Tensor, grid: tuple[int, int], text: Conditioning) -> dict[str, Any]:

@@ -65,7 +65,7 @@ class FluxBlueprint(PackedBlueprint):
 
         device, dtype = packed_BTD.device, packed_BTD.dtype
         guidance = None
-        if self.guidance is not None:
+        if self.guidance is not None and not self.true_guidance:
             guidance = torch.full((len(packed_BTD),), self.guidance, device=device, dtype=torch.float32)
         return {
             "guidance": guidance,
@@ -91,6 +91,14 @@ class FluxBlueprint(PackedBlueprint):
             "guidance": (self.guidance or _PIPELINE_GUIDANCE) if transformer.get("guidance_embeds") else None,
             "text_tokens": min(_PIPELINE_TEXT_TOKENS, longest_prompt),
         }
+
+
+@dataclass(frozen=True, kw_only=True)
+class TwoPassFluxBlueprint(FluxBlueprint):
+    """A model of the FLUX.1 family without embedded guidance; its scale is the pipeline's ``true_cfg_scale``."""
+
+    true_guidance = True
+    batched_guidance = False
 
 
 BLUEPRINT = FluxBlueprint(

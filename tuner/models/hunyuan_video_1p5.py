@@ -37,9 +37,6 @@ _SUPPORTED = {
 class HunyuanVideo15Model(VideoModel):
     """A loaded HunyuanVideo 1.5 pipeline."""
 
-    batched_guidance = False
-    draws_float32 = False
-
     def encode_text(self, prompts: list[str], negative: bool) -> dict[str, torch.Tensor]:
         """Encodes with Qwen2.5-VL, and quoted words with ByT5; see `PipelineModel.encode_text`."""
         tokens_BTD, mask_BT, quoted_BTD, quoted_mask_BT = self.pipe.encode_prompt(
@@ -55,6 +52,8 @@ class HunyuanVideo15Blueprint(VideoBlueprint):
     pipeline_class = "HunyuanVideo15Pipeline"
     transformer_class = "HunyuanVideo15Transformer3DModel"
     model_class = HunyuanVideo15Model
+    batched_guidance = False
+    draws_float32 = False
     true_guidance = True
 
     @property

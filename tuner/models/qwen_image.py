@@ -24,8 +24,6 @@ _PIPELINE_TEXT_TOKENS = 512  # QwenImagePipeline's default max_sequence_length
 class QwenImageModel(PipelineModel):
     """A loaded Qwen-Image pipeline."""
 
-    batched_guidance = False
-
     def encode_text(self, prompts: list[str], negative: bool) -> dict[str, torch.Tensor]:
         """Encodes with Qwen2.5-VL; a mask comes along if lengths differ. See `PipelineModel.encode_text`."""
         tokens_BTD, mask_BT = self.pipe.encode_prompt(prompts, max_sequence_length=self.blueprint.text_tokens)
@@ -55,6 +53,7 @@ class QwenImageBlueprint(PackedBlueprint):
     pipeline_class = "QwenImagePipeline"
     transformer_class = "QwenImageTransformer2DModel"
     model_class = QwenImageModel
+    batched_guidance = False
     true_guidance = True
 
     def inputs(self, packed_BTD: torch.Tensor, grid: tuple[int, int], text: Conditioning) -> dict[str, Any]:

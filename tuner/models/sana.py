@@ -25,8 +25,6 @@ _PIPELINE_TEXT_TOKENS = 300  # SanaPipeline's default max_sequence_length
 class SanaModel(PipelineModel):
     """A loaded Sana pipeline."""
 
-    draws_float32 = True
-
     def encode_text(self, prompts: list[str], negative: bool) -> dict[str, torch.Tensor]:
         """Encodes with Gemma 2, prompts behind the pipeline's default instruction, negative prompts bare."""
         default = inspect.signature(type(self.pipe).__call__).parameters["complex_human_instruction"].default
@@ -46,6 +44,7 @@ class SanaBlueprint(OwnGridBlueprint):
     pipeline_class = "SanaPipeline"
     transformer_class = "SanaTransformer2DModel"
     model_class = SanaModel
+    draws_float32 = True
     true_guidance = True
 
     def forward(self, transformer: Any, x_BCHW: torch.Tensor, sigma: float, text: Conditioning) -> torch.Tensor:

@@ -29,7 +29,6 @@ class WanModel(VideoModel):
     """A loaded Wan pipeline."""
 
     blueprint: WanBlueprint
-    batched_guidance = False
 
     def encode_text(self, prompts: list[str], negative: bool) -> dict[str, torch.Tensor]:
         """Encodes with UMT5, padded with zeros; see `PipelineModel.encode_text`."""
@@ -58,6 +57,7 @@ class WanBlueprint(OwnGridBlueprint, VideoBlueprint):
     pipeline_class = "WanPipeline"
     transformer_class = "WanTransformer3DModel"
     model_class = WanModel
+    batched_guidance = False
     true_guidance = True
 
     low_guidance: float | None = None

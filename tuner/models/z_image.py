@@ -24,8 +24,6 @@ _PIPELINE_TEXT_TOKENS = 512  # ZImagePipeline's default max_sequence_length
 class ZImageModel(PipelineModel):
     """A loaded Z-Image pipeline."""
 
-    draws_float32 = True
-
     def encode_text(self, prompts: list[str], negative: bool) -> dict[str, torch.Tensor]:
         """Encodes with Qwen3; ``lengths`` stays on the CPU. See `PipelineModel.encode_text`."""
         import torch
@@ -59,6 +57,7 @@ class ZImageBlueprint(PipelineBlueprint):
     pipeline_class = "ZImagePipeline"
     transformer_class = "ZImageTransformer2DModel"
     model_class = ZImageModel
+    draws_float32 = True
     true_guidance = True
     no_guidance = 0.0
 

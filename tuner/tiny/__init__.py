@@ -11,4 +11,7 @@ from pathlib import Path
 PIPELINE_FOLDER = Path(__file__).parent / "weights" / "pipeline"
 """The diffusers folder that ``FluxPipeline.from_pretrained`` loads with no network."""
 
-__all__ = ["PIPELINE_FOLDER"]
+TWO_PASS_FOLDER = PIPELINE_FOLDER.with_name("two_pass")
+"""The same of `tiny-cfg`, which needs true guidance."""
+
+__all__ = ["PIPELINE_FOLDER", "TWO_PASS_FOLDER"]

@@ -87,10 +87,17 @@ class Batch:
 def train_denoiser(worker: Worker) -> None:
     """Trains to the end of the budget; leaves the averaged weights in the checkpoint."""
     torch.manual_seed(worker.settings.seed)
-    fit(worker, Denoiser(), _velocity_loss, (MUON_RATE, ADAMW_RATE), CONSTANT_SHARE)
+    fit(worker, Denoiser(), velocity_loss, (MUON_RATE, ADAMW_RATE), CONSTANT_SHARE)
 
 
-def fit(worker: Worker, model: Denoiser, loss: Loss, rates: tuple[float, float], constant_share: float) -> None:
+def fit(
+    worker: Worker,
+    model: Denoiser,
+    loss: Loss,
+    rates: tuple[float, float],
+    constant_share: float,
+    caption_dropout: float = CAPTION_DROPOUT,
+) -> None:
     """Minimises a loss over the training latents to the end of the budget, resuming where it stopped.
 
     Args:
@@ -99,6 +106,7 @@ def fit(worker: Worker, model: Denoiser, loss: Loss, rates: tuple[float, float],
         loss: Scalar loss of a batch.
         rates: Peak learning rates of Muon and AdamW.
         constant_share: Share of the budget at the peak rates, before they fall linearly to zero.
+        caption_dropout: Share of the captions that are replaced by the empty one.
     """
     settings = worker.settings
     training = Training(model, rates, OUTER, EMA)
@@ -112,7 +120,7 @@ def fit(worker: Worker, model: Denoiser, loss: Loss, rates: tuple[float, float],
     losses: dict[int, list[float]] = {size: [] for size in SIZES}
     while (progress := worker.progress()) < 1:
         size = int(sizes_rng.choice(list(SIZES), p=[share for share, _, _ in SIZES.values()]))
-        value = loss(model, _batch(data, size, rng))
+        value = loss(model, _batch(data, size, rng, caption_dropout))
         torch.autograd.backward(value)
         losses[size].append(value.item())
         worker.average_gradients(training.optimisers.parameters)
@@ -140,12 +148,12 @@ def empty_prompts(ids_BT: torch.Tensor) -> torch.Tensor:
     return empty
 
 
-def _batch(data: Latents, size: int, rng: np.random.Generator) -> Batch:
+def _batch(data: Latents, size: int, rng: np.random.Generator, caption_dropout: float) -> Batch:
     _, batch, shift = SIZES[size]
     index = np.sort(rng.integers(len(data.tokens), size=batch))
     clean = torch.from_numpy(np.asarray(data.latents[size][index])).float()
     ids = torch.from_numpy(data.tokens[index].astype(np.int64))
-    dropped = torch.rand(batch) < CAPTION_DROPOUT
+    dropped = torch.rand(batch) < caption_dropout
     ids = torch.where(dropped[:, None], empty_prompts(ids), ids)
     sigma = torch.where(torch.rand(batch) < UNIFORM_SHARE, torch.rand(batch), torch.randn(batch).sigmoid())
     sigma = shift * sigma / (1 + (shift - 1) * sigma)
@@ -154,7 +162,8 @@ def _batch(data: Latents, size: int, rng: np.random.Generator) -> Batch:
     return Batch(clean, noise, (1 - level) * clean + level * noise, sigma, ids)
 
 
-def _velocity_loss(model: Denoiser, batch: Batch) -> torch.Tensor:
+def velocity_loss(model: Denoiser, batch: Batch) -> torch.Tensor:
+    """Returns the mean squared error of the predicted velocity."""
     with fast_arithmetic():
         velocity = model(batch.noisy_BChw, batch.sigma_B, batch.ids_BT)
     return F.mse_loss(velocity.float(), pack(batch.noise_BChw - batch.clean_BChw))

@@ -15,17 +15,21 @@ from tuner.tiny.training.denoiser import Denoiser
 from tuner.tiny.training.networks import build_scheduler, build_tokenizer
 
 
-def export_pipeline(work: Path, folder: Path) -> None:
+def export_pipeline(work: Path, part: str, folder: Path, dtype: torch.dtype) -> None:
     """Writes ``folder`` so that ``FluxPipeline.from_pretrained(folder)`` loads the model in a work folder.
 
-    Weights are stored as float32, so that a plain load runs on a CPU exactly as trained.
+    Args:
+        work: The work folder.
+        part: The training whose denoiser is written.
+        folder: Where the pipeline is written.
+        dtype: Precision of the weights in the files.
 
     Raises:
-        UserError: If the work folder holds no guidance-distilled denoiser.
+        UserError: If the work folder holds no such denoiser.
     """
-    checkpoint = work / "guidance.checkpoint.pt"
+    checkpoint = work / f"{part}.checkpoint.pt"
     if not checkpoint.exists():
-        raise UserError(f"No distilled denoiser in {work}: {checkpoint.name} is missing. Run `guidance` first.")
+        raise UserError(f"No denoiser in {work}: {checkpoint.name} is missing. Run `{part}` first.")
     model = Denoiser()
     model.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["average"])
     pipeline: Any = FluxPipeline(
@@ -37,9 +41,10 @@ def export_pipeline(work: Path, folder: Path) -> None:
         tokenizer_2=build_tokenizer(),
         transformer=model.transformer,
     )
-    part = folder.with_name(folder.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
+    pipeline.to(dtype)
+    partial = folder.with_name(folder.name + ".part")
+    shutil.rmtree(partial, ignore_errors=True)
     pipeline.vae.register_to_config(_name_or_path="")  # or it would name the work folder
-    pipeline.save_pretrained(part)
+    pipeline.save_pretrained(partial)
     shutil.rmtree(folder, ignore_errors=True)
-    part.rename(folder)
+    partial.rename(folder)
