@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -14,7 +15,7 @@ from tuner.tiny.training.autoencoder import train_autoencoder
 from tuner.tiny.training.denoiser import train_denoiser
 from tuner.tiny.training.export import export_pipeline
 from tuner.tiny.training.guidance import distil_guidance
-from tuner.tiny.training.latents import encode_scenes
+from tuner.tiny.training.latents import SCENES, encode_scenes
 from tuner.tiny.training.run import Settings, launch
 from tuner.tiny.training.two_pass import train_two_pass
 
@@ -56,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--steps", type=int, help="stop a training after so many steps")
     parser.add_argument("--workers", type=int, default=2, help="processes of one thread each")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--scenes", type=int, default=SCENES, help="scenes that `latents` renders and encodes")
     parser.add_argument("--folder", type=Path, help="where an export writes its pipeline (default: this package)")
     return parser
 
@@ -69,7 +71,8 @@ def _run(options: argparse.Namespace) -> None:
         if part in TRAINING:
             minutes = MINUTES[part] if options.minutes is None else options.minutes
             settings = Settings(options.work, minutes, options.steps, options.workers, options.seed)
-            launch(part, settings, TRAINING[part])
+            train = partial(encode_scenes, scenes=options.scenes) if part == "latents" else TRAINING[part]
+            launch(part, settings, train)
         else:
             trained, folder, dtype = EXPORTS[part]
             export_pipeline(options.work, trained, options.folder or folder, dtype)

@@ -20,7 +20,7 @@ from tuner.tiny.checker import accuracy
 from tuner.tiny.scenes import random_scene, render
 from tuner.tiny.training.data import SIZES, Images, rendered, to_float, to_uint8
 from tuner.tiny.training.optim import Training
-from tuner.tiny.training.run import Worker
+from tuner.tiny.training.run import Worker, half_precision
 
 Array = npt.NDArray[np.int64]
 
@@ -152,7 +152,7 @@ def _loss(model: Any, batch: _Batch, rng: np.random.Generator) -> tuple[torch.Te
     total = torch.zeros(())
     parts: dict[str, float] = {}
     latents = []
-    with torch.autocast("cpu", torch.bfloat16):
+    with half_precision():
         for name, target in (("large", batch.large), ("small", batch.small)):
             posterior = model.encode(target).latent_dist
             error = _reconstruction(model.decode(posterior.sample()).sample, target)

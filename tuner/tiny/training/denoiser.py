@@ -20,7 +20,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from tuner.tiny.training.latents import Latents, load_latents
 from tuner.tiny.training.networks import build_clip, build_t5, build_transformer
 from tuner.tiny.training.optim import Training
-from tuner.tiny.training.run import Worker
+from tuner.tiny.training.run import Worker, half_precision
 
 SIZES = {64: (0.48, 96, 3.0), 48: (0.08, 128, 2.4), 32: (0.44, 160, 1.8)}
 """Per image size: share of the steps, images per worker and step, shift of the training noise levels."""
@@ -171,7 +171,7 @@ def velocity_loss(model: Denoiser, batch: Batch) -> torch.Tensor:
 
 @contextmanager
 def fast_arithmetic() -> Iterator[None]:
-    """Bfloat16, and plain attention: at under a hundred tokens two matrix products beat the fused kernel."""
+    """Half precision, and plain attention: at under a hundred tokens two matrix products beat the fused kernel."""
     torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)  # despite its name it rules the CPU too
-    with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
+    with half_precision(), sdpa_kernel(SDPBackend.MATH):
         yield

@@ -14,7 +14,7 @@ from tuner.tiny.scenes import random_scene, render
 from tuner.tiny.training.autoencoder import load_autoencoder
 from tuner.tiny.training.data import SIZES, to_float
 from tuner.tiny.training.networks import TEXT_TOKENS, build_tokenizer
-from tuner.tiny.training.run import Worker
+from tuner.tiny.training.run import Worker, half_precision
 
 SCENES = 80_000
 CHUNK = 500
@@ -69,7 +69,7 @@ def token_ids(tokenizer: Any, captions: list[str]) -> npt.NDArray[np.int64]:
 
 @torch.inference_mode()
 def _encode(model: Any, images: torch.Tensor) -> torch.Tensor:
-    with torch.autocast("cpu", torch.bfloat16):
+    with half_precision():
         latents = torch.cat([model.encode(part).latent_dist.mode() for part in torch.split(images, 50)])
     normalised: torch.Tensor = (latents.float() - model.config.shift_factor) * model.config.scaling_factor
     return normalised
