@@ -1,1 +1,1 @@
-"""One unit of work, and what does it."""
+"""Does one unit of work: one schedule on a few prompts."""

@@ -1,4 +1,4 @@
-"""The baseline's images of a task's prompts and seeds, for objectives that compare with them."""
+"""Caches the baseline's images, which some objectives compare with."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class BaselineImages:
 
     Args:
         draw: Draws a task's prompts and seeds with the baseline.
-        limit_bytes: How much of memory the images may take; the least recently used chunks make room.
+        limit_bytes: Memory for the images; the least recently used chunks are dropped first.
     """
 
     def __init__(self, draw: Callable[[Task], Sequence[Item]], limit_bytes: int = _LIMIT_BYTES):
@@ -28,11 +28,11 @@ class BaselineImages:
         self._chunks = LimitedCache(limit_bytes, _bytes)
 
     def of(self, task: Task) -> Sequence[Item]:
-        """Returns the baseline's item for each prompt of a task, for the same noise and size."""
+        """Returns the baseline's items for a task's prompts, seeds and size."""
         return self._chunks.once(_key(task), lambda: self._draw(task))
 
     def keep(self, task: Task, items: Sequence[Item]) -> None:
-        """Keeps what the baseline drew for a task's prompts and seeds."""
+        """Caches the baseline's items for a task's prompts and seeds."""
         self._chunks.keep(_key(task), items)
 
 

@@ -1,7 +1,8 @@
-"""Images that no score may be made of: a scorer gives a number to a black square, too, and means hide it.
+"""Detects images that must not be scored: not finite, all black, or all one colour.
 
-They are what overflow in half precision, a broken cache or a schedule that diverges leave behind. A network that
-overflows is seen in its latents, an autoencoder that does so when its pixels become bytes.
+A scorer gives a number to a black square, too, and a mean hides it. Such images come from overflow in half
+precision, from a broken cache, or from a schedule that diverges. An overflow of the network shows in the latents;
+an overflow of the autoencoder shows when pixels become bytes.
 """
 
 from __future__ import annotations
@@ -24,15 +25,15 @@ Fault: TypeAlias = Literal["not finite", "all black", "all one colour"]
 def decode_and_check(
     model: FlowModel, latents_BCHW: torch.Tensor, finite: Sequence[bool]
 ) -> tuple[list[Image], list[Fault | None]]:
-    """Decodes latents one by one and looks at what comes out.
+    """Decodes latents one by one and checks the images.
 
     Args:
-        model: The model that they are of.
-        latents_BCHW: Clean latents.
-        finite: Which of the B latents are finite; the others are not decoded.
+        model: The model of the latents.
+        latents_BCHW: Clean latents, (B, C, h, w).
+        finite: Whether each of the B latents is finite; the others are not decoded.
 
     Returns:
-        The images that were decoded, and for each of the B latents what is wrong with it, None if nothing is.
+        The decoded images, and the fault of each of the B latents or None.
     """
     import numpy as np
 
@@ -54,7 +55,7 @@ def decode_and_check(
 
 
 def fault_of(image: Image | Sequence[Image]) -> Fault | None:
-    """Says what is wrong with an image, or with a video, all of whose frames must be wrong."""
+    """Returns the fault of an image, or of a video if all of its frames have one; else None."""
     if isinstance(image, Sequence):
         faults = [fault_of(frame) for frame in image]
         return faults[0] if len(set(faults)) == 1 else None if None in faults else "all one colour"
@@ -65,11 +66,11 @@ def fault_of(image: Image | Sequence[Image]) -> Fault | None:
 
 
 def count(faults: Sequence[Fault | None]) -> dict[str, int]:
-    """Counts each fault; empty if all images are well."""
+    """Counts each fault; empty if there is none."""
     return dict(Counter(fault for fault in faults if fault is not None))
 
 
 def describe(counts: Mapping[str, int], images: int) -> str:
-    """Writes counts for people, e.g. ``3 of 8 images are degenerate: 2 not finite, 1 all black``."""
+    """Writes counts as text, e.g. ``3 of 8 images are degenerate: 2 not finite, 1 all black``."""
     listed = ", ".join(f"{number} {fault}" for fault, number in counts.items())
     return f"{sum(counts.values())} of {images} images are degenerate: {listed}"

@@ -1,4 +1,4 @@
-"""Runs units of work with a model and objectives that are loaded once."""
+"""Runs units of work on a model and objectives that are loaded once."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _DEFAULT_OPTIONS = ModelOptions()
 
 
 class _Drawn(NamedTuple):
-    """Clean latents, and what `ChunkResult` says of how they were made."""
+    """Clean latents, and the cache hits that they took."""
 
     latents: torch.Tensor
     kept_stages: int
@@ -41,14 +41,13 @@ class _Drawn(NamedTuple):
 
 
 class Evaluator:
-    """Draws and scores; plain Python that knows nothing of workers.
+    """Draws images and scores them. It knows nothing of workers.
 
     Args:
         model: The model to sample from.
-        objectives: What scores the images; their names differ.
-        cache_bytes: Memory for text encodings, for the latents between stages, which schedules that begin with
-            the same stages share, and for the first velocities of stages that start from the same latents.
-        baseline: What objectives of fidelity compare with; None for the model's own baseline.
+        objectives: The objectives, with distinct names.
+        cache_bytes: Memory for text encodings, latents between stages, and first velocities of stages.
+        baseline: Reference of the fidelity objectives; None for the model's own baseline.
     """
 
     def __init__(
@@ -81,7 +80,7 @@ class Evaluator:
             objectives: ``name:weights`` of each.
             device: Torch device; None for the first GPU that this process may use, else the CPU.
             options: Guidance, LoRA, precision and placement of the model.
-            baseline: What objectives of fidelity compare with; None for the model's own baseline.
+            baseline: Reference of the fidelity objectives; None for the model's own baseline.
 
         Raises:
             UserError: If any weights cannot be loaded.
@@ -162,7 +161,7 @@ class Evaluator:
         return ChunkResult(scores, seconds, pictures, notes, drawn.kept_stages, drawn.kept_calls)
 
     def _references(self, task: Task, items: Sequence[Item]) -> Sequence[Item] | None:
-        """The baseline's items, if any objective compares with them."""
+        """Returns the baseline's items if any objective compares with them."""
         if not any(needs_references(objective) for objective in self._objectives):
             return None
         if task.drawing == self._baseline_of(task).drawing:
@@ -170,7 +169,7 @@ class Evaluator:
         return self._baseline_images.of(task)
 
     def _baseline_of(self, task: Task) -> Task:
-        """The task that draws the baseline for the same prompts and noise."""
+        """Returns the task that draws the baseline for the same prompts and noise."""
         if self._baseline is not None:
             return replace(task, schedule=self._baseline.schedule, own=self._baseline.own)
         return replace(task, schedule=self._model.blueprint.baseline(task.size), own=None)
@@ -182,7 +181,7 @@ class Evaluator:
             return decode_each(model, self._sample(model, baseline).latents)
 
     def _sample(self, model: FlowModel, task: Task) -> _Drawn:
-        """Runs the stages after the longest beginning that is kept, without first calls whose velocities are."""
+        """Runs the stages after the longest cached prefix, and takes first velocities from the cache."""
         keys, openings = prefix_keys(task), opening_keys(task)
         first, kept_calls = kept_stages(keys, self._cache), list[int]()
         x: torch.Tensor | None = self._cache.get(keys[first - 1]) if first else None

@@ -1,4 +1,4 @@
-"""What to do when memory runs out: recognise it, halve the task, join the halves' results."""
+"""Recognises that memory ran out, halves a task, and joins the halves' results."""
 
 from __future__ import annotations
 

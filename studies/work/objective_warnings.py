@@ -1,4 +1,4 @@
-"""What an objective has to say once per study, carried from the workers to the user."""
+"""Carries warnings of objectives from the workers to the user, once per study."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from objectives.base import CutPromptWarning
 
 @contextmanager
 def noted(notes: MutableMapping[str, str], objective: str) -> Iterator[None]:
-    """Keeps the first warning of a cut prompt that is given inside, instead of showing it.
+    """Keeps the first warning of a cut prompt inside the context, instead of showing it.
 
-    Ray hides what its workers print, and each of them would say it again.
+    Ray hides the output of its workers, and every worker would repeat the warning.
 
     Args:
-        notes: Where to keep it, by name of the objective.
+        notes: Warnings by objective; written here.
         objective: Name of the objective that scores inside.
     """
     show = warnings.showwarning
@@ -49,7 +49,7 @@ class Notes:
         self._shown: set[str] = set()
 
     def show(self, notes: Mapping[str, str]) -> None:
-        """Warns of what has not been warned of yet."""
+        """Shows the notes of objectives that have not shown one yet."""
         for objective, note in notes.items():
             if objective not in self._shown:
                 self._shown.add(objective)

@@ -1,4 +1,4 @@
-"""What draws an image: a schedule, and the model options that it was made for."""
+"""A schedule together with the model options that it was made for."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class OwnOptions:
 
 @dataclass(frozen=True)
 class Contender:
-    """A schedule that is evaluated, and what it is called.
+    """A named schedule under evaluation.
 
     Attributes:
-        name: For people.
+        name: Shown to users.
         schedule: What runs.
-        own: What it was made for; None where that is what the model is loaded with.
+        own: Options that it was made for; None if the model is loaded with them.
     """
 
     name: str
@@ -43,24 +43,24 @@ class Contender:
 
     @property
     def key(self) -> str:
-        """Names what it draws; see `drawing_key`."""
+        """Key of its images; see `drawing_key`."""
         return drawing_key(self.schedule, self.own)
 
 
 def drawing_key(schedule: Schedule, own: OwnOptions | None) -> str:
-    """Names what draws an image: the schedule's content hash, and the digest of its own options if it has any."""
+    """Returns the key of a schedule's images: its content hash, and the digest of its own options if any."""
     return schedule.content_hash if own is None else f"{schedule.content_hash}-{own.digest}"
 
 
 def drawing_price(schedule: Schedule, own: OwnOptions | None, model: Blueprint, size: Size) -> Price:
-    """Prices a schedule with its own options; a LoRA is free, as it is once it is fused."""
+    """Prices a schedule with its own options. A LoRA counts as fused, so it costs nothing."""
     return price(schedule, model.with_options(own.options) if own else model, size)
 
 
 class Dressed:
-    """A loaded model with whatever options a schedule was made for.
+    """A loaded model that takes on the options of each schedule.
 
-    A LoRA stays on until other options are asked for, so that the units of work of one schedule load it once.
+    A LoRA stays loaded until a schedule asks for other options, so the tasks of one schedule load it once.
 
     Args:
         model: The model as it was loaded.
@@ -72,7 +72,7 @@ class Dressed:
         self._lora = contextlib.ExitStack()
 
     def model(self, own: OwnOptions | None) -> FlowModel:
-        """Returns the model with these options; what it returned before is not to be used any more.
+        """Returns the model with these options. Models that it returned before must not be used any more.
 
         Raises:
             UserError: If the model has no use for the options, or if the LoRA cannot be fetched or does not fit.

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from tuner.schedule import Schedule
 
 LIMIT = 1024**3
-"""Bytes that a worker keeps, on whatever device they are."""
+"""Size of a worker's cache in bytes, on any device."""
 
 T = TypeVar("T")
 
@@ -24,10 +24,10 @@ def tensor_bytes(value: Any) -> int:
 
 
 class LimitedCache:
-    """Values by key, up to so many bytes; what was not used for longest goes first.
+    """A least-recently-used cache with a limit in bytes.
 
     Args:
-        limit: Bytes that are kept at most.
+        limit: Largest size of all values together, bytes.
         bytes_of: Counts the bytes of a value.
     """
 
@@ -36,25 +36,25 @@ class LimitedCache:
         self._kept: cachetools.LRUCache[Hashable, Any] = cachetools.LRUCache(limit, getsizeof=bytes_of)
 
     def __contains__(self, key: Hashable) -> bool:
-        """Whether anything is kept under a key; to ask is not to use it."""
+        """Whether a key is cached; asking does not count as use."""
         return key in self._kept
 
     def get(self, key: Hashable) -> Any:
-        """Returns what is kept under a key, or None."""
+        """Returns the cached value, or None."""
         return self._kept.get(key)
 
     def keep(self, key: Hashable, value: T) -> T:
-        """Keeps a value, unless it is larger than all that may be kept, and returns it."""
+        """Caches a value unless it exceeds the limit alone, and returns it."""
         if self._bytes_of(value) <= self._kept.maxsize:
             self._kept[key] = value
         return value
 
     def clear(self) -> None:
-        """Forgets everything."""
+        """Empties the cache."""
         self._kept.clear()
 
     def once(self, key: Hashable, make: Callable[[], T]) -> T:
-        """Returns what is kept under a key; if nothing is, makes it and keeps it."""
+        """Returns the cached value; makes and caches it on a miss."""
         kept: T | None = self.get(key)
         return kept if kept is not None else self.keep(key, make())
 

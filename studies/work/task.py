@@ -32,7 +32,7 @@ class Task:
 
     @property
     def drawing(self) -> str:
-        """Names what draws the images; see `drawing_key`."""
+        """Key of the images; see `drawing_key`."""
         return drawing_key(self.schedule, self.own)
 
     @property
@@ -43,16 +43,16 @@ class Task:
 
 @dataclass(frozen=True)
 class ChunkResult:
-    """What a finished task found.
+    """The result of a finished task.
 
     Attributes:
         scores: For each objective, one score per prompt of the chunk.
         seconds: Time spent in ``sampling``, ``decoding`` and ``scoring``, and in ``references`` where an objective
             compares with the baseline's images.
-        images: PNG files, one per prompt, if the task asked for them.
-        notes: What objectives have to say to the user, by their names.
-        kept_stages: Leading stages that were not run, as their result was kept from another schedule.
-        kept_calls: Numbers of the stages that ran without their first network call, as its velocity was kept.
+        images: One PNG file per prompt if the task asked for images.
+        notes: Warnings of objectives to the user, by name.
+        kept_stages: Leading stages that a cache hit replaced.
+        kept_calls: Indices of the stages whose first network call a cache hit replaced.
     """
 
     scores: Mapping[str, Sequence[float]]
@@ -68,7 +68,7 @@ class Failure:
     """Why a task has no result. A failure ends the schedule, not the study.
 
     Attributes:
-        reason: For people.
+        reason: Shown to users.
         transient: Whether the environment failed (memory, a device, a worker, an unexpected exception). A resumed
             study tries the task again. Otherwise the schedule itself failed, and the failure is final.
         degenerate: How many images of the chunk had which fault; see `studies.work.broken_images`.

@@ -1,1 +1,1 @@
-"""Gets work done on one or many processes."""
+"""Runs tasks on one or many processes."""

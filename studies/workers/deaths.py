@@ -1,4 +1,4 @@
-"""How often a task may kill its worker before the task fails."""
+"""Decides after how many dead workers a task fails."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ MOST_DEATHS = 3
 
 
 class Deaths:
-    """Counts the workers that died of each task."""
+    """Counts for each task the workers that died while running it."""
 
     def __init__(self) -> None:
         self._of_task: dict[Any, int] = {}
 
     def of(self, task: Task) -> int:
-        """Returns how many workers have died of a task."""
+        """Returns how many workers died while running a task."""
         return self._of_task.get(task.key, 0)
 
     def count(self, task: Task, reason: str) -> Failure | None:

@@ -1,4 +1,4 @@
-"""What a study has evaluated and what is on its way: between the loop, the disk and the workers."""
+"""Sends tasks to workers and writes their outcomes to disk."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ if TYPE_CHECKING:
 
 
 class Work(Protocol):
-    """What is evaluated: a search, or a comparison of presets."""
+    """The part of a plan that the dispatcher needs; searches and evaluations have one."""
 
     @property
     def directions(self) -> Mapping[str, Direction]:
-        """Which way each objective improves, by its plain name."""
+        """Direction in which each objective improves, by its plain name."""
 
     def price(self, schedule: Schedule) -> Price:
         """Prices a schedule."""
 
     def image_number(self, task: Task) -> int:
-        """Returns which of the kept images, from 0, a task's first image is."""
+        """Returns the number, from 0, of a task's first image among the kept ones."""
 
 
 class Evaluations:
-    """Runs tasks that have no outcome yet, keeps what comes back, and counts what it cost.
+    """Runs tasks that have no outcome yet, keeps their outcomes, and counts their cost.
 
     Args:
         plan: The search, or the evaluation of presets.
         folder: Where images are kept.
         scores: Where scores are kept.
         earlier: Scores of other studies.
-        start_workers: Makes the executor; called when the first task has to run.
-        price: What an image of a task costs; by default its schedule's price on the plan's model.
+        start_workers: Makes the executor; called before the first task runs.
+        price: Prices an image of a task; by default its schedule on the plan's model.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Evaluations:
 
     @property
     def tflops_reused(self) -> Mapping[str, float]:
-        """Denoiser TFLOPs that were not spent again; see `ScoreLog.reused`."""
+        """Denoiser TFLOPs that reuse saved; see `ScoreLog.reused`."""
         return self._scores.reused
 
     @property
@@ -84,7 +84,7 @@ class Evaluations:
 
     @property
     def tflops_per_second(self) -> float | None:
-        """Throughput of all workers since the first result of this sitting, so without the time to load a model.
+        """Throughput of all workers since the first result of this sitting, which leaves out loading the model.
 
         None before there are two results.
         """
@@ -95,7 +95,7 @@ class Evaluations:
 
     @property
     def working(self) -> bool:
-        """Whether any task is on its way."""
+        """Whether any task is pending."""
         return bool(self._running)
 
     def has(self, task: Task) -> bool:
@@ -103,7 +103,7 @@ class Evaluations:
         return self._scores.get(task) is not None
 
     def request(self, tasks: Sequence[Task]) -> None:
-        """Sends those tasks to the workers that no study has run yet and that are not on their way."""
+        """Sends tasks to the workers, except those that are pending or that a study has already run."""
         for task in tasks:
             if task.key in self._running or self.has(task):
                 continue
@@ -115,7 +115,7 @@ class Evaluations:
                 self._scores.put(task, known, 0.0, self.elapsed_s, {"scores": tflops})
 
     def draw_again(self, tasks: Sequence[Task]) -> None:
-        """Sends tasks to the workers whatever is known of them: for the images of scores that were reused."""
+        """Sends tasks to the workers even if their scores are known, to draw images for reused scores."""
         for task in tasks:
             self._send(task)
 
@@ -126,7 +126,7 @@ class Evaluations:
         self._running.add(task.key)
 
     def wait(self) -> None:
-        """Waits for any task to come back and writes what it found to the disk."""
+        """Waits for the next outcome and writes it to disk."""
         if self._executor is None:
             raise RuntimeError("there is nothing to wait for.")
         task, outcome = self._executor.next()
@@ -144,9 +144,9 @@ class Evaluations:
             self._first_result = time.monotonic(), self._scores.tflops
 
     def outcome(self, tasks: Sequence[Task]) -> dict[str, list[float]] | Failure | None:
-        """Returns the scores by objective, in the order of the prompts, or why there are none.
+        """Returns the scores by objective, in the order of the prompts, or the first failure.
 
-        None while any of the tasks is missing; a failure is known as soon as one task has failed.
+        None while any task is pending. A failure is returned as soon as one task has failed.
         """
         results = [self._scores.get(task) for task in tasks]
         scores: dict[str, list[float]] = {name: [] for name in self._plan.directions}
@@ -169,7 +169,7 @@ class Evaluations:
 
 
 def _kept_tflops(price: Price, result: ChunkResult) -> float:
-    """What an image of a finished task did not cost, as parts of it had been kept."""
+    """TFLOPs per image that cache hits saved in a finished task."""
     stages = sum(stage.tflops for stage in price.stages[: result.kept_stages])
     opened = [price.stages[index] for index in result.kept_calls]  # without a feature cache, see `openings`
     return stages + sum(stage.tflops / stage.calls for stage in opened)

@@ -1,4 +1,4 @@
-"""Who runs the tasks of a study: this process."""
+"""Runs tasks in this process, and defines what every executor does."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ _LONGEST_REASON = 2000  # characters
 _DEVICE_ERROR = re.compile(r"CUDA error|CUBLAS_STATUS|cuDNN error|CUDNN_STATUS|NCCL error|HIP error")
 
 Load: TypeAlias = "Callable[[], Evaluator]"
-"""Makes the evaluator of a worker, in the worker's own process."""
+"""Makes a worker's evaluator, in the worker's own process."""
 
 
 def device_of(gpus_per_worker: float | None) -> str | None:
-    """The device of a worker with so many GPUs; None for the first GPU, else the CPU."""
+    """Returns the device of a worker: the CPU for 0 GPUs, else None for the first GPU if there is one."""
     return "cpu" if gpus_per_worker == 0 else None
 
 
 class Executor(Protocol):
-    """Runs tasks in any order and hands back their outcomes."""
+    """Runs tasks in any order and returns their outcomes."""
 
     def submit(self, task: Task) -> None:
         """Adds a task; tasks start about in the order of submission."""
 
     def next(self) -> tuple[Task, ChunkResult | Failure]:
-        """Waits until any submitted task is over.
+        """Waits until any submitted task ends.
 
         Raises:
             UserError: If no worker can be started because its weights cannot be loaded.
@@ -42,14 +42,14 @@ class Executor(Protocol):
         ...
 
     def close(self) -> None:
-        """Stops what runs and frees every worker; may be called twice."""
+        """Stops all tasks and frees all workers; may be called twice."""
 
 
 class LocalExecutor:
-    """Runs tasks one after another in the calling process; the evaluator is made when the first one runs.
+    """Runs tasks one after another in the calling process. The first task makes the evaluator.
 
-    On a CPU it uses one core, as a worker does: threads that wait for each other are slow where anything else
-    runs (8 images took 190 s on two busy cores, instead of 3 s).
+    On a CPU it uses one core, as a worker does. More threads would wait for each other on a busy machine (8 images
+    took 190 s on two busy cores, instead of 3 s).
 
     Args:
         load: Makes the evaluator.

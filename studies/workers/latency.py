@@ -1,4 +1,4 @@
-"""The latencies that a budget in seconds is counted with: measured where the workers run, once in a study."""
+"""Measures latencies for a budget in seconds, once per study and where the workers run."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 def latencies(settings: SearchSettings, model: Blueprint, size: Size) -> LatencyTable:
-    """Reads the latencies that a study was started with, or measures them if there is no such study.
+    """Reads the latencies of a started study, or measures them for a new one.
 
     Args:
-        settings: The search; its workers say where to measure.
+        settings: The search; its workers decide where to measure.
         model: The model.
         size: Output (height, width) in pixels.
 

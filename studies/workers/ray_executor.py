@@ -1,4 +1,4 @@
-"""Who runs the tasks of a study: long-lived Ray actors, on this machine or on a cluster."""
+"""Runs tasks on long-lived Ray actors, on this machine or on a cluster."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ class RayExecutor:
             self._busy[worker.run.remote(task)] = (worker, task)
 
     def _bury(self, task: Task | None, error: Exception) -> Failure | None:
-        """Counts a worker's death; puts its task first in line again, or says why the task fails."""
+        """Counts a worker's death; puts its task back first in the queue, or returns the task's failure."""
         if task is None:
             self._deaths_while_loading += 1
             if self._deaths_while_loading >= MOST_DEATHS:
@@ -149,7 +149,7 @@ def run_on_a_worker(
     gpus_per_worker: float | None = None,
     address: str | None = None,
 ) -> T:
-    """Runs a function once where a worker would run: in a process with its share of a GPU.
+    """Runs a function once on a worker, with a worker's share of a GPU.
 
     Args:
         function: Must be picklable.
@@ -182,18 +182,18 @@ def run_on_a_worker(
 
 
 def _call(function: Callable[[], T]) -> T:
-    """What Ray is given to run: it takes functions and classes, and no other callable."""
+    """Calls a function: Ray takes functions and classes and no other callable."""
     return function()
 
 
 class _Worker:
-    """What runs in an actor."""
+    """The code of an actor."""
 
     def __init__(self, load: Load):
         self._load = load
 
     def start(self) -> str | None:
-        """Loads the evaluator; returns what is wrong if the user can fix it."""
+        """Loads the evaluator; returns the message of a `UserError`, or None."""
         import torch
 
         torch.set_num_threads(1)  # there is a worker per core, or the work is on a GPU
@@ -216,7 +216,7 @@ def _spawner(load: Load, gpus: float) -> Any:
 
 
 def _connect(address: str | None, workers: int | None) -> bool:
-    """Makes sure that Ray runs; returns whether it is ours to shut down."""
+    """Connects to Ray; returns whether this process started it and must shut it down."""
     with environment(_ENVIRONMENT | (_LOCAL_ENVIRONMENT if address is None else {})):
         import ray
 
@@ -245,7 +245,7 @@ def _connect(address: str | None, workers: int | None) -> bool:
 
 
 def _shares(workers: int | None, gpus_per_worker: float | None) -> tuple[int, float]:
-    """Decides how many workers there are and how much of a GPU each gets."""
+    """Returns the number of workers and the GPUs of each."""
     import ray
 
     resources = ray.cluster_resources()

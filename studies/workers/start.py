@@ -1,4 +1,4 @@
-"""Starts the workers that a user asked for."""
+"""Starts the workers that the settings ask for."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class WorkerSettings(Protocol):
-    """What settings say of workers: a search's and an evaluation's alike."""
+    """The part of the settings that workers need; searches and evaluations have one."""
 
     @property
     def model(self) -> str:
@@ -44,9 +44,9 @@ def start_workers(
     """Starts the workers.
 
     Args:
-        settings: How many, where, and the model that each of them loads.
+        settings: Number and place of the workers, and the model that each loads.
         objectives: ``name:weights`` of each objective.
-        baseline: What objectives of fidelity compare with; None for the model's own baseline.
+        baseline: Reference of the fidelity objectives; None for the model's own baseline.
     """
     device = device_of(settings.gpus_per_worker)
     load = functools.partial(Evaluator.load, settings.model, objectives, device, settings.options, baseline)

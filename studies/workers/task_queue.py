@@ -1,4 +1,4 @@
-"""Which worker gets which of the tasks that wait."""
+"""Assigns queued tasks to workers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 W = TypeVar("W", bound=Hashable)
 
-_AHEAD = 32  # of the tasks that wait, so many may overtake the first
+_AHEAD = 32  # of the tasks that wait, as many may overtake the first
 
 
 class _Waiting(NamedTuple):
@@ -23,9 +23,10 @@ class _Waiting(NamedTuple):
 
 
 class TaskQueue(Generic[W]):
-    """Tasks in the order of submission, but for one thing: a worker rather gets what it has run the beginning of.
+    """A queue of tasks that prefers cache hits.
 
-    It keeps the stages that a schedule begins with for others that begin so (`studies.work.reuse`).
+    Tasks leave in the order of submission, except that a worker prefers a task whose first stages it has cached
+    (`studies.work.reuse`).
     """
 
     def __init__(self) -> None:
@@ -33,15 +34,15 @@ class TaskQueue(Generic[W]):
         self._run: defaultdict[W, set[Hashable]] = defaultdict(set)
 
     def put(self, task: Task) -> None:
-        """Adds a task that waits."""
+        """Adds a task at the end."""
         self._tasks.append(_waiting(task))
 
     def put_first(self, task: Task) -> None:
-        """Puts a task back that has waited before."""
+        """Puts a task back at the front."""
         self._tasks.appendleft(_waiting(task))
 
     def assign(self, idle: list[W]) -> Iterator[tuple[W, Task]]:
-        """Takes workers off a list of free ones, each with the task that it gets, until none is left of either."""
+        """Yields pairs of a worker and its task until either runs out; removes the workers from the list."""
         while idle and self._tasks:
             worker, number = self._match(idle)
             task, beginnings = self._tasks[number]
@@ -51,11 +52,11 @@ class TaskQueue(Generic[W]):
             yield worker, task
 
     def clear(self) -> None:
-        """Forgets the tasks that wait."""
+        """Drops all queued tasks."""
         self._tasks.clear()
 
     def _match(self, idle: list[W]) -> tuple[W, int]:
-        """Finds a free worker, and the place of a task for it: no worker stays free for want of a match."""
+        """Finds a worker and the place of its task. Without a cache hit, the last worker gets the first task."""
         for number, (_, beginnings) in enumerate(itertools.islice(self._tasks, _AHEAD)):
             for worker in idle:
                 if not beginnings.isdisjoint(self._run[worker]):

@@ -1,4 +1,4 @@
-"""Our evaluation for people who already search with Ray Tune.
+"""Our evaluation as a Ray Tune trainable.
 
 One trial is one schedule. Every step scores it on another unit of prompts and reports the means so far, so that
 Tune's own schedulers can stop it early::
@@ -25,7 +25,7 @@ Tune's own schedulers can stop it early::
     results = tuner.fit()
     best = plan.space.suggest(optuna.trial.FixedTrial(results.get_best_result().config))
 
-Ray Tune knows nothing of paired comparisons, shared noise or a lag: `studies.search` does all of that.
+Ray Tune has no paired comparisons, shared noise or lag; `studies.search` has all of them.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class ScheduleTrainable(tune.Trainable):  # type: ignore[misc]
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Goes over to another schedule and keeps the model."""
+        """Switches to another schedule and keeps the model."""
         schedule = self._plan.space.suggest(optuna.trial.FixedTrial(new_config))
         self._price = self._plan.price(schedule)
         self._tasks = self._plan.search_tasks(schedule)
@@ -105,11 +105,11 @@ class ScheduleTrainable(tune.Trainable):  # type: ignore[misc]
         }
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Keeps the scores so far."""
+        """Saves the scores so far."""
         state = {"done": self._done, "scores": self._scores}
         (Path(checkpoint_dir) / _STATE).write_text(json.dumps(state), encoding="utf-8")
 
     def load_checkpoint(self, checkpoint: str) -> None:
-        """Goes on from the scores so far."""
+        """Continues from the saved scores."""
         state = json.loads((Path(checkpoint) / _STATE).read_text(encoding="utf-8"))
         self._done, self._scores = state["done"], state["scores"]
