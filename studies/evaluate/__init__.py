@@ -1,4 +1,4 @@
-"""Presets against the baseline and against plain step reduction at the same cost, on unseen prompts."""
+"""Compares presets with the baseline and with plain steps at the same cost, on unseen prompts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each part of Bottleneck Sampling is worth: the schedule without it, on the same prompts and noise.
+"""Measures what each part of Bottleneck Sampling is worth: the schedule without it, on the same prompts and noise.
 
 The parts are those of the paper's Tables 3 and 7 (arXiv 2503.18940). The paper's own values are not repeated here:
 they could not be checked against the paper's text.
@@ -29,7 +29,7 @@ KERNELS: tuple[Resample, ...] = ("nearest", "bilinear", "bicubic", "lanczos")
 _FIVE_STAGES = "bottleneck-flux-5stage"
 
 OnProgress: TypeAlias = "Callable[[int, int], None]"
-"""Called with the images drawn so far and all that will be."""
+"""Called with the number of images drawn and the number of all images."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Row:
     """One ablation.
 
     Attributes:
-        name: What was changed.
+        name: Name of the change.
         tflops: Cost per image.
         scores: For each objective the mean, and the paired difference to the whole method.
     """

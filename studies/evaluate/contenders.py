@@ -1,4 +1,4 @@
-"""Which schedules an evaluation compares: what the user names, each with its own options, and plain steps."""
+"""Makes the schedules of an evaluation: the user's presets, each with its own options, and plain steps."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from tuner.presets import Preset
 
 PLAIN = "plain:"
-"""Begins the name of plain steps."""
+"""Prefix of the name of plain steps."""
 
 
 def load_named(names: Sequence[str]) -> dict[str, Preset]:
-    """Reads those presets that are no plain steps, by what the user calls them.
+    """Reads the presets that are not plain steps, by the user's names.
 
     Raises:
         UserError: If one cannot be read.
@@ -35,12 +35,12 @@ def load_named(names: Sequence[str]) -> dict[str, Preset]:
 def contender(
     text: str, loaded: Mapping[str, Preset], model: Blueprint, given: ModelOptions, size: Size
 ) -> Contender:
-    """Makes what a user names into something to draw.
+    """Makes a contender of a user's name.
 
     Args:
-        text: A key of ``loaded``, or plain steps.
-        loaded: Presets by what the user calls them.
-        model: The model that is evaluated, with the options that it is loaded with.
+        text: A key of ``loaded``, or ``plain:N``.
+        loaded: Presets by the user's names.
+        model: The model, with the options that it is loaded with.
         given: Those options.
         size: Output (height, width) in pixels.
 
@@ -64,7 +64,7 @@ def plain(steps: int, model: Blueprint, size: Size) -> Contender:
 def with_plain_rivals(
     asked: Sequence[Contender], baseline: Contender, model: Blueprint, size: Size
 ) -> tuple[tuple[Contender, ...], dict[str, str]]:
-    """Adds plain steps that cost as much as a contender, or the least that costs more.
+    """Adds for each contender the cheapest plain steps that cost at least as much.
 
     Returns:
         All contenders, each once and without the baseline; and the name of the plain steps for each name of
@@ -91,7 +91,7 @@ def with_plain_rivals(
 
 
 def _own_options(preset: Preset, model: Blueprint, given: ModelOptions) -> OwnOptions | None:
-    """What a preset was made for, where the model is not loaded with it."""
+    """Returns the options of a preset that the model is not loaded with, or None."""
     made_for = (preset.model_options or ModelOptions()).of_presets() or ModelOptions()
     loaded_with = given.of_images() | {"guidance": model.guidance, "frames": model.frames}
     own = {name: value for name, value in made_for.of_images().items() if loaded_with.get(name) != value}

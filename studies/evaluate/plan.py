@@ -1,4 +1,4 @@
-"""Turns the settings of an evaluation into what runs, and refuses what cannot work."""
+"""Checks the settings of an evaluation and makes its plan."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from tuner.presets import Preset
 
 LEAST = {"chunk": 1, "workers": 0, "gpus_per_worker": 0}
-"""The least of the numbers that say how things run."""
+"""Smallest values of the numeric settings."""
 
 _SEED_STRIDE = 10_000  # between two noise seeds of one prompt, so between prompts there is room for as many
 _MOST_SEEDS = 100
@@ -100,7 +100,7 @@ class EvalPlan:
         ]
 
     def image_number(self, task: Task) -> int:
-        """Returns which of all images, from 0, a task's first one is."""
+        """Returns the number, from 0, of a task's first image."""
         return self.images.index((task.prompts[0], task.seeds[0]))
 
     @cached_property
@@ -116,7 +116,7 @@ class EvalPlan:
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """Everything that decides a score, but the schedule; a folder holds scores of one identity."""
+        """Everything that decides a score except the schedule; a folder holds scores of one identity."""
         compared = {"baseline": self.baseline.key} if self._fidelity_to_another() else {}
         return {
             "model": self.settings.model,
@@ -129,14 +129,14 @@ class EvalPlan:
         }
 
     def _fidelity_to_another(self) -> list[str]:
-        """The objectives that compare with the baseline's images, where those are not of the model's own one."""
+        """Returns the objectives that compare with images of a baseline that is not the model's own."""
         if self.baseline.key == self.blueprint.baseline(self.size).content_hash:
             return []
         return [spec for spec in self.objectives if objectives.describe(spec).reads == "the baseline's images"]
 
 
 def make_eval_plan(settings: EvalSettings) -> EvalPlan:
-    """Checks settings and works out what they mean; loads no weights.
+    """Checks settings and makes the plan; loads no weights.
 
     Raises:
         UserError: If any setting is wrong.
@@ -173,7 +173,7 @@ def make_eval_plan(settings: EvalSettings) -> EvalPlan:
 
 
 def noise_of(prompts: Sequence[str], seeds: int, seed: int) -> tuple[tuple[str, int], ...]:
-    """Gives every prompt its noise seeds; more seeds, or more prompts, leave the others as they were."""
+    """Gives every prompt its noise seeds; more seeds or prompts leave the other seeds unchanged."""
     first = image_seeds(seed)
     return tuple(
         (prompt, first + repeat * _SEED_STRIDE + index)

@@ -1,4 +1,4 @@
-"""What a finished evaluation looks like: tables for the terminal and for Markdown, and images side by side."""
+"""Shows a finished evaluation: tables for the terminal and Markdown, and images side by side."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def write_files(result: EvalResult, folder: Folder, prompts: Sequence[str]) -> l
 
     Args:
         result: The evaluation.
-        folder: Where to, and where the images are.
+        folder: Folder of the evaluation, with its images.
         prompts: The prompts of the kept images.
     """
     written = [
@@ -123,7 +123,7 @@ def _sample(result: EvalResult) -> str:
 
 
 def _cells(result: EvalResult, name: str) -> tuple[list[str], list[list[str]]]:
-    """Makes header and rows; columns in which nothing stands are left out."""
+    """Makes header and rows; leaves out empty columns."""
     margin = _margin(result, name)
     header = ["preset", "TFLOPs", "speedup", "NFE", "s/image", "mean", f"against {result.baseline}"]
     header += [f"at most (margin {margin})" if margin else "at most"]

@@ -1,4 +1,4 @@
-"""What an evaluation says: the records that the command line prints and the folder keeps."""
+"""The outcome of an evaluation, as the command line prints it and the folder keeps it."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class Against(BaseModel):
 
 
 class Evaluated(BaseModel):
-    """One row: a schedule, what it costs, and how its images score.
+    """One row: a schedule, its cost and its scores.
 
     Attributes:
         name: A preset's name, or ``plain:N``.
-        schedule: What ran.
-        model_options: What it was made for and ran with; None where that is what the model was loaded with.
-        key: Names its scores and its images in the folder.
+        schedule: The schedule.
+        model_options: Options of its own that it ran with; None if the model was loaded with them.
+        key: Key of its scores and images in the folder.
         tflops: TFLOPs per image.
         speedup: The baseline's TFLOPs over ``tflops``.
         nfe: Network forward passes per image.
@@ -61,7 +61,7 @@ class Evaluated(BaseModel):
 
 
 class EvalResult(BaseModel):
-    """All of an evaluation's outcome.
+    """The whole outcome of an evaluation.
 
     Attributes:
         model: The model.

@@ -43,9 +43,9 @@ def evaluate(
 ) -> tuple[EvalResult, Folder]:
     """Draws and scores presets, the baseline, and plain steps that cost as much.
 
-    The folder keeps every finished unit of work, so running the same settings again goes on where the last run
-    stopped, and another preset costs only its own images. It then holds ``result.json``, ``result.md`` and
-    ``images.png``.
+    The folder keeps every finished unit of work. Running the same settings again continues where the last run
+    stopped, and a further preset costs only its own images. The folder then holds ``result.json``, ``result.md``
+    and ``images.png``.
 
     Args:
         settings: What to evaluate.
@@ -70,11 +70,11 @@ def evaluate(
 
 
 def open_folder(plan: EvalPlan, kind: str) -> Folder:
-    """Makes the folder of an evaluation, or finds it again.
+    """Makes the folder of an evaluation, or opens an existing one.
 
     Args:
         plan: The checked evaluation.
-        kind: Begins the folder's name where the user gave none.
+        kind: Prefix of the folder's name if the user gave none.
 
     Raises:
         UserError: If the folder cannot be written, or holds scores of something else.
@@ -98,11 +98,11 @@ def open_folder(plan: EvalPlan, kind: str) -> Folder:
 def run(
     plan: EvalPlan, folder: Folder, on_progress: OnUnit | None, executor: Executor | None
 ) -> dict[str, Scores | Failure]:
-    """Runs what is not in the folder yet.
+    """Runs the tasks that are not in the folder yet.
 
     Returns:
-        For the key of each contender its scores, or why there are none; images at fault are counted over all
-        units of work.
+        By the key of each contender, its scores or its failure; degenerate images are counted over all units of
+        work.
     """
     specs = dict(zip(plan.directions, plan.objectives, strict=True))
     scores = ScoreLog(folder.scores, plan.weights, specs, plan.made_by)

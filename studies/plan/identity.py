@@ -1,4 +1,4 @@
-"""Tells weights apart, so that a score is never taken for that of another model or another scorer."""
+"""Identifies weights, so that scores of different models or scorers never mix."""
 
 from __future__ import annotations
 
@@ -31,10 +31,9 @@ def hash_files(path: Path) -> str:
 
 
 def made_by(spec: str, conditions: Mapping[str, Any]) -> str:
-    """Names what makes the scores of an objective: sixteen hex digits.
+    """Identifies what makes the scores of an objective, in sixteen hex digits.
 
-    They change with its name, with its weights where these are local (those on a hub go by their name), and with
-    all else that decides the numbers.
+    They change with the name, the conditions, and local weights. Weights on a hub are identified by name.
 
     Args:
         spec: The objective, as ``name:weights``.
@@ -50,7 +49,7 @@ def made_by(spec: str, conditions: Mapping[str, Any]) -> str:
 def fingerprint(model: Blueprint) -> str:
     """Returns sixteen hex digits that change with a model's configuration and with its weights.
 
-    Weights on a hub go by their name, local ones by what is in their folder, wherever it lies.
+    Weights on a hub are identified by name, local weights by the content of their folder.
     """
     digest = hashlib.sha256()
     described = [model.source, dict(model.transformer), dict(model.scheduler), model.text_tokens, model.guidance]

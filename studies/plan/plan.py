@@ -1,4 +1,4 @@
-"""Turns settings into everything that a search needs to know before it starts, and refuses what cannot work."""
+"""Checks the settings of a search and makes its plan."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from tuner.latency import LatencyTable
 
 Measure: TypeAlias = "Callable[[SearchSettings, Blueprint, Size], LatencyTable]"
-"""Measures how long network calls take, for a budget in seconds."""
+"""Measures the latency of network calls, for a budget in seconds."""
 
 _PACKAGES = ("tuner", "torch", "diffusers", "transformers", "optuna")
 _SEED_STRIDE = 1_000_000
@@ -48,14 +48,14 @@ class Plan:
         blueprint: The model.
         size: Output (height, width) in pixels.
         objectives: ``name:weights`` of each objective.
-        directions: Which way each objective improves, by its plain name.
-        prompts: The prompts as they are used, cut to the numbers in the settings; a rung has the first of them.
-        rungs: Search prompts up to each rung; the last has all.
+        directions: Direction in which each objective improves, by its plain name.
+        prompts: The prompts of the search; a rung uses the first of them.
+        rungs: Number of search prompts up to each rung; the last rung has all.
         chunk: Prompts per unit of work.
         baseline: The model's own default sampler.
         budget: Limits per image.
         space: The search space.
-        references: Step reductions, and presets brought to the budget.
+        references: Plain steps, and presets rescaled to the budget.
     """
 
     settings: SearchSettings
@@ -76,12 +76,12 @@ class Plan:
         return price(schedule, self.blueprint, self.size)
 
     def seconds(self, price: Price) -> float | None:
-        """Measured seconds per image of a schedule; None where the budget does not depend on them."""
+        """Returns measured seconds per image; None if the budget is not in seconds."""
         return None if self.budget.time is None else self.budget.time.latency.seconds(price)
 
     @property
     def value_directions(self) -> list[Direction]:
-        """Which way each value of a trial improves: every objective, and then the cost."""
+        """Direction in which each value of a trial improves: the objectives, then the cost."""
         return [*self.directions.values(), "minimize"]
 
     @cached_property
@@ -91,7 +91,7 @@ class Plan:
 
     @property
     def image_seeds(self) -> int:
-        """Noise seed of the first prompt; the others count up, search prompts first and held-out ones after."""
+        """Noise seed of the first prompt; later prompts count up, search prompts first."""
         return image_seeds(self.settings.seed)
 
     def search_tasks(self, schedule: Schedule) -> list[Task]:
@@ -99,24 +99,24 @@ class Plan:
         return self.tasks_up_to(schedule, len(self.rungs) - 1)
 
     def tasks_up_to(self, schedule: Schedule, rung: int) -> list[Task]:
-        """Splits the evaluation on the prompts of a rung, and of those below it, into units of work."""
+        """Splits the evaluation on the prompts of a rung and of all lower rungs into units of work."""
         return [task for below in range(rung + 1) for task in self.rung_tasks(schedule, below)]
 
     def rung_tasks(self, schedule: Schedule, rung: int) -> list[Task]:
-        """Splits the evaluation on the prompts that a rung adds to the one before it into units of work."""
+        """Splits the evaluation on the prompts that a rung adds into units of work."""
         prompts = self.prompts.search[: self.rungs[rung]]
         return self._tasks(schedule, prompts, self.scored_before(rung), self.image_seeds, keep=self.chunk)
 
     def scored_before(self, rung: int) -> int:
-        """Search prompts that a schedule was scored on when a rung begins."""
+        """Returns the number of search prompts of all lower rungs."""
         return self.rungs[rung - 1] if rung else 0
 
     def is_last(self, rung: int) -> bool:
-        """Whether a schedule is scored on all search prompts after a rung."""
+        """Whether a rung is the last, after which a schedule is scored on all search prompts."""
         return rung + 1 == len(self.rungs)
 
     def rung_tflops(self, price: Price, rung: int) -> float:
-        """Denoiser TFLOPs of a schedule of this price on the prompts that a rung adds to the one before it."""
+        """Returns the denoiser TFLOPs of a schedule on the prompts that a rung adds."""
         return price.tflops * (self.rungs[rung] - self.scored_before(rung))
 
     def held_out_tasks(self, schedule: Schedule) -> list[Task]:
@@ -124,7 +124,7 @@ class Plan:
         return self._tasks(schedule, self.prompts.held_out, 0, self.image_seeds + len(self.prompts.search), keep=0)
 
     def image_number(self, task: Task) -> int:
-        """Returns which of the search prompts, from 0, a task's first image is of."""
+        """Returns the number, from 0, of the search prompt of a task's first image."""
         return task.seeds[0] - self.image_seeds
 
     def _tasks(
@@ -154,7 +154,7 @@ class Plan:
 
     @property
     def least_tflops(self) -> float:
-        """Denoiser TFLOPs at most of what every search runs: baseline, references, the pick on unseen prompts."""
+        """Upper bound of the denoiser TFLOPs of the baseline, the references and the held-out check."""
         search, held_out = len(self.prompts.search), len(self.prompts.held_out)
         references = sum(self.price(reference.schedule).tflops for reference in self.references)
         baseline = self.baseline_price.tflops
@@ -162,7 +162,7 @@ class Plan:
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """Everything that decides the result; a study resumes only where all of it is the same."""
+        """Everything that decides the result; a study resumes only if it is unchanged."""
         settings = self.settings
         latency = {} if self.budget.time is None else {"latency": self.budget.time.latency.as_dict()}
         return latency | {
@@ -184,7 +184,7 @@ class Plan:
 
 
 def options_identity(options: ModelOptions) -> dict[str, Any]:
-    """Leaves options that are off out, so that studies from before there were any can be resumed."""
+    """Returns the options that decide the images; leaves out those that are off, as older studies have none."""
     identity = options.of_images()
     if options.lora is not None:
         path = Path(options.lora_and_weight()[0])
@@ -194,17 +194,17 @@ def options_identity(options: ModelOptions) -> dict[str, Any]:
 
 
 def makers(specs: Sequence[str], options: ModelOptions) -> dict[str, str]:
-    """Names what makes the scores of each objective here and now, with a model loaded with these options."""
+    """Identifies what makes the scores of each objective in this environment, with these model options."""
     conditions = versions() | options_identity(options)
     return {spec: made_by(spec, conditions) for spec in specs}
 
 
 def make_plan(settings: SearchSettings, measure: Measure | None = None) -> Plan:
-    """Checks settings and works out what they mean; loads no weights and starts no workers.
+    """Checks settings and makes the plan; loads no weights and starts no workers.
 
     Args:
         settings: As the user gave them.
-        measure: Measures the device that the workers use. Only a budget in seconds needs it.
+        measure: Measures latencies on a worker's device; only a budget in seconds needs it.
 
     Raises:
         UserError: If any setting is wrong.
@@ -268,12 +268,12 @@ def make_plan(settings: SearchSettings, measure: Measure | None = None) -> Plan:
 
 
 def image_seeds(seed: int) -> int:
-    """Noise seed of the first prompt of a study with this seed; no two studies share noise by accident."""
+    """Returns the noise seed of a study's first prompt; studies with different seeds share no noise."""
     return seed * _SEED_STRIDE
 
 
 def check_name(name: str) -> str:
-    """Returns the name of a study unchanged if it can be the name of a folder.
+    """Returns a study's name unchanged if it can name a folder.
 
     Raises:
         UserError: If it cannot.
@@ -287,12 +287,12 @@ def check_name(name: str) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Versions of the packages that decide the numbers."""
+    """Returns the versions of the packages that decide the numbers."""
     return {name: importlib.metadata.version(name) for name in _PACKAGES}
 
 
 def check_counts(settings: BaseModel, least: Mapping[str, int]) -> None:
-    """Checks that numbers are not too small; those that are None are left to us.
+    """Checks that numbers are not too small; None means the default.
 
     Raises:
         UserError: If one is.
@@ -304,15 +304,15 @@ def check_counts(settings: BaseModel, least: Mapping[str, int]) -> None:
 
 
 def default_chunk(size: Size) -> int:
-    """Prompts that are drawn as one batch where the user does not say: 8, less where images are large."""
+    """Returns the default number of prompts per unit of work: 8, fewer for large images."""
     return max(1, min(_LARGEST_CHUNK, _CHUNK_PIXELS // (size[0] * size[1])))
 
 
 def objective_specs(objectives: Sequence[str], model: Blueprint) -> tuple[str, ...]:
-    """Gives the model's own scorers to the objectives that name no weights and have such scorers.
+    """Gives the model's own scorers to objectives without weights, where there are such scorers.
 
     Raises:
-        UserError: If there is none, if a name is unknown, or if one comes twice.
+        UserError: If there is no objective, if a name is unknown, or if one is given twice.
     """
     from objectives import describe, parse
 
@@ -330,7 +330,7 @@ def objective_specs(objectives: Sequence[str], model: Blueprint) -> tuple[str, .
 
 
 def directions_of(specs: Sequence[str]) -> dict[str, Direction]:
-    """Says which way each objective improves, by its plain name."""
+    """Returns the direction in which each objective improves, by its plain name."""
     from objectives import direction, parse
 
     return {parse(spec)[0]: direction(spec) for spec in specs}

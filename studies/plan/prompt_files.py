@@ -1,4 +1,4 @@
-"""Reads the prompts out of a file: plain text, or the tables in which the common benchmarks are handed out.
+"""Reads prompts from a file: plain text, or the formats of common benchmarks.
 
 ==========  ================================================================================================
 ``.txt``    one prompt per line; lines that start with ``#`` are comments (GenEval's ``generation_prompts``)
@@ -23,7 +23,7 @@ from typing import Any
 from tuner.errors import UserError
 
 FIELDS = ("prompt", "prompts", "caption", "captions", "text")
-"""Names of the column or field that holds the prompt, in any case; the first of them that is there counts."""
+"""Names of the column or field with the prompt, in any case; the first that is found counts."""
 
 _REMEDY = f"name the one with the prompts {FIELDS[0]!r} (or one of {', '.join(FIELDS[1:])})"
 _EXAMPLE = '{"prompt": "a red fox"}'
@@ -33,7 +33,7 @@ def read_prompts(path: str | os.PathLike[str]) -> list[str]:
     """Reads a file of prompts.
 
     Args:
-        path: The file; its suffix says how it is read.
+        path: The file; its suffix decides the format.
 
     Returns:
         The prompts in their order, without surrounding spaces, each once.
@@ -117,7 +117,7 @@ def _parsed(path: Path, text: str, first: int, remedy: str) -> Any:
 
 
 def _lists(data: Any) -> Mapping[str, Sequence[Any]]:
-    """Finds the lists of prompts by their place; in an object, those that hold any are told from other lists."""
+    """Finds the lists of prompts by their place; an object may have other lists, too."""
     if isinstance(data, list):
         return {"": data}
     if not isinstance(data, dict):
@@ -131,7 +131,7 @@ def _has_prompt(item: Any) -> bool:
 
 
 def _prompt(path: Path, place: str, item: Any) -> str:
-    """Takes the prompt out of a string or an object."""
+    """Returns the prompt of a string or an object."""
     if isinstance(item, dict):
         field = _field(list(item))
         if field is None:

@@ -1,4 +1,4 @@
-"""The prompts of a study: some that the search sees, and some for scoring the winner that it never sees."""
+"""The prompts of a study: search prompts and held-out prompts."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _FEWEST = 4  # two to search and two to hold out: an interval needs two prompts
 
 @dataclass(frozen=True)
 class PromptSets:
-    """Prompts, split.
+    """Search prompts and held-out prompts.
 
     Attributes:
-        search: What candidates are scored on.
-        held_out: What only the winner is scored on, after the search.
+        search: Prompts that score candidates.
+        held_out: Prompts that score the pick, after the search.
         name: Name of the shipped set, or of the user's file.
     """
 
@@ -35,20 +35,20 @@ class PromptSets:
 
     @property
     def hash(self) -> str:
-        """Sixteen hex digits that are equal for two sets exactly when their prompts and their split are."""
+        """Hash of the prompts and their split, sixteen hex digits."""
         text = json.dumps([self.search, self.held_out])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
 class ShippedSet:
-    """A set that comes with the package.
+    """A set that ships with the package.
 
     Attributes:
-        name: Its name; a model of that name gets it by default, all others get ``general``.
-        prompts: Search and held-out prompts, in turns.
+        name: A model of this name uses the set by default; all others use ``general``.
+        prompts: Search and held-out prompts, alternating.
         source: Where the prompts come from.
-        license: What they may be used for.
+        license: Licence of the prompts.
     """
 
     name: str
@@ -71,7 +71,7 @@ def _shipped(path: Path) -> ShippedSet:
 
 
 def load_prompts(path: str | os.PathLike[str] | None, blueprint: Blueprint) -> PromptSets:
-    """Reads a prompt file, or the shipped set that suits a model.
+    """Reads a prompt file, or the shipped set of a model.
 
     Every second prompt is held out.
 

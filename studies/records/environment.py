@@ -1,4 +1,4 @@
-"""Environment variables for libraries that can be configured in no other way."""
+"""Sets environment variables for libraries that have no other configuration."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 
 @contextlib.contextmanager
 def environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Sets variables that are not set yet, for what runs and is started inside, and takes them back after."""
+    """Sets variables inside the context, unless they are set already, also for processes started there."""
     added = {name: value for name, value in values.items() if name not in os.environ}
     os.environ.update(added)
     try:

@@ -1,4 +1,4 @@
-"""A candidate of a study as a preset: what runs, what it costs, how it scored, and where that comes from."""
+"""Makes presets of a study's candidates: schedule, cost, scores and provenance."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def preset_of(candidate: Candidate, study: StudyFolder, result: StudyResult) -> 
     """Makes a preset of any candidate.
 
     Args:
-        candidate: The front's, a reference, or any other of ``result.evaluated``.
+        candidate: Any of ``result.evaluated``.
         study: Its study.
-        result: The outcome of the study; its pick alone has scores on prompts that the search never saw.
+        result: The outcome of the study; only its pick has held-out scores.
     """
     identity = study.identity
     height, width = identity["size"]

@@ -1,4 +1,4 @@
-"""What every kind of run keeps on disk: scores, images, whole files, and who works on it."""
+"""The folder of a run: scores, images, whole files, and a lock."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tuner.errors import UserError
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder that one process at a time writes, so that whatever stops it can be gone on with."""
+    """A folder that one process at a time writes, so that an interrupted run can continue."""
 
     path: Path
 
@@ -33,27 +33,27 @@ class Folder:
         return sorted((self.path / "images" / schedule_hash).glob("*.png"))
 
     def write_images(self, schedule_hash: str, first: int, images: tuple[bytes, ...]) -> None:
-        """Keeps images of a schedule, from number ``first`` on."""
+        """Writes images of a schedule, numbered from ``first``."""
         folder = self.path / "images" / schedule_hash
         folder.mkdir(parents=True, exist_ok=True)
         for index, image in enumerate(images, start=first):
             (folder / f"{index:03d}.png").write_bytes(image)
 
     def write(self, name: str, text: str) -> Path:
-        """Writes a file in one piece."""
+        """Replaces a file atomically."""
         partial = self.path / f".{name}.partial"
         partial.write_text(text, encoding="utf-8")
         os.replace(partial, self.path / name)
         return self.path / name
 
     def check_writable(self, option: str) -> None:
-        """Makes the folder and makes sure that files can be made in it.
+        """Makes the folder and checks that files can be written in it.
 
         Args:
-            option: What the user may give to choose another place.
+            option: The option that chooses another folder, for the message.
 
         Raises:
-            UserError: If they cannot.
+            UserError: If the folder cannot be written.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -67,7 +67,7 @@ class Folder:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Keeps other processes from working in the folder; the operating system frees it, even after a kill.
+        """Locks the folder against other processes; the operating system frees the lock, even after a kill.
 
         Raises:
             UserError: If another process works in it.

@@ -1,4 +1,4 @@
-"""What a finished study says: the records that the command line prints and the study folder keeps."""
+"""The outcome of a study, as the command line prints it and the study folder keeps it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from tuner.presets import Score
 from tuner.schedule import Schedule
 
 EndedBy = Literal["trials", "time limit", "max tflops", "patience"]
-"""Why nothing more was proposed."""
+"""The rule that ended the search."""
 
 
 class _Priced(BaseModel):
-    """What an image costs: TFLOPs, and seconds where the budget is in seconds."""
+    """Cost of an image: TFLOPs, and seconds if the budget is in seconds."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -24,12 +24,12 @@ class _Priced(BaseModel):
 
     @property
     def cost(self) -> float:
-        """What the search makes as small as it can: seconds where the budget is in seconds, TFLOPs elsewhere."""
+        """The cost that the search minimises: seconds if the budget is in seconds, else TFLOPs."""
         return self.tflops if self.seconds is None else self.seconds
 
 
 PROPOSED = "search"
-"""Label of a candidate that the search proposed itself: it is no reference."""
+"""Label of a candidate that the search proposed; references have other labels."""
 
 
 class Candidate(_Priced):
@@ -37,19 +37,18 @@ class Candidate(_Priced):
 
     Attributes:
         trial: Number of its last trial in the study, from 0.
-        label: Where it comes from: a preset's name, ``"plain-N"`` for step reduction, or `PROPOSED`.
+        label: A preset's name, ``"plain:N"`` for N plain steps, or `PROPOSED`.
         tflops: TFLOPs per image.
         speedup: The baseline's TFLOPs over ``tflops``.
         nfe: Network forward passes per image.
-        seconds: Seconds per image, made of latencies measured on the workers' device; None where the budget is
-            not in seconds, as nothing is measured then.
+        seconds: Seconds per image, from latencies measured on the workers' device; None if the budget is not in
+            seconds.
         scores: Search-prompt scores by objective name.
-        schedule: What ran.
-        stopped_at: Number of search prompts after which it was left; its scores are those of these prompts alone.
+        schedule: The schedule.
+        stopped_at: Number of search prompts after which it was stopped early; its scores are of those prompts.
             None if it was scored on all.
-        expected: Mean scores on prompts like these, by objective name, as all results of the study together tell:
-            what was measured without the luck in it (`studies.propose.expected_scores`). Empty where nothing is
-            expected.
+        expected: Posterior mean scores by objective name (`studies.propose.expected_scores`); empty if there are
+            none.
     """
 
     trial: int
@@ -61,12 +60,12 @@ class Candidate(_Priced):
     expected: dict[str, float] = {}
 
     def outlook(self, name: str) -> float:
-        """The mean score of an objective that is expected, or else the measured one."""
+        """Returns the posterior mean score of an objective, or the measured mean if there is none."""
         return self.expected.get(name, self.scores[name].mean)
 
 
 class Mean(BaseModel):
-    """A mean score over prompts without a difference: the baseline's."""
+    """The baseline's mean score over prompts."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -86,11 +85,11 @@ class Pick(Candidate):
 
 
 class Reused(BaseModel):
-    """Denoiser TFLOPs that a study did not spend, because the result was there.
+    """Denoiser TFLOPs that reuse saved.
 
     Attributes:
-        prefixes: Stages, and first calls of stages, that a worker had kept from schedules with the same ones.
-        scores: Scores that another study in the same folder had on disk.
+        prefixes: By stages and first calls of stages that a worker had cached.
+        scores: By scores of other studies in the same folder.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -100,16 +99,16 @@ class Reused(BaseModel):
 
 
 class StudyResult(BaseModel):
-    """All of a study's outcome.
+    """The whole outcome of a study.
 
     Attributes:
         study: Name.
         model: The model that was searched.
-        trials: Finished trials, those of references and those that failed included.
+        trials: Finished trials, including references and failures.
         elapsed_s: Wall-clock seconds of all sittings together.
         tflops_spent: Denoiser TFLOPs of everything that ran: baseline, references, trials, held-out scoring.
-        reused: Denoiser TFLOPs of what did not have to run.
-        ended_by: What ended the search.
+        reused: Denoiser TFLOPs that reuse saved.
+        ended_by: The rule that ended the search.
         baseline: The full-cost sampler.
         front: Pareto front within the budget, of cost and expected scores, cheapest first.
         references: Presets and step reductions that are not on the front; shown beside it.

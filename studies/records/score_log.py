@@ -1,4 +1,4 @@
-"""The finished evaluations of a study on disk: written once, never lost, never run again."""
+"""The score log: every finished evaluation of a study, on disk."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _Key: TypeAlias = tuple[str, str, int, int, str, int]
 
 
 class ScoreBook:
-    """Scores in memory, each with a key of its own.
+    """Scores in memory, by key.
 
-    A score is keyed by model fingerprint, what draws (see `drawing_key`), size, prompt, noise seed and objective.
+    The key is model fingerprint, drawing (see `drawing_key`), size, prompt, noise seed and objective.
 
     Args:
         weights: Fingerprint of the model.
@@ -30,7 +30,7 @@ class ScoreBook:
         self._failures: dict[Any, Failure] = {}
 
     def get(self, task: Task) -> ChunkResult | Failure | None:
-        """Returns the outcome of a task, without images, if it is known."""
+        """Returns the known outcome of a task, without images, or None."""
         if (failure := self._failures.get((self._weights, task.key))) is not None:
             return failure
         found = {}
@@ -63,8 +63,8 @@ class ScoreBook:
 class ScoreLog(ScoreBook):
     """A study's own scores: an append-only file with one line per finished task.
 
-    A line is on the disk before ``put`` returns; a line that a killed process left unfinished is dropped.
-    Transient failures that the file holds are forgotten, so that a resumed study tries those tasks again.
+    A line is on disk before ``put`` returns. An unfinished line of a killed process is dropped. Transient failures
+    in the file are ignored, so a resumed study tries their tasks again.
 
     Args:
         path: The file; created when first written.
@@ -80,9 +80,9 @@ class ScoreLog(ScoreBook):
         self.tflops = 0.0
         """Denoiser TFLOPs of all lines."""
         self.reused = {"prefixes": 0.0, "scores": 0.0}
-        """Denoiser TFLOPs that were not spent again: on what a worker had kept of stages, on scores on disk."""
+        """Denoiser TFLOPs that reuse saved: by cached stages of a worker, and by scores on disk."""
         self.elapsed_s = 0.0
-        """Seconds that had been spent on the study when the last line was written."""
+        """Seconds spent on the study when the last line was written."""
         drop_unfinished_line(path)
         if path.exists():
             with path.open(encoding="utf-8") as lines:
@@ -101,11 +101,11 @@ class ScoreLog(ScoreBook):
         """Writes the outcome of a task.
 
         Args:
-            task: What ran.
-            outcome: What it gave.
-            tflops: Denoiser TFLOPs that it took.
+            task: The task.
+            outcome: Its outcome.
+            tflops: Denoiser TFLOPs that it spent.
             elapsed_s: Seconds spent on the study so far.
-            reused: Denoiser TFLOPs that it did not take, by reason; see ``reused``.
+            reused: Denoiser TFLOPs that it saved, by reason; see ``reused``.
         """
         line: dict[str, Any] = {
             "weights": self._weights,
@@ -139,16 +139,16 @@ class ScoreLog(ScoreBook):
 
 
 class EarlierScores(ScoreBook):
-    """The scores of other studies of the same model, read once from the files that they keep.
+    """Scores of other studies of the same model, read once from their score logs.
 
-    A file that another process appends to at the same time is read up to its last whole line. Failures are left
-    out: another machine may have more memory.
+    A file that another process is writing is read up to its last whole line. Failures are left out: this machine
+    may have more memory.
 
     Args:
         paths: The files.
         weights: Fingerprint of the model.
         objectives: ``name:weights`` of each objective by its plain name.
-        made_by: What makes the scores of each objective; scores that something else made are left out.
+        made_by: What makes the scores of each objective; scores of another maker are left out.
     """
 
     def __init__(
@@ -171,7 +171,7 @@ class EarlierScores(ScoreBook):
 
 
 def drop_unfinished_line(path: Path) -> None:
-    """Cuts off what a killed process wrote after the last line break of a file, if the file exists."""
+    """Removes the unfinished last line that a killed process left in a file."""
     if not path.exists():
         return
     with path.open("rb+") as file:

@@ -1,12 +1,12 @@
-"""The folder of a study, ``OUT/NAME/``: what it was asked, what it has found, and who works on it.
+"""The folder of a study, ``OUT/NAME/``.
 
 ==================  =====================================================================================
 ``settings.json``   the settings, everything that decides the result, and how the scores read
 ``prompts.json``    every prompt with its noise seed, search prompts first
 ``scores.jsonl``    every finished evaluation
 ``journal.log``     the Optuna study, unless ``--storage`` names another place
-``images/HASH/``    the first images of a schedule, as they were scored
-``result.json``     the outcome, when the search is over
+``images/HASH/``    the first scored images of a schedule
+``result.json``     the outcome of a finished search
 ``preset.yaml``     the pick
 ==================  =====================================================================================
 """
@@ -56,18 +56,18 @@ class StudyFolder(Folder):
 
     @property
     def directions(self) -> dict[str, Direction]:
-        """Which way each objective improves, by its plain name."""
+        """Direction in which each objective improves, by its plain name."""
         directions: dict[str, Direction] = self._about["directions"]
         return directions
 
     @property
     def baseline(self) -> Schedule:
-        """The model's own default sampler, as the study ran it."""
+        """The baseline schedule that the study ran."""
         return Schedule.model_validate(self._about["baseline"])
 
     @property
     def id(self) -> str:
-        """Unlike that of any other study, even one of the same name."""
+        """A unique id, even among studies of one name."""
         return str(self._about["id"])
 
     @property
@@ -87,13 +87,13 @@ class StudyFolder(Folder):
 
     @property
     def prompts(self) -> list[tuple[str, int]]:
-        """Every prompt with its noise seed: those of the search first, then those that it never saw."""
+        """Every prompt with its noise seed: search prompts first, then held-out ones."""
         rows = json.loads((self.path / "prompts.json").read_text(encoding="utf-8"))
         return [(row["prompt"], row["seed"]) for row in rows]
 
     @property
     def state(self) -> State:
-        """Whether the search has come to its end."""
+        """Whether the search has finished."""
         return "finished" if self._result_file.is_file() else "unfinished"
 
     def result(self) -> StudyResult:
@@ -126,18 +126,17 @@ class StudyFolder(Folder):
 
 
 def start_study(folder: StudyFolder, plan: Plan, resume: bool) -> None:
-    """Writes what a new study starts from, or checks that an earlier one can be resumed.
+    """Writes the files of a new study, or checks that an earlier study can be resumed.
 
-    A resumed study gets ``prompts.json`` and ``settings.json`` again where they are missing.
+    A resumed study gets missing ``prompts.json`` and ``settings.json`` written again.
 
     Args:
         folder: The study's folder; the caller holds its lock.
         plan: The checked search.
-        resume: Whether to continue a study that is there; without one of that name, a new one starts.
+        resume: Whether to continue an existing study; if there is none of that name, a new one starts.
 
     Raises:
-        UserError: If the study exists and is not to be resumed, if it was started with settings that give
-            another result.
+        UserError: If the study exists and ``resume`` is off, or if its settings would give another result.
     """
     settings = plan.settings
     if (folder.path / "settings.json").exists():
@@ -198,12 +197,12 @@ def open_study(out: str, name: str) -> StudyFolder:
 
 
 def list_studies(out: str) -> list[StudyFolder]:
-    """Lists the studies in a folder by name; none if there is no such folder."""
+    """Lists the studies in a folder by name; empty if the folder does not exist."""
     return [StudyFolder(path.parent) for path in sorted(Path(out).glob("*/settings.json"))]
 
 
 def _check_same(folder: StudyFolder, identity: dict[str, Any]) -> None:
-    """Refuses settings, or a version of tuner, that would give another result.
+    """Refuses settings, or a version of tuner, that would change the result.
 
     Raises:
         UserError: If anything that decides the result differs.

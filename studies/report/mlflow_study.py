@@ -1,4 +1,4 @@
-"""Logs a finished study to MLflow: a parent run for the study, a child run for each schedule worth seeing."""
+"""Logs a finished study to MLflow: a parent run, and a child run per front member and reference."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class _Log:
         self._experiment = self._find_experiment(local)
 
     def write(self) -> str:
-        """Writes everything under new runs and then removes those of earlier times: never both, never none."""
+        """Writes new runs and then removes the earlier ones, so a reader never finds both or none."""
         earlier = self._runs_of_study()
         parent = self._log_parent()
         self._log_baseline(parent)

@@ -1,4 +1,4 @@
-"""Logs a training run to MLflow while it goes on: loss curves and validation images."""
+"""Logs a training run to MLflow as it runs: loss curves and validation images."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _STEPS_AT_ONCE = 25
 
 
 class TrainingLog:
-    """One MLflow run of one training; a resumed training goes on in the same run.
+    """One MLflow run of one training; a resumed training continues the same run.
 
     Args:
         folder: Folder of the training; its absolute path tells runs apart.
@@ -63,7 +63,7 @@ class TrainingLog:
             self._client.log_batch(self._run, params=[Param(name, str(value)) for name, value in params.items()])
 
     def losses(self, step: int, values: Mapping[str, float]) -> None:
-        """Takes the losses of a step; they are sent some steps at a time."""
+        """Logs the losses of a step; several steps are sent together."""
         self._waiting += [(step, name, value) for name, value in values.items()]
         if step % _STEPS_AT_ONCE == 0:
             self._send()
@@ -95,7 +95,7 @@ class TrainingLog:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps MLflow off the terminal, and turns its errors, which are of many kinds, into one."""
+    """Silences MLflow on the terminal and turns its errors into one type."""
     with environment(ENVIRONMENT), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

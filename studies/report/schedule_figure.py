@@ -1,4 +1,4 @@
-"""A picture of schedules: the noise level of every network call, and the size that it runs at."""
+"""Draws schedules: the noise level and the size of every network call."""
 
 from __future__ import annotations
 
