@@ -176,6 +176,7 @@ def test_no_command_shows_the_help(run: Run) -> None:
     assert "Commands:" in outcome.err
 
 
+@pytest.mark.servers
 def test_ui_serves_the_local_store_on_loopback(tmp_path: Path) -> None:
     import os
     import signal

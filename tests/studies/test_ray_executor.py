@@ -26,6 +26,8 @@ from tests.studies.test_search import comparable
 from tests.studies.toy import TOY, Counting, Dying, LosingDevice, load_toy, load_toy_with, toy_settings
 from tuner.errors import UserError
 
+pytestmark = pytest.mark.servers
+
 
 @pytest.fixture(scope="module", autouse=True)
 def ray() -> Iterator[Any]:

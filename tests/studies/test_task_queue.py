@@ -115,6 +115,7 @@ class Together:
         return self._evaluator.evaluate(task)
 
 
+@pytest.mark.servers
 def test_real_workers_go_on_from_the_stages_that_they_have_kept(tmp_path: Path) -> None:
     executor = RayExecutor(functools.partial(Together, tmp_path), workers=2)
     kept = []

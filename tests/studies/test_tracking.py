@@ -126,6 +126,7 @@ def test_a_study_is_logged_to_the_local_store_and_again_without_doubling(
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.servers
 def test_a_study_is_logged_to_a_server(
     study: StudyFolder, server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

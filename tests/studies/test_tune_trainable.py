@@ -43,6 +43,7 @@ def means(plan: Plan, schedule: Schedule) -> dict[str, float]:
     }
 
 
+@pytest.mark.servers
 @pytest.mark.usefixtures("ray")
 def test_ray_tune_searches_our_schedules(plan: Plan, tmp_path: Path) -> None:
     trainable = tune.with_parameters(ScheduleTrainable, plan=plan, load=load_toy)
