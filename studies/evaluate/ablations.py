@@ -1,7 +1,7 @@
 """Measures what each part of Bottleneck Sampling is worth: the schedule without it, on the same prompts and noise.
 
-The parts are those of the paper's Tables 3 and 7 (arXiv 2503.18940). The paper's own values are not repeated here:
-they could not be checked against the paper's text.
+The parts are those of the paper's Tables 3 and 7 (arXiv 2503.18940, FLUX.1-dev, 400 prompts), whose values stand
+beside ours in `PAPER`.
 """
 
 from __future__ import annotations
@@ -28,6 +28,28 @@ WHOLE = "whole method"
 KERNELS: tuple[Resample, ...] = ("nearest", "bilinear", "bicubic", "lanczos")
 _FIVE_STAGES = "bottleneck-flux-5stage"
 
+Values: TypeAlias = "tuple[float, float]"
+
+_TABLE_3: Values = (0.460, 1.257)
+_TABLE_7: Values = (0.457, 1.254)
+_PAPER: Mapping[str, tuple[Values, Values]] = {
+    "baseline": ((0.460, 1.258), _TABLE_3),
+    "without re-shifting": ((0.276, 0.781), _TABLE_3),
+    "without renoising": ((0.379, 0.923), _TABLE_3),
+    "without the first stage": ((0.448, 1.134), _TABLE_3),
+    "five stages": ((0.451, 1.253), _TABLE_7),
+    "nearest resampling": ((0.461, 1.249), _TABLE_7),
+    "bilinear resampling": ((0.453, 1.249), _TABLE_7),
+    "bicubic resampling": ((0.454, 1.251), _TABLE_7),
+    WHOLE: (_TABLE_7, _TABLE_7),
+}
+"""CLIP score and ImageReward of each row, and of the whole method in the same table of the paper.
+
+Table 3 prints as the whole method ("Ours x3") the values of Table 1's x2 row, a misprint. Table 1's x3 row and
+Table 7 agree on others.
+"""
+_PAPER_OBJECTIVES = ("clip", "image_reward")
+
 OnProgress: TypeAlias = "Callable[[int, int], None]"
 """Called with the number of images drawn and the number of all images."""
 
@@ -40,20 +62,25 @@ class Row:
         name: Name of the change.
         tflops: Cost per image.
         scores: For each objective the mean, and the paired difference to the whole method.
+        paper: For each objective that the paper has, its value and the difference to the whole method there.
     """
 
     name: str
     tflops: float
     scores: Mapping[str, Score]
+    paper: Mapping[str, Values]
 
 
 def bottleneck_ablations(schedule: Schedule, blueprint: Blueprint, size: Size) -> dict[str, Schedule]:
     """Makes the ablated schedules, the whole method first.
 
+    * baseline, and plain steps: the cheapest that cost at least as much as the whole method.
     * without re-shifting: every stage keeps its steps and its unshifted start, with the model's own shift.
     * without renoising: a stage ends at the level at which the next begins, in as many steps, and the latent is
       resized with the noise that it still has.
-    * without the first high-resolution stage: the second stage starts from pure noise, in as many steps.
+    * one continuous grid: the same, but all stages share the model's own grid, each with as many steps as before.
+    * without the first stage: the second stage starts from pure noise, and the others have more steps, so that the
+      cost is that of the whole method (section 4.4).
     * five stages, where the schedule has three: those of the shipped five-stage preset.
     * four resampling kernels.
 
@@ -73,11 +100,15 @@ def bottleneck_ablations(schedule: Schedule, blueprint: Blueprint, size: Size) -
         )
     steps = blueprint.steps + blueprint.steps % 2
     own_shift = _odds(blueprint.sigmas(steps, size)[steps // 2])  # what the model makes of an unshifted 1/2
+    plain = _plain_steps(price(schedule, blueprint, size).tflops, blueprint, size)
     found = {
         WHOLE: schedule,
+        "baseline": blueprint.baseline(size),
+        f"plain:{plain.steps}": plain,
         "without re-shifting": _with(schedule, [_regrid(stage, shift=own_shift) for stage in stages]),
         "without renoising": _with(schedule, _cascade(stages)),
-        "without the first stage": _with(schedule, [_regrid(stages[1], start=1.0), *stages[2:]]),
+        "one continuous grid": _with(schedule, _one_grid(stages, blueprint.sigmas(schedule.steps, size))),
+        "without the first stage": _without_the_first(schedule, blueprint, size),
     }
     if len(stages) == 3:
         found["five stages"] = _with(schedule, presets.load(_FIVE_STAGES).schedule.stages)
@@ -133,8 +164,49 @@ def run_ablations(
             name,
             price(schedules[name], blueprint, size).tflops,
             {objective: paired_score(scores, whole[objective]) for objective, scores in found.items()},
+            _in_the_paper(name),
         )
         for name, found in values.items()
+    ]
+
+
+def _in_the_paper(name: str) -> dict[str, Values]:
+    if name not in _PAPER:
+        return {}
+    return {
+        objective: (value, round(value - whole, 3))
+        for objective, value, whole in zip(_PAPER_OBJECTIVES, *_PAPER[name], strict=True)
+    }
+
+
+def _plain_steps(tflops: float, blueprint: Blueprint, size: Size) -> Schedule:
+    """Returns the cheapest plain steps that cost at least as much."""
+    steps = 1
+    while price(plain := blueprint.plain(steps, size), blueprint, size).tflops < tflops:
+        steps += 1
+    return plain
+
+
+def _without_the_first(schedule: Schedule, blueprint: Blueprint, size: Size) -> Schedule:
+    """Drops the first stage and gives the others as many steps as the cost of the whole schedule pays for."""
+    limit = price(schedule, blueprint, size).tflops
+    rest = [_regrid(schedule.stages[1], start=1.0), *schedule.stages[2:]]
+    found = _with(schedule, rest)
+    for more in itertools.count(rest[0].steps + 1):
+        share = more / rest[0].steps
+        longer = _with(schedule, [_regrid(stage, steps=round(share * stage.steps)) for stage in rest])
+        if price(longer, blueprint, size).tflops > limit:
+            return found
+        found = longer
+    raise AssertionError("more steps cost more")
+
+
+def _one_grid(stages: Sequence[Stage], sigmas: Sequence[float]) -> list[Stage]:
+    """Lets the stages share one grid of sigmas, each with its own number of steps."""
+    ends = [0, *itertools.accumulate(stage.steps for stage in stages)]
+    return [
+        stage.model_copy(update={"sigmas": tuple(sigmas[first : last + 1])})
+        for stage, (first, last) in zip(stages, itertools.pairwise(ends), strict=True)
     ]
 
 
@@ -142,11 +214,13 @@ def _with(schedule: Schedule, stages: Sequence[Stage]) -> Schedule:
     return Schedule(stages=tuple(stages), solver=schedule.solver)
 
 
-def _regrid(stage: Stage, start: float | None = None, shift: float | None = None) -> Stage:
-    """Rebuilds a stage's grid with another unshifted start or another shift."""
+def _regrid(
+    stage: Stage, start: float | None = None, shift: float | None = None, steps: int | None = None
+) -> Stage:
+    """Rebuilds a stage's grid with another unshifted start, another shift or another number of steps."""
     old_start, old_shift = _cut(stage)
     sigmas = partial_sigmas(
-        stage.steps, old_start if start is None else start, old_shift if shift is None else shift
+        steps or stage.steps, old_start if start is None else start, old_shift if shift is None else shift
     )
     return stage.model_copy(update={"sigmas": sigmas})
 

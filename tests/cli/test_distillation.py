@@ -95,6 +95,6 @@ def test_ablations_print_one_row_per_part(run: Run, folder: str, tmp_path: Path)
     assert outcome.code == 0
     rows = json.loads(outcome.out)["rows"]
     assert outcome.err.splitlines()[-1] == f"images: {2 * len(rows)}/{2 * len(rows)}"
-    assert [row["name"] for row in rows][:2] == ["whole method", "without re-shifting"]
+    assert [row["name"] for row in rows][:2] == ["whole method", "baseline"]
     assert all(set(row["scores"]) == {"clip"} for row in rows)
     assert "| without renoising |" in file.read_text()

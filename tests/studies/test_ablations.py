@@ -6,6 +6,7 @@ from studies.evaluate.ablations import WHOLE, bottleneck_ablations, run_ablation
 from tests.studies.toy import TOY, load_toy
 from tuner import presets
 from tuner.errors import UserError
+from tuner.flops import price
 from tuner.models import blueprint
 from tuner.schedule import Schedule, Stage
 
@@ -20,8 +21,11 @@ def ablated() -> dict[str, Schedule]:
 def test_every_part_is_taken_out_once(ablated: dict[str, Schedule]) -> None:
     assert list(ablated) == [
         WHOLE,
+        "baseline",
+        "plain:16",
         "without re-shifting",
         "without renoising",
+        "one continuous grid",
         "without the first stage",
         "five stages",
         "nearest resampling",
@@ -48,8 +52,29 @@ def test_without_renoising_every_stage_starts_where_the_last_one_ended(ablated: 
 
 def test_without_the_first_stage_the_second_starts_from_noise(ablated: dict[str, Schedule]) -> None:
     first, last = ablated["without the first stage"].stages
-    assert (first.scale, first.sigmas[0], first.steps) == (0.5, 1, 16)
-    assert last == ablated[WHOLE].stages[2]
+    assert (first.scale, first.sigmas[0], last.scale) == (0.5, 1, 1)
+    assert last.sigmas[0] == pytest.approx(ablated[WHOLE].stages[2].sigmas[0])
+
+
+def test_without_the_first_stage_the_cost_is_that_of_the_whole(ablated: dict[str, Schedule]) -> None:
+    flux = blueprint("flux")
+    whole, cascade = (price(ablated[name], flux).tflops for name in (WHOLE, "without the first stage"))
+    one_step_more = price(flux.plain(1), flux).tflops + price(flux.plain(1), flux, (512, 512)).tflops
+    assert whole - one_step_more < cascade <= whole
+
+
+def test_one_continuous_grid_is_the_models_own(ablated: dict[str, Schedule]) -> None:
+    stages = ablated["one continuous grid"].stages
+    joined = [*stages[0].sigmas, *stages[1].sigmas[1:], *stages[2].sigmas[1:]]
+    assert tuple(joined) == blueprint("flux").sigmas(27, (1024, 1024))
+    assert [stage.steps for stage in stages] == [stage.steps for stage in ablated[WHOLE].stages]
+
+
+def test_the_papers_values_stand_beside_ours(ablated: dict[str, Schedule]) -> None:
+    rows = {row.name: row for row in run_ablations(load_toy(), TOY, ablated, ["a", "bb"], SIZE, batch=2)}
+    assert rows["without re-shifting"].paper == {"clip": (0.276, -0.184), "image_reward": (0.781, -0.476)}
+    assert rows["nearest resampling"].paper == {"clip": (0.461, 0.004), "image_reward": (1.249, -0.005)}
+    assert rows["one continuous grid"].paper == {}
 
 
 def test_rows_compare_with_the_whole_method_on_the_same_noise(ablated: dict[str, Schedule]) -> None:
@@ -57,7 +82,7 @@ def test_rows_compare_with_the_whole_method_on_the_same_noise(ablated: dict[str,
     assert [row.name for row in rows] == list(ablated)
     assert set(rows[0].scores) == {"clip", "image_reward"}
     assert all((score.delta, score.ci95) == (0, (0, 0)) for score in rows[0].scores.values())
-    assert all(row.scores["clip"].delta != 0 for row in rows[1:4])
+    assert all(row.scores["clip"].delta != 0 for row in rows[1:7])
     again = run_ablations(load_toy(), TOY, ablated, ["a", "bb", "ccc"], SIZE, batch=3, seed=5)
     assert [row.scores["clip"].mean for row in again] == pytest.approx([row.scores["clip"].mean for row in rows])
 

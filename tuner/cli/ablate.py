@@ -101,22 +101,26 @@ def bottleneck(
 
 
 _EXPLANATION = (
-    "Each score: its mean, the paired difference to the whole method, and the difference's 95 % interval."
+    "Each score: its mean, the paired difference to the whole method, and the difference's 95 % interval.\n"
+    "Paper: the value of arXiv 2503.18940 (Tables 3 and 7, FLUX.1-dev) and its difference to the whole method.\n"
+    "Its Table 3 prints the x2 row of Table 1 as the x3 method; the differences are to that row."
 )
 
 
 def _plain(row: Row) -> dict[str, Any]:
     scores = {name: score.model_dump(mode="json") for name, score in row.scores.items()}
-    return {"name": row.name, "tflops": row.tflops, "scores": scores}
+    return {"name": row.name, "tflops": row.tflops, "scores": scores, "paper": dict(row.paper)}
 
 
 def _cells(rows: list[Row]) -> tuple[list[str], list[list[str]]]:
-    names = list(rows[0].scores)
+    names, papers = list(rows[0].scores), rows[0].paper
     cells = []
     for row in rows:
-        scores = [
-            f"{score.mean:.3f} {score.delta:+.3f} [{score.ci95[0]:+.3f}, {score.ci95[1]:+.3f}]"
-            for score in row.scores.values()
-        ]
-        cells.append([row.name, f"{row.tflops:.4g}", *scores])
-    return ["", "TFLOPs", *names], cells
+        line = [row.name, f"{row.tflops:.4g}"]
+        for name, score in row.scores.items():
+            line.append(f"{score.mean:.3f} {score.delta:+.3f} [{score.ci95[0]:+.3f}, {score.ci95[1]:+.3f}]")
+            if name in papers:
+                line.append("{:.3f} {:+.3f}".format(*row.paper[name]) if name in row.paper else "")
+        cells.append(line)
+    columns = [column for name in names for column in ([name, "paper"] if name in papers else [name])]
+    return ["", "TFLOPs", *columns], cells
