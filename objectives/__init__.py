@@ -56,7 +56,7 @@ _REGISTRY = Registry("objective", __name__, __path__)
 
 @dataclass(frozen=True)
 class Description:
-    """What is known of an objective without loading its weights.
+    """Describes an objective without loading its weights.
 
     Attributes:
         name: Its name.
@@ -161,7 +161,7 @@ def describe(spec: str) -> Description:
 
 
 def check_fit(specs: Sequence[str], prompts: Sequence[str], videos: bool) -> None:
-    """Refuses what objectives would only find out once there are images; loads no weights.
+    """Checks objectives against prompts before any image is drawn; loads no weights.
 
     An objective whose class has ``check_prompts(prompts)`` may refuse prompts that it cannot judge.
 

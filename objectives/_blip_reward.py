@@ -134,7 +134,7 @@ class BlipReward(nn.Module):
 
 
 def tokenize(tokenizer: Any, prompts: list[str], length: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Turns prompts into what the network reads.
+    """Tokenises prompts for the network.
 
     Returns:
         Token ids (B, length), their mask (B, length), and which prompts (B,) were cut to fit.

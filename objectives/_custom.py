@@ -75,7 +75,7 @@ def split(spec: str) -> tuple[str, str | None]:
 
 
 def is_custom(spec: str) -> bool:
-    """Says whether a spec has the form of a function's, whatever exists."""
+    """Whether a spec has the form ``MODULE:FUNCTION``."""
     module, colon, rest = spec.partition(":")
     names = [*module.split("."), rest.partition(":")[0]]
     return bool(colon) and all(name.isidentifier() for name in names)

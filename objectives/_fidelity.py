@@ -1,4 +1,4 @@
-"""What objectives share that compare one pair of images at a time."""
+"""Base of the objectives that compare one pair of images at a time."""
 
 from __future__ import annotations
 

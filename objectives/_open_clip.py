@@ -126,7 +126,7 @@ def unit_rows(embed: Callable[[Sequence[Any]], Tensor], rows: Sequence[Any], bat
 
 
 def load_clip(weights: str, device: str, dtype: str = "float32", batch_size: int = 32) -> ClipEmbedder:
-    """Loads a CLIP model by what the user wrote after the colon.
+    """Loads a CLIP model by the weights of a spec.
 
     Args:
         weights: ``NAME/TAG`` (a model and a pretrained tag of open_clip), a local folder with
@@ -160,7 +160,7 @@ def load_clip(weights: str, device: str, dtype: str = "float32", batch_size: int
 
 
 def _locate(weights: str) -> tuple[str, str | None]:
-    """Turns what the user wrote into open_clip's model name and pretrained tag."""
+    """Splits the weights of a spec into open_clip's model name and pretrained tag."""
     import open_clip
 
     if weights == "tiny":

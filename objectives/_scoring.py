@@ -1,4 +1,4 @@
-"""How one objective scores what a model drew, be it images or videos."""
+"""Scores images or videos with one objective."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def score(
     prompts: Sequence[str],
     references: Sequence[Item] | None = None,
 ) -> list[float]:
-    """Scores what a model drew for each prompt.
+    """Scores the image or video of each prompt.
 
     An objective that reads single images scores a video by the mean over its frames, of ``MAX_FRAMES`` evenly
     spaced ones if there are more.

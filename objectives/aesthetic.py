@@ -1,4 +1,4 @@
-"""Aesthetic score: how pleasing an image is, whatever its prompt (LAION's improved aesthetic predictor)."""
+"""Aesthetic score: how pleasing an image is, without its prompt (LAION's improved aesthetic predictor)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CLIP_CONFIG = "open_clip_config.json"
 
 
 class Aesthetic:
-    """How pleasing an image is, whatever its prompt: LAION's improved aesthetic predictor, from 1 to 10.
+    """How pleasing an image is, from 1 to 10, without its prompt: LAION's improved aesthetic predictor.
 
     Linear layers, with nothing between them, on the unit CLIP ViT-L/14 embedding of the image, fitted to people's
     ratings (Schuhmann et al. 2022, LAION-5B, arXiv 2210.08402, by which its "aesthetics" subset is chosen). It
@@ -61,7 +61,7 @@ class Aesthetic:
             )
 
     def score(self, images: Sequence[Image], prompts: Sequence[str]) -> list[float]:
-        """Scores image ``i``, whatever its prompt; see ``objectives.base.Objective.score``."""
+        """Scores image ``i`` without its prompt; see ``objectives.base.Objective.score``."""
         import torch
 
         check_pairs(images, prompts)

@@ -1,4 +1,4 @@
-"""What every objective has to offer: images in, one float per prompt out.
+"""The interface of objectives: images in, one float per prompt out.
 
 An objective has five members: ``name``, ``unit``, ``direction`` and ``about`` describe it without loading
 anything, and one method scores. Which method decides what it is given:
@@ -31,7 +31,7 @@ Direction = Literal["maximize", "minimize"]
 
 
 def loss_sign(direction: Direction) -> int:
-    """What a score is multiplied with to be a loss, of which less is better."""
+    """Sign that turns a score into a loss, which is minimised."""
     return -1 if direction == "maximize" else 1
 
 
@@ -39,12 +39,12 @@ DTYPES = ("float32", "float16", "bfloat16")
 
 
 class CutPromptWarning(UserWarning):
-    """A prompt is longer than what the network of an objective reads."""
+    """A prompt is longer than the network of an objective reads."""
 
 
 @dataclass(frozen=True)
 class About:
-    """What a user should know of an objective before trusting its numbers.
+    """Facts that a user needs before trusting an objective.
 
     Attributes:
         range: Lowest and highest possible score; infinite where there is no bound.
@@ -62,7 +62,7 @@ class About:
 
 
 class Described(Protocol):
-    """What is known of an objective without loading it.
+    """Description of an objective that needs no weights.
 
     An objective is built as ``ClassName(weights, device)`` where ``weights`` is what the user wrote after the
     first colon in ``name:weights`` (``None`` if nothing) and ``device`` is a torch device string.
@@ -102,7 +102,7 @@ class Objective(Described, Protocol):
 
 @runtime_checkable
 class FidelityObjective(Described, Protocol):
-    """A distance or likeness of images to those of the baseline."""
+    """A distance or similarity between images and the baseline's images."""
 
     def compare(self, images: Sequence[Image], references: Sequence[Image]) -> list[float]:
         """Scores image ``i`` against reference ``i``, the baseline's image for the same prompt and noise.

@@ -35,7 +35,7 @@ class Sharpness:
         check_no_weights(self.name, weights)
 
     def score(self, images: Sequence[Image], prompts: Sequence[str]) -> list[float]:
-        """Scores image ``i``, whatever its prompt; see ``objectives.base.Objective.score``."""
+        """Scores image ``i`` without its prompt; see ``objectives.base.Objective.score``."""
         from scipy.ndimage import laplace
 
         from objectives._pixels import luminance

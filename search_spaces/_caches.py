@@ -27,7 +27,7 @@ _ALL_LEVELS = (0.0, 1.0)  # of all calls only a first one can be at level 1, and
 
 
 def kinds_for(blueprint: Blueprint, size: Size) -> tuple[str, ...]:
-    """Names the caches that a model's network can have, found by counting what they cost at this size."""
+    """Lists the feature caches that a model's network supports, by counting their cost at this size."""
     found = []
     for kind, names in _OPTIONS.items():
         try:

@@ -1,4 +1,4 @@
-"""What spaces share about cost: the prices of network calls, and steps bought with shares of a budget."""
+"""Prices network calls, and buys steps with shares of a budget."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Costs:
 
     @classmethod
     def of(cls, blueprint: Blueprint, size: Size, budget: Budget) -> Costs:
-        """Prices the scales of a model in what is limited: seconds, network calls or TFLOPs."""
+        """Prices the scales of a model in the unit of the budget: seconds, network calls or TFLOPs."""
         scales, without = distinct_scales(blueprint, size), unguided(blueprint)
         if budget.time is not None:
             latency = budget.time.latency
@@ -99,7 +99,7 @@ class Costs:
     def of_calls(
         self, scale: float, calls: int, cache: FeatureCache | None = None, guidance: Guidance = _EVERYWHERE
     ) -> float:
-        """Returns what so many network calls of a stage cost; with a cache, one whose price needs no levels."""
+        """Prices a number of network calls of a stage; a cache must have a price that needs no levels."""
         if cache is None or self.shortened is None:
             first, end = guidance.guided(calls)
             return (end - first) * self.per_call[scale] + (calls - end + first) * self.per_unguided[scale]
@@ -112,7 +112,7 @@ class Costs:
 
 @dataclass(frozen=True)
 class Rung:
-    """Solver steps, the network calls that they make, and what those cost."""
+    """Solver steps, their network calls, and the cost of the calls."""
 
     steps: int
     calls: int
@@ -120,7 +120,7 @@ class Rung:
 
 
 class Ladder:
-    """What a stage may run, by increasing cost; of equal calls, the most steps. A rung is priced when asked for.
+    """Affordable lengths of a stage by increasing cost; of equal calls, the most steps. Prices are lazy.
 
     Args:
         costs: What network calls cost, and the largest number of steps.
@@ -145,7 +145,7 @@ class Ladder:
         return len(self._rungs)
 
     def _undominated(self, rungs: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
-        """Leaves out what costs as much as more calls do, of which a larger part goes without guidance."""
+        """Drops lengths that cost as much as longer ones with less guidance."""
         kept: list[tuple[int, int]] = []
         least = math.inf
         for steps, calls in reversed(rungs):

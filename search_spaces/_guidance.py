@@ -27,7 +27,7 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class Guidance:
-    """What a stage's guidance is.
+    """Guidance of one stage.
 
     Attributes:
         factor: The scale, as a multiple of the model's own.
@@ -54,7 +54,7 @@ class Guidance:
 
 
 class GuidanceChoice:
-    """What can be chosen of a model's guidance.
+    """Guidance parameters of a model.
 
     Args:
         blueprint: The model.

@@ -1,4 +1,4 @@
-"""Solvers as parameters of a trial: those that make one network call per step, so that none changes the price."""
+"""Solvers as parameters of a trial. Each makes one network call per step, so none changes the price."""
 
 from __future__ import annotations
 

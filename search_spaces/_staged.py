@@ -1,4 +1,4 @@
-"""What the spaces of several stages share: everything but how the scales are chosen."""
+"""Base of the spaces of several stages: everything except the choice of scales."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class StagedSpace(ABC):
 
     @abstractmethod
     def _without_a_stage(self, scales: list[float]) -> list[float]:
-        """Leaves out what to leave out first of more than one scale that cannot be afforded together."""
+        """Drops scales until the rest is affordable together."""
 
     @abstractmethod
     def _params_of_scales(self, scales: Sequence[float]) -> dict[str, Any]:
@@ -156,7 +156,7 @@ class StagedSpace(ABC):
         )
 
     def _least_cost(self, scales: Sequence[float]) -> float:
-        """What one step of every stage costs."""
+        """Returns the cost of one step of every stage."""
         return sum(self._costs.per_call[scale] for scale in scales)
 
     def _params_of_compute(self, schedule: Schedule) -> dict[str, Any]:
@@ -201,7 +201,7 @@ def suggest_scale(trial: BaseTrial, name: str, scales: Sequence[float]) -> float
 
 
 def within(bounds: tuple[float, float], value: float, what: str) -> float:
-    """Returns a parameter that was read from sigmas, moved onto a bound where rounding put it beyond.
+    """Clamps a parameter that was read from sigmas to its bounds, against rounding.
 
     Raises:
         ValueError: If it is out of bounds.

@@ -1,4 +1,4 @@
-"""What every search space has to offer: a trial in, a schedule that fits the budget out, and the way back."""
+"""The interface of search spaces: a trial in, a schedule within the budget out, and back."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ _STRETCH = (0.5, 2.0)
 
 
 class Oss:
-    """Schedules of one stage at full size whose levels are those of a distilled schedule, the anchor, warped.
+    """Schedules of one full-size stage: the levels of a distilled schedule, the anchor, warped.
 
     The anchor's levels, joined by straight lines, are a function on positions from 0, its start, to 1, its end. A
     schedule of n steps takes it at n + 1 positions: even ones whose odds are raised to a power and multiplied.

@@ -59,7 +59,7 @@ class Plain:
         self._guidance = GuidanceChoice(blueprint)
 
     def suggest(self, trial: BaseTrial) -> Schedule:
-        """Asks for the steps, the family of their noise levels, and what that family needs."""
+        """Asks for the steps, the family of noise levels, and the family's parameters."""
         steps = trial.suggest_int("steps", 1, self._costs.most_full_steps)
         family = trial.suggest_categorical("family", _FAMILIES) if steps > 2 else "uniform"
         if family in ("karras", "exponential"):
@@ -104,7 +104,7 @@ class Plain:
 
 
 def _families_of(sigmas: Sequence[float]) -> list[dict[str, Any]]:
-    """What the parameters of each family would be if these were its levels."""
+    """Returns the parameters of each family that come nearest to these levels."""
     steps = len(sigmas) - 1
     if steps == 1:
         return [{}]

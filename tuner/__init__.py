@@ -1,4 +1,4 @@
-"""Searches multi-stage sampling schedules for diffusion and flow-matching models, and runs what it finds."""
+"""Searches multi-stage sampling schedules for diffusion and flow-matching models, and runs them."""
 
 from __future__ import annotations
 

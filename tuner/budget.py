@@ -1,4 +1,4 @@
-"""What an image may cost: a `Budget`, and the text that a user writes after ``--budget``."""
+"""The compute budget of an image, and the text after ``--budget``."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class TimeLimit:
 
 @dataclass(frozen=True)
 class Budget:
-    """What one image may cost.
+    """Upper limits of the cost of one image.
 
     Attributes:
         tflops: Limit in TFLOPs per image.
@@ -59,7 +59,7 @@ class Budget:
         return self.tflops if self.time is None else self.time.seconds
 
     def cost(self, price: Price) -> float:
-        """What a search makes as small as it can: measured seconds where they are limited, TFLOPs elsewhere."""
+        """The cost that a search minimises: measured seconds if they are limited, else TFLOPs."""
         return price.tflops if self.time is None else self.time.latency.seconds(price)
 
     def allows(self, price: Price) -> bool:

@@ -17,7 +17,7 @@ class _Cache(BaseModel):
 
 
 class FirstBlockCache(_Cache):
-    """Runs the first block and repeats what the others added if its own addition has hardly changed.
+    """Runs the first block; repeats the residual of the others if the first block's residual has hardly changed.
 
     The method of TeaCache (arXiv 2411.19108) with the first block as its own indicator. Which calls it shortens
     depends on the image, so its price is an upper bound and every image is sampled alone.

@@ -112,7 +112,7 @@ def price(schedule: Schedule, blueprint: Blueprint, size: Size | None = None) ->
 
 
 def _by_passes(blueprint: Blueprint, stage: Stage, sigmas: Sequence[float]) -> list[tuple[Blueprint, list[float]]]:
-    """Sorts the network calls of a stage by what is called: the model as it is, or with fewer passes.
+    """Groups the network calls of a stage by the model that is called: with all passes, or with fewer.
 
     A guidance scale that is another but leaves the passes costs nothing, and is not counted anew.
     """
@@ -165,7 +165,7 @@ def _saved(blueprint: Blueprint, size: Size, cache: FeatureCache, sigmas: Sequen
 
 
 class _Hashed:
-    """A blueprint as a cache key: by what it says of itself, since its configurations are dictionaries."""
+    """A blueprint as a cache key, by its text, because its configurations are dictionaries."""
 
     def __init__(self, blueprint: Blueprint):
         self.blueprint = blueprint

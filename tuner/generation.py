@@ -34,7 +34,7 @@ _DECIDED = ("num_inference_steps", "sigmas", "timesteps")
 
 @dataclass(frozen=True)
 class Generation:
-    """What ``generate`` returns.
+    """The return value of ``generate``.
 
     Attributes:
         images: One image per prompt, as in diffusers' pipeline outputs; of a video model, one list of frames. An
@@ -180,7 +180,7 @@ class Attached:
         self._pipe, self._preset = pipe, preset
 
     def __call__(self, prompt: str | Sequence[str] | None = None, **arguments: Any) -> Generation:
-        """Generates; takes what ``generate`` takes, and leaves out what the pipeline takes for its steps."""
+        """Generates with the preset; takes ``generate``'s arguments and ignores those of the pipeline's steps."""
         for name in _DECIDED:
             if arguments.pop(name, None) is not None:
                 warnings.warn(f"{name} is left out: the preset has its own steps.", stacklevel=2)
@@ -223,7 +223,7 @@ def _model(pipe: Any, chosen: ModelOptions | None) -> FlowModel:
 
 
 def _items(model: FlowModel, latents: torch.Tensor, output_type: OutputType) -> Any:
-    """Decodes latents one by one to what was asked for."""
+    """Decodes latents one by one to the requested output type."""
     if output_type == "latent":
         return latents
     if output_type == "pil":

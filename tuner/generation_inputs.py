@@ -1,4 +1,4 @@
-"""What a call of ``tuner.generate`` gives: prompts, seeds, generators and encoded prompts, checked and counted."""
+"""Checks and counts the inputs of ``tuner.generate``: prompts, seeds, generators and encoded prompts."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ def given_embeddings(model: FlowModel, given: Mapping[str, torch.Tensor], repeat
 
 
 def _needed(model: FlowModel) -> set[str]:
-    """Names what the network is conditioned on."""
+    """Names the tensors of a conditioning."""
     if not isinstance(model, PipelineModel):
         raise UserError(f"Model {model.blueprint.name!r} takes no prompt_embeds; give the prompt.")
     names = set(model.blueprint.meta_text(model.network(1.0).config))

@@ -38,7 +38,7 @@ class Steps:
         self._stage, self._calls = 0, 0
 
     def before(self, on_step: StepCallback | None) -> StepCallback:
-        """Returns what is called before every network call: the progress bar and a callback of the user's."""
+        """Returns the function that runs before every network call: the progress bar and the user's callback."""
 
         def called(stage: int, sigma: float) -> None:
             if self._advance is not None:

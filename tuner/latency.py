@@ -33,7 +33,7 @@ class LatencyTable:
     pass_s: dict[Size, float]
 
     def pass_seconds(self, size: Size) -> float:
-        """Seconds of a network pass; of a size that was not measured, those of the next larger one that was.
+        """Returns the seconds of a network pass; a size that was not measured takes those of the next larger one.
 
         Args:
             size: Stage size, at most the output size.
@@ -42,7 +42,7 @@ class LatencyTable:
         return min(seconds for (height, width), seconds in self.pass_s.items() if height * width >= pixels)
 
     def seconds(self, price: Price) -> float:
-        """Seconds per image of a schedule: those of its network passes, and those around them."""
+        """Returns the seconds per image of a schedule: network passes, encoding and decoding."""
         passes = (stage.nfe * self.pass_seconds((stage.height, stage.width)) for stage in price.stages)
         return self.around_s + sum(passes)
 
@@ -53,7 +53,7 @@ class LatencyTable:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> LatencyTable:
-        """Makes a table of what ``as_dict`` returned."""
+        """Makes a table from the result of ``as_dict``."""
         calls = {
             (int(h), int(w)): s for (h, _, w), s in ((k.partition("x"), s) for k, s in data["pass_s"].items())
         }
@@ -94,7 +94,7 @@ def measure(model: FlowModel, size: Size, stage_sizes: Iterable[Size]) -> Latenc
 
 
 def _median_s(run: Callable[[], object]) -> float:
-    """Times what waits for its device by itself, as all does that returns numbers or images."""
+    """Times a function that waits for its device, as everything does that returns numbers or images."""
     times = []
     for _ in range(_WARM_UP + _REPEATS):
         start = time.perf_counter()

@@ -144,7 +144,7 @@ def _peft_folder(source: str) -> Path | None:
 
 
 def _load_peft(network: Any, folder: Path, name: str) -> None:
-    """Loads what ``PeftModel.save_pretrained`` wrote, without wrapping the network as PEFT itself does."""
+    """Loads the files of ``PeftModel.save_pretrained``, without wrapping the network as PEFT does."""
     from peft import LoraConfig
     from safetensors.torch import load_file
 

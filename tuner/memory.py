@@ -22,7 +22,7 @@ _NF4_BLOCK = 64  # weights per scale
 
 @dataclass(frozen=True)
 class Weights:
-    """What networks take.
+    """Memory of networks.
 
     Attributes:
         parameters: Number of parameters.

@@ -1,4 +1,4 @@
-"""Presets: a schedule on file, with what it is for, what it costs and where it comes from.
+"""Presets: a schedule on file, with its model, cost and origin.
 
 The published methods ship as ``presets/*.yaml``; a search exports its winner in the same format.
 """
@@ -52,7 +52,7 @@ class Cost(BaseModel):
 
 
 class Provenance(BaseModel):
-    """What is needed to run the recorded scores again.
+    """Everything that reproduces the recorded scores.
 
     Attributes:
         study: Name of the study.
@@ -159,7 +159,7 @@ def save(preset: Preset, path: str | os.PathLike[str]) -> Path:
 
 
 def to_yaml(preset: Preset) -> str:
-    """Writes a preset as YAML text, in the order of its fields, leaving out what is not known.
+    """Writes a preset as YAML text in the order of its fields, without empty ones.
 
     The first line tells editors where the schema is.
     """
@@ -202,7 +202,7 @@ def _read(path: Path) -> Preset:
 
 
 def first_problem(error: ValidationError) -> str:
-    """Says in one line where the first broken rule is and what it is."""
+    """Describes the first broken rule in one line, with its place."""
     problem = error.errors()[0]
     where = ".".join(str(part) for part in problem["loc"])
     message = problem["msg"].removeprefix("Value error, ")

@@ -1,4 +1,4 @@
-"""How things are found by name: one file of a package each, and entry points of other packages."""
+"""Finds things by name: one file of a package each, and entry points of other packages."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Registry:
         return sorted({*self._files(), *self._entry_points()})
 
     def load(self, name: str) -> Any:
-        """Imports what has a name.
+        """Imports a registered object by name.
 
         Raises:
             UserError: If nothing has it.

@@ -70,7 +70,7 @@ def run_stage(
     size: Size,
     on_step: StepCallback | None = None,
 ) -> torch.Tensor:
-    """Runs one stage: resizes what the stage before left, renoises it, and solves down to the last sigma.
+    """Runs one stage: resizes the previous stage's latents, renoises them, and solves down to the last sigma.
 
     What it returns depends on the stages up to this one, the solver and the cache alone, so it may be kept for
     another schedule that begins with the same stages.

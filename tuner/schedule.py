@@ -288,7 +288,7 @@ class Schedule(BaseModel):
 
 
 def _check_transition(before: Stage, after: Stage) -> None:
-    """Checks what the resample modes ask of the noise levels on either side."""
+    """Checks the noise levels around each resample mode."""
     if after.resample == "pixel" and before.sigmas[-1] > 0:
         raise ValueError(
             f"`pixel` decodes a clean latent, but the stage before ends at sigma {before.sigmas[-1]}; end it at 0."

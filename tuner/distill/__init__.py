@@ -1,1 +1,1 @@
-"""What is learned from a many-step teacher: sequences of step sizes, and few-step students."""
+"""Learns from a many-step teacher: sequences of step sizes, and few-step students."""

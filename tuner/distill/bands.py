@@ -1,4 +1,4 @@
-"""At which of a teacher's levels a way may be after k steps: all, few for every number of steps, or those near."""
+"""Bands of teacher levels that a path may visit after k steps: all, a coarse grid, or those near a path."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def thinned(levels: int, steps: int) -> list[frozenset[int]]:
 
 
 def around(way: tuple[int, ...], radius: int) -> list[frozenset[int]]:
-    """Allows the levels near those of a way: the fine table after a coarse one.
+    """Allows the levels near a path: the fine table after a coarse one.
 
     Args:
         way: K + 1 increasing level numbers, the first 0 and the last N.

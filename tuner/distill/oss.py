@@ -28,7 +28,7 @@ OnProgress: TypeAlias = "Callable[[int, int | None], None]"
 
 @dataclass(frozen=True)
 class Result:
-    """What a search found.
+    """The outcome of a search.
 
     Attributes:
         schedules: One per number of steps.
@@ -74,7 +74,7 @@ class BatchedNetwork:
         return torch.cat(parts)
 
     def count(self, images: int) -> None:
-        """Counts image forward passes, those of calls that were made elsewhere, too."""
+        """Counts image forward passes, including those of calls made elsewhere."""
         self.images += images
         if self.on_progress is not None:
             self.on_progress(self.images, self.total)

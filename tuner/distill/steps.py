@@ -106,7 +106,7 @@ def best_steps(
 
 
 def planned_calls(levels: int, wanted: Collection[int], settings: Settings) -> int | None:
-    """Counts the network calls that `best_steps` makes for each prompt; None where they depend on what is found.
+    """Counts the network calls of `best_steps` per prompt; None if they depend on the outcome.
 
     Args:
         levels: Number of the teacher's last level.
@@ -162,7 +162,7 @@ class _Walks:
         return polish(self.network, self.teacher, walked, self.settings.solver, self.cost, most_steps, strides)
 
     def cost(self, end: torch.Tensor) -> float:
-        """What is least for the best end."""
+        """Returns the quantity that the best end minimises."""
         choice = _CHOICES[self.settings.aggregate]
         return float(ranked(mean_square(end - self.teacher.x[-1], kept=1)[None], choice).mean())
 

@@ -195,7 +195,7 @@ def _clean_distance(
 
 
 def ranked(far_IP: torch.Tensor, choice: Choice) -> torch.Tensor:
-    """Gives what is least for the candidate to choose, for each prompt."""
+    """Returns for each prompt the quantity that the chosen candidate minimises."""
     import torch
 
     if choice == "each":

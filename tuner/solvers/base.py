@@ -1,4 +1,4 @@
-"""What solvers share: their arithmetic, the variables they are written in, when a step is of first order.
+"""Shared arithmetic of the solvers: their variables, and when a step is of first order.
 
 ===================== ======================================================================================
 ``x``                 a latent at noise level sigma: ``(1 - sigma) x0 + sigma e``

@@ -96,7 +96,7 @@ def middle_block(model: PipelineModel) -> nn.Module:
 
 
 class _Left(Exception):  # noqa: N818 - no error: how a forward is left early
-    """Ends a forward once the features are there."""
+    """Ends a forward pass once the features are computed."""
 
 
 def features(model: PipelineModel, x_BChw: torch.Tensor, sigma: float, conditioning: Conditioning) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""What one stage of the student is trained on, and what that costs it: the losses, wired to the networks."""
+"""The training loss of one stage of the student, wired to the networks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ GENERATOR_WEIGHT, DISCRIMINATOR_WEIGHT = 5e-3, 1e-2
 
 @dataclass(frozen=True)
 class StageBatch:
-    """What the student made in one stage, and the real images that had these captions.
+    """The student's images of one stage, and the real images of the same captions.
 
     Attributes:
         real: Clean latents at the stage's size, (B, C, h, w).

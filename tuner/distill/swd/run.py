@@ -29,7 +29,7 @@ _VALIDATION_SEED = 0
 
 
 class Monitor(Protocol):
-    """What is told how a distillation goes; only the main process tells."""
+    """Receives the progress of a distillation, from the main process only."""
 
     def phase(self, name: str, done: int, total: int) -> None:
         """Takes where it is: images drawn while ``name`` is "drawing data", steps while it is "training"."""
@@ -86,7 +86,7 @@ def distill(
 
 
 class _Run:
-    """The steps of one run, with what is written between them."""
+    """The steps of one run, with its checkpoints and logs."""
 
     def __init__(
         self, trainer: Trainer, validation_prompts: Sequence[str], monitor: Monitor, accelerator: Accelerator
@@ -147,7 +147,7 @@ class _Run:
 
 
 def _claim(settings: SwdSettings, resume: bool, accelerator: Accelerator) -> None:
-    """Writes the settings into the folder of the run, or makes sure that they are those of the run there."""
+    """Writes the settings into the run's folder, or checks that they match those in it."""
     path = settings.out / _SETTINGS
     text = settings.model_dump_json(indent=2, exclude={"out"}) + "\n"
     if path.is_file():

@@ -1,4 +1,4 @@
-"""What a distillation is asked to do."""
+"""Settings of a distillation."""
 
 from __future__ import annotations
 
