@@ -14,7 +14,7 @@ from markupsafe import Markup
 from studies.plan.plan import versions
 from studies.report.page.contents import Contents
 from studies.report.page.images import packed
-from studies.report.page.words import command, headline, verdicts
+from studies.report.page.words import amount, command, headline, verdicts
 from studies.report.tables import score_text, shorthand
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ def page(study: StudyFolder) -> str:
         headline=headline(result),
         verdicts=verdicts(result, study.directions),
         unseen=len(study.prompts) - contents.scores.prompts,
+        amount=amount,
         shorthand=shorthand,
         score_text=score_text,
         command=command(settings),

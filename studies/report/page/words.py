@@ -45,6 +45,11 @@ def _verdict(score: Score, direction: Direction) -> str:
     )
 
 
+def amount(value: float) -> str:
+    """Writes four digits of a number, and no exponent where a person would not."""
+    return f"{float(f'{value:.4g}'):,.9g}"
+
+
 def command(settings: SearchSettings) -> str:
     """Writes the command that runs the same search again, without the options that are at their defaults."""
     words = ["tuner", "search"]

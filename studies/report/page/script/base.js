@@ -19,6 +19,7 @@ Page.id = (name) => document.getElementById(name);
 const fill = (element, attributes, children) => {
   for (const [name, value] of Object.entries(attributes || {})) {
     if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (name.startsWith("aria-")) element.setAttribute(name, value);
     else if (value === true) element.setAttribute(name, "");
     else if (value !== false && value != null) element.setAttribute(name, value);
   }
@@ -33,10 +34,12 @@ Page.svg = (tag, attributes, ...children) =>
 Page.number = (value, digits = 4) => {
   if (value == null || !Number.isFinite(value)) return "–";
   const size = Math.abs(value);
-  if (size !== 0 && (size < 1e-4 || size >= 1e7)) return value.toExponential(digits - 1).replace("e+", "e");
-  return Number(value.toPrecision(digits)).toLocaleString("en", { maximumSignificantDigits: digits });
+  const text = size !== 0 && (size < 1e-4 || size >= 1e9)
+    ? value.toExponential(digits - 1).replace("e+", "e")
+    : Number(value.toPrecision(digits)).toLocaleString("en", { maximumSignificantDigits: digits });
+  return text.replace("-", "\u2212");
 };
-Page.signed = (value, digits = 3) => (value < 0 ? "−" : "+") + Page.number(Math.abs(value), digits);
+Page.signed = (value, digits = 3) => (value < 0 ? "\u2212" : "+") + Page.number(Math.abs(value), digits);
 Page.duration = (seconds) => {
   if (seconds < 120) return `${Page.number(seconds, 3)} s`;
   return seconds < 7200 ? `${Page.number(seconds / 60, 3)} min` : `${Page.number(seconds / 3600, 3)} h`;

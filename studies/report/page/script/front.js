@@ -218,8 +218,8 @@
     sample("point of-front joined", marks.search, "front"),
     sample("point of-front hidden-member", marks.search, "on the front for another score"),
     sample("point of-search beside", marks.search, "searched, beaten"),
-    sample("point of-plain beside", marks.plain, "plain step reduction"),
-    sample("point of-preset beside", marks.preset, "published presets"),
+    sample("point of-plain joined", marks.plain, "plain step reduction"),
+    sample("point of-preset joined", marks.preset, "published presets"),
     sample("point", "M-6-6H6V6H-6Z", "baseline"),
   );
   Page.listeners.push(draw);

@@ -38,10 +38,9 @@
       return el("tr", {},
         el("th", { scope: "row" }, name, el("small", {}, where)),
         el("td", { class: "number" }, number(mean)),
-        el("td", { class: `number ${sure}` }, signed(delta), el("small", {}, `${signed(low)} to ${signed(high)}`)),
-        el("td", {}, word));
+        el("td", { class: `number ${sure}` }, signed(delta), el("small", {}, `${signed(low)} to ${signed(high)}`), el("small", {}, word)));
     };
-    const head = ["Objective", "Mean", "Difference, 95 % interval", ""].map((text, index) => el("th", { scope: "col", class: index === 1 || index === 2 ? "number" : null }, text));
+    const head = ["Objective", "Mean", "Difference"].map((text, index) => el("th", { scope: "col", class: index ? "number" : null }, text));
     const rows = data.objectives.flatMap(({ name }) => [
       row(name, one.stopped_at == null ? "search prompts" : `first ${one.stopped_at} prompts`, one.scores[name]),
       ...(one.held_out[name] ? [row(name, "prompts never seen", one.held_out[name])] : []),
