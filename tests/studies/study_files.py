@@ -14,7 +14,7 @@ from studies.records.study_folder import StudyFolder
 from tuner.schedule import Schedule, Stage
 
 BASELINE = Schedule(stages=(Stage(steps=50, shift=3.0),))
-SETTINGS = {"model": "flux", "budget": "3x"}
+BUDGET = "3x"
 
 
 def write_study(
@@ -44,7 +44,7 @@ def write_study(
         "tuner": "0.2.0",
         "model": result.model,
         "weights": "w",
-        "budget": SETTINGS["budget"],
+        "budget": BUDGET,
         "seed": 0,
         "objectives": list(specs.values()),
         "space": "free",
@@ -58,7 +58,7 @@ def write_study(
     about = {
         "id": f"id-of-{path.name}",
         "created": "2026-01-02T03:04:05Z",
-        "settings": SETTINGS | {"study": path.name},
+        "settings": {"model": result.model, "budget": BUDGET, "study": path.name},
         "identity": identity,
         "directions": directions,
         "baseline": BASELINE.model_dump(mode="json"),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from studies.records.results import PROPOSED, Candidate, StudyResult
 from studies.report.page.exports import exports
 from studies.report.page.history import growth, importances, spending
-from studies.report.page.prices import prices
+from studies.report.page.prices import Prices, prices
 from studies.report.page.record import ScoreLines, optuna_study, score_lines
 from studies.report.page.so_far import result_so_far
 from studies.report.tables import shorthand
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from studies.records.study_folder import StudyFolder
     from tuner.budget import Budget
+    from tuner.models import Blueprint
     from tuner.schedule import Schedule
 
 _DIGITS = 6
@@ -48,11 +49,23 @@ class Contents:
         return score_lines(self.study)
 
     @cached_property
+    def _prices(self) -> Prices | None:
+        try:
+            return prices(self.study)
+        except UserError:
+            return None
+
+    @property
+    def blueprint(self) -> Blueprint | None:
+        """The study's model; None where it is not to be had here."""
+        return self._prices.blueprint if self._prices else None
+
+    @property
     def budget(self) -> Budget | None:
         """The study's limits per image; None where its model is not to be had here."""
         try:
-            return prices(self.study).budget
-        except UserError:
+            return self._prices.budget if self._prices else None
+        except UserError:  # the model is another one by now
             return None
 
     @cached_property
@@ -93,7 +106,7 @@ class Contents:
             | {"tflops": result.baseline.tflops, "nfe": result.baseline.nfe, "seconds": result.baseline.seconds}
             | {"means": {name: mean.mean for name, mean in result.baseline.scores.items()}},
             "candidates": [self._candidate(candidate) for candidate in result.evaluated],
-            "exports": {} if self.partial else {one.trial: exports(one, self.study, result) for one in self.shown},
+            "exports": {} if self.partial else exports(self.shown, self.study, result, self.blueprint),
             "history": growth(self.scores, result, self.study, limit),
             "spending": spending(self.scores, self.study),
             "importances": importances(self.recorded, self.study.directions),
