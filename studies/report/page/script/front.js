@@ -202,7 +202,7 @@
   });
 
   choose(id("x-axis"), "speedup", axes);
-  choose(id("y-axis"), data.objectives[data.objectives.length - 1].name, [...axes].reverse());
+  choose(id("y-axis"), data.objectives[0].name, [...axes].reverse());
   for (const [key, name] of Object.entries(families)) {
     const count = data.candidates.filter((one) => groupOf(one) === key).length;
     if (!count) { shown.delete(key); continue; }

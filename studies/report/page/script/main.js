@@ -10,6 +10,7 @@
   for (const button of document.querySelectorAll("[data-copy]")) {
     button.addEventListener("click", () => Page.copy(Page.id(button.dataset.copy).textContent, button));
   }
+  addEventListener("beforeprint", () => { document.querySelector("#front details").open = true; });
   const time = document.querySelector("[data-seconds]");
   time.textContent = Page.duration(Number(time.dataset.seconds));
   Page.listeners.push((one) => {
