@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from objectives.base import loss_sign
 from studies.records.results import PROPOSED, Baseline, Candidate, StudyResult
+from studies.report.staircase import staircase
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from PIL.Image import Image
+
+    from objectives.base import Direction
 
 # Okabe and Ito's palette: told apart by colour-blind readers and in grey print.
 _FRONT, _PLAIN, _PRESET, _PICK = "#0072B2", "#E69F00", "#009E73", "#D55E00"
@@ -32,12 +36,18 @@ _STYLE: Any = {
 }
 
 
-def front_figure(result: StudyResult) -> Figure:
+def front_figure(result: StudyResult, directions: Mapping[str, Direction]) -> Figure:
     """Draws one panel per objective: paired difference to the baseline against the cost of an image.
 
+    The line joins those members of the front that no other member beats on the two axes of the panel. The other
+    members are hollow: they are on the front for what they score on another objective, or are expected to score.
     Bars are 95 % intervals. Presets are numbered by cost and named in a list at the side, as their names would
     cover each other. The vertical range is chosen for the baseline, the pick, everything dearer on the front and
     the presets; what falls outside it is counted in a corner instead of flattening the rest.
+
+    Args:
+        result: The study.
+        directions: Which way each objective improves.
     """
     import matplotlib
     from matplotlib.figure import Figure
@@ -48,10 +58,16 @@ def front_figure(result: StudyResult) -> Figure:
         figure = Figure(figsize=(6.4 * len(names) + 2.6 * bool(presets), 5.4), layout="constrained")
         panels = figure.subplots(1, len(names), squeeze=False)[0]
         for axes, name in zip(panels, names, strict=True):
-            _draw_panel(axes, result, name)
+            _draw_panel(axes, result, name, directions[name])
         figure.suptitle(f"{result.study}: {result.trials} trials on {result.model}", fontsize=13)
-        handles, labels = panels[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=3 * len(names), frameon=False)
+        kinds = {
+            label: handle
+            for axes in panels
+            for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+        }
+        figure.legend(
+            kinds.values(), kinds.keys(), loc="outside lower center", ncols=3 * len(names), frameon=False
+        )
         if presets:
             numbered = [
                 Line2D([], [], color=_PRESET, marker=f"${number}$", markersize=8, linestyle="none")
@@ -69,7 +85,7 @@ def _presets(result: StudyResult) -> list[Candidate]:
     return sorted(presets, key=lambda candidate: candidate.cost)
 
 
-def _draw_panel(axes: Axes, result: StudyResult, name: str) -> None:
+def _draw_panel(axes: Axes, result: StudyResult, name: str, direction: Direction) -> None:
     known = {candidate.trial: candidate for candidate in (*result.evaluated, *result.references)}
     searched = [candidate for candidate in known.values() if candidate.label == PROPOSED]
     plain = sorted((c for c in known.values() if c.label.startswith("plain-")), key=lambda c: c.cost)
@@ -80,12 +96,22 @@ def _draw_panel(axes: Axes, result: StudyResult, name: str) -> None:
     axes.plot(*_points(searched, name), "o", color=_FAINT, markersize=4, zorder=2, label="trials")
     _draw(axes, plain, name, _PLAIN, "^", "plain step reduction", hollow=True, linestyle=":")
     _draw(axes, presets, name, _PRESET, "D", "published presets", hollow=True)
-    _draw(axes, result.front, name, _FRONT, "o", "Pareto front", linestyle="-")
+    _draw_front(axes, result.front, name, direction)
     _draw(axes, [result.pick], name, _PICK, "*", "pick", markersize=18)
     for number, candidate in enumerate(presets, start=1):
         _write_beside(axes, str(number), (number - 1) / len(presets), candidate, name)
     _limit(axes, list(known.values()), [*presets, *(c for c in result.front if c.cost >= result.pick.cost)], name)
     _label(axes, result.baseline, name)
+
+
+def _draw_front(axes: Axes, front: Sequence[Candidate], name: str, direction: Direction) -> None:
+    sign = loss_sign(direction)
+    steps = staircase([(candidate.cost, sign * candidate.scores[name].delta) for candidate in front])
+    joined = [front[index] for index in steps]
+    hidden = [candidate for index, candidate in enumerate(front) if index not in steps]
+    axes.plot(*_points(joined, name), color=_FRONT, linewidth=1.7, drawstyle="steps-post", zorder=3)
+    _draw(axes, joined, name, _FRONT, "o", "Pareto front")
+    _draw(axes, hidden, name, _FRONT, "o", "on the front for another score", face="white")
 
 
 def _points(candidates: Iterable[Candidate], name: str) -> tuple[list[float], list[float]]:
@@ -104,6 +130,7 @@ def _draw(
     linestyle: str = "none",
     markersize: float = 7,
     hollow: bool = False,
+    face: str | None = None,
 ) -> None:
     """Draws candidates with their intervals; hollow marks are larger and lie on top, to show what is below."""
     if not candidates:
@@ -120,9 +147,9 @@ def _draw(
         marker=marker,
         linestyle=linestyle,
         markersize=markersize + 4 * hollow,
-        markerfacecolor="none" if hollow else color,
-        markeredgecolor=color if hollow else "white",
-        markeredgewidth=1.6 if hollow else 0.8,
+        markerfacecolor="none" if hollow else face or color,
+        markeredgecolor=color if hollow or face else "white",
+        markeredgewidth=1.6 if hollow or face else 0.8,
         linewidth=1.7,
         elinewidth=1.0,
         capsize=2.5,

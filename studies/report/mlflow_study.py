@@ -157,7 +157,7 @@ class _Log:
             },
         )
         self._client.log_table(run, front, "front.json")
-        self._client.log_figure(run, front_figure(result), "front.png")
+        self._client.log_figure(run, front_figure(result, self._study.directions), "front.png")
         self._client.log_text(run, markdown(result), "front.md")
         self._log_sheet(run, rows)
         self._client.log_artifact(run, str(self._study.preset))

@@ -1,33 +1,17 @@
-"""What a finished study looks like: tables for the terminal and for files, and the picture of its front."""
+"""What a finished study looks like: tables for the terminal and for Markdown."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from studies.records.results import PROPOSED, Candidate, StudyResult
-from studies.report.figures import contact_sheet, front_figure
-from tuner.errors import UserError, unwritable
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from tuner.presets import Score
     from tuner.schedule import Schedule, Stage
-
-__all__ = [
-    "contact_sheet",
-    "front_figure",
-    "front_table",
-    "markdown",
-    "markdown_table",
-    "pick_on_unseen_prompts",
-    "write_report",
-]
-
-_PICTURES = (".png", ".svg", ".pdf")
 
 
 def front_table(result: StudyResult) -> Table:
@@ -53,7 +37,7 @@ def front_table(result: StudyResult) -> Table:
 
 def pick_on_unseen_prompts(result: StudyResult) -> str:
     """Says in one line what the pick scores where nothing was chosen: the numbers to quote."""
-    scores = ", ".join(f"{name} {_score(score)}" for name, score in result.pick.held_out.items())
+    scores = ", ".join(f"{name} {score_text(score)}" for name, score in result.pick.held_out.items())
     return (
         f"pick: trial {result.pick.trial}, {result.pick.speedup:.2f}x fewer TFLOPs than the baseline; on prompts "
         f"that the search never saw: {scores}"
@@ -76,7 +60,7 @@ def markdown(result: StudyResult) -> str:
         f"`{result.preset}` holds it: {shorthand(pick.schedule)}, {pick.tflops:.4g} TFLOPs.",
         markdown_table(
             ["objective", "search prompts", "prompts never seen"],
-            [[name, _score(score), _score(pick.held_out[name])] for name, score in pick.scores.items()],
+            [[name, score_text(score), score_text(pick.held_out[name])] for name, score in pick.scores.items()],
         ),
         "## Pareto front",
         "By what all results together lead to expect of each schedule. Scores are those on the search prompts, "
@@ -86,38 +70,6 @@ def markdown(result: StudyResult) -> str:
     if result.references:
         parts += ["## References off the front", markdown_table(*_cells(result, result.references))]
     return "\n\n".join(parts) + "\n"
-
-
-def write_report(result: StudyResult, path: str | os.PathLike[str]) -> Path:
-    """Writes a report in the format that the file's suffix names.
-
-    Args:
-        result: The study.
-        path: A ``.md`` file for tables, ``.png``, ``.svg`` or ``.pdf`` for the front as a picture, or ``.json``.
-
-    Returns:
-        The path of the file.
-
-    Raises:
-        UserError: If the suffix is another one, or if the file cannot be written.
-    """
-    path = Path(path)
-    suffix = path.suffix.lower()
-    if suffix not in (".md", ".json", *_PICTURES):
-        raise UserError(
-            f"Report {str(path)!r} has no known format; end its name in one of .md, .json, {', '.join(_PICTURES)}."
-        )
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if suffix == ".md":
-            path.write_text(markdown(result), encoding="utf-8")
-        elif suffix == ".json":
-            path.write_text(result.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        else:
-            front_figure(result).savefig(path, dpi=160)
-    except OSError as error:
-        raise unwritable("Report", path, error) from error
-    return path
 
 
 def shorthand(schedule: Schedule) -> str:
@@ -158,13 +110,14 @@ def _cells(result: StudyResult, candidates: Sequence[Candidate]) -> tuple[list[s
                 f"{candidate.speedup:.2f}x",
                 str(candidate.nfe),
                 *(f"{candidate.seconds:.3g}" for _ in timed),
-                *(_score(candidate.scores[name]) for name in result.baseline.scores),
+                *(score_text(candidate.scores[name]) for name in result.baseline.scores),
             ]
         )
     return header, rows
 
 
-def _score(score: Score) -> str:
+def score_text(score: Score) -> str:
+    """Writes a mean with its difference to the baseline and the interval of that difference."""
     low, high = score.ci95
     return f"{score.mean:.4g} ({score.delta:+.3g} [{low:+.3g}, {high:+.3g}])"
 

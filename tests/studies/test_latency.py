@@ -95,7 +95,8 @@ def test_a_search_within_seconds_measures_once_and_reports_seconds(
     search(settings.model_copy(update={"storage": url, "study": "sql"}), executor=Counting())
     for trial in optuna.load_study(study_name="sql", storage=url).trials:
         assert trial.values[-1] == TABLE.seconds(price(Schedule(**trial.user_attrs["schedule"]), blueprint))
-    assert all("seconds per image" in panel.get_xlabel() for panel in front_figure(result).axes)
+    directions = open_study(settings.out, settings.name).directions
+    assert all("seconds per image" in panel.get_xlabel() for panel in front_figure(result, directions).axes)
 
 
 def test_other_budgets_measure_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

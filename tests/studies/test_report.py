@@ -1,21 +1,34 @@
 from __future__ import annotations
 
+import csv
 import io
+import itertools
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from rich.console import Console
 
 from studies.records.results import StudyResult
+from studies.records.study_folder import StudyFolder
 from studies.report.figures import contact_sheet, front_figure
-from studies.report.tables import front_table, markdown, pick_on_unseen_prompts, shorthand, write_report
-from tests.studies.example import study
+from studies.report.files import write_report
+from studies.report.staircase import staircase
+from studies.report.tables import front_table, markdown, pick_on_unseen_prompts, shorthand
+from tests.studies.example import DIRECTIONS, study
+from tests.studies.study_files import write_study
 from tuner.errors import UserError
 from tuner.presets import Score
 from tuner.schedule import Schedule, Stage
 
 GOLDEN = Path(__file__).parent / "golden_report.md"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> StudyFolder:
+    return write_study(tmp_path / "flux-3x", study(), DIRECTIONS, ["a red fox", "a blue hen"])
 
 
 def test_the_markdown_is_the_golden_file() -> None:
@@ -52,45 +65,61 @@ def test_a_narrow_terminal_cuts_nothing(width: int) -> None:
 @pytest.mark.parametrize(
     ("suffix", "start"), [(".png", b"\x89PNG"), (".svg", b"<?xml"), (".pdf", b"%PDF"), (".PNG", b"\x89PNG")]
 )
-def test_pictures_are_written_by_suffix(tmp_path: Path, suffix: str, start: bytes) -> None:
-    path = write_report(study(), tmp_path / "new folder" / f"front{suffix}")
+def test_pictures_are_written_by_suffix(folder: StudyFolder, tmp_path: Path, suffix: str, start: bytes) -> None:
+    path = write_report(folder, tmp_path / "new folder" / f"front{suffix}")
     assert path.read_bytes().startswith(start)
 
 
-def test_json_and_markdown_are_written_by_suffix(tmp_path: Path) -> None:
+def test_json_and_markdown_are_written_by_suffix(folder: StudyFolder, tmp_path: Path) -> None:
     result = study()
-    text = write_report(result, tmp_path / "front.json").read_text()
+    text = write_report(folder, tmp_path / "front.json").read_text()
     assert StudyResult.model_validate_json(text) == result
-    assert write_report(result, str(tmp_path / "front.md")).read_text(encoding="utf-8") == markdown(result)
+    assert write_report(folder, str(tmp_path / "front.md")).read_text(encoding="utf-8") == markdown(result)
+
+
+def test_the_csv_table_has_a_row_for_every_schedule(folder: StudyFolder, tmp_path: Path) -> None:
+    result = study()
+    with write_report(folder, tmp_path / "all.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["trial"]) for row in rows] == [one.trial for one in result.evaluated]
+    for row, one in zip(rows, result.evaluated, strict=True):
+        assert float(row["tflops"]) == one.tflops
+        assert float(row["clip.delta"]) == one.scores["clip"].delta
+        assert (float(row["clip.ci95.low"]), float(row["clip.ci95.high"])) == one.scores["clip"].ci95
+    assert [int(row["trial"]) for row in rows if row["pick"] == "True"] == [result.pick.trial]
+    assert {int(row["trial"]) for row in rows if row["front"] == "True"} == {one.trial for one in result.front}
 
 
 @pytest.mark.parametrize("name", ["front.xlsx", "front", ".png.", "front.jpg"])
-def test_other_suffixes_are_refused_before_anything_is_written(tmp_path: Path, name: str) -> None:
-    with pytest.raises(UserError, match=r"end its name in one of \.md, \.json, \.png, \.svg, \.pdf"):
-        write_report(study(), tmp_path / "sub" / name)
+def test_other_suffixes_are_refused_before_anything_is_written(
+    folder: StudyFolder, tmp_path: Path, name: str
+) -> None:
+    known = r"end its name in one of \.html, \.png, \.svg, \.pdf, \.md, \.csv, \.json\."
+    with pytest.raises(UserError, match=known):
+        write_report(folder, tmp_path / "sub" / name)
     assert not (tmp_path / "sub").exists()
 
 
-def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+def test_a_place_that_cannot_be_written_is_one_line(folder: StudyFolder, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match="cannot be written"):
-        write_report(study(), tmp_path / "file" / "front.md")
+        write_report(folder, tmp_path / "file" / "front.md")
 
 
 def test_the_picture_shows_every_kind_of_candidate_in_every_panel() -> None:
-    figure = front_figure(study())
+    figure = front_figure(study(), DIRECTIONS)
     panels = figure.axes
     assert [axes.get_title() for axes in panels] == ["clip", "image_reward"]
+    assert {text.get_text() for text in figure.legends[0].get_texts()} == {
+        "baseline",
+        "trials",
+        "plain step reduction",
+        "published presets",
+        "Pareto front",
+        "on the front for another score",
+        "pick",
+    }
     for axes in panels:
-        labels = axes.get_legend_handles_labels()[1]
-        assert labels == [
-            "baseline",
-            "trials",
-            "plain step reduction",
-            "published presets",
-            "Pareto front",
-            "pick",
-        ]
         assert {"1", "2"} <= {text.get_text() for text in axes.texts}
         low, high = axes.get_ylim()
         assert low < 0 < high
@@ -101,7 +130,7 @@ def test_the_picture_shows_every_kind_of_candidate_in_every_panel() -> None:
 def test_a_study_of_one_trial_and_no_references_can_be_drawn(tmp_path: Path) -> None:
     result = study()
     lone = result.model_copy(update={"front": [result.front[0]], "references": [], "evaluated": [result.front[0]]})
-    assert write_report(lone, tmp_path / "front.png").exists()
+    front_figure(lone, DIRECTIONS).savefig(tmp_path / "front.png")
     assert "References" not in markdown(lone)
 
 
@@ -132,3 +161,27 @@ def test_the_shorthand_of_a_schedule_says_what_its_stages_do_otherwise() -> None
     last = Stage(sigmas=(0.8, 0.4, 0.0), guidance=2.0, guide=(0.9, 0.5))
     assert shorthand(Schedule(stages=(first, last))) == "4@0.5 ab2 -1 > 2@1 g2 in [0.5, 0.9]"
     assert shorthand(Schedule(stages=(Stage(steps=4),))) == "4@1"
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9))))
+def test_the_staircase_is_what_no_other_point_beats_on_two_axes(losses: list[tuple[int, int]]) -> None:
+    steps = [losses[index] for index in staircase(losses)]
+    beaten = {a for a in losses for b in losses if a != b and b[0] <= a[0] and b[1] <= a[1]}
+    assert steps == sorted(set(losses) - beaten)
+
+
+@pytest.mark.parametrize("direction", ["maximize", "minimize"])
+def test_the_line_of_a_panel_never_turns_back_and_joins_what_is_filled(direction: str) -> None:
+    result = study()
+    for axes in front_figure(result, dict.fromkeys(DIRECTIONS, direction)).axes:
+        (line,) = (line for line in axes.lines if line.get_drawstyle() == "steps-post")
+        x, y = line.get_data()
+        sign = 1 if direction == "maximize" else -1
+        assert list(x) == sorted(x)
+        assert all(after > before for before, after in itertools.pairwise(sign * value for value in y))
+        marks = {box.get_label(): box.lines[0] for box in axes.containers}
+        assert set(zip(*marks["Pareto front"].get_data(), strict=True)) == set(zip(x, y, strict=True))
+        if len(x) < len(result.front):
+            hidden = marks["on the front for another score"]
+            assert hidden.get_markerfacecolor() == "white"
+            assert len(x) + len(hidden.get_xdata()) == len(result.front)

@@ -1,38 +1,72 @@
-"""``tuner report``: the Pareto front of a study, as a table, a picture or a file."""
+"""``tuner report``: a study as a table, a page, a picture or a file, and what people voted on its page."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from tuner.cli._common import json_option, out_option, print_json, stdout_console
 
+if TYPE_CHECKING:
+    from studies.records.study_folder import StudyFolder
+
 _EXAMPLES = """\b
 Examples:
   tuner report tiny-3x
+  tuner report tiny-3x -o report.html        a page with images, exports and blind voting
   tuner report tiny-3x -o front.png
-  tuner report tiny-3x -o report.md
+  tuner report tiny-3x --votes votes-tiny-3x.json
 """
 
 
-@click.command(help="Shows the Pareto front of a finished study.\n\n" + _EXAMPLES)
+@click.command(help="Shows the Pareto front of a study.\n\n" + _EXAMPLES)
 @click.argument("study")
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="Write it instead: .md, .png, .svg, .pdf or .json."
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Write it instead: .html (of an unfinished study, too), .png, .svg, .pdf, .md, .csv or .json.",
+)
+@click.option(
+    "--votes",
+    multiple=True,
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Print win rates of votes that were saved on the page; may be repeated.",
 )
 @out_option
 @json_option
-def command(study: str, output: Path | None, out: str, as_json: bool) -> None:
-    """Prints the front, or writes it in the format that the file's name asks for."""
+def command(study: str, output: Path | None, votes: tuple[Path, ...], out: str, as_json: bool) -> None:
+    """Prints the front or the votes, or writes a report in the format that the file's name asks for."""
     from studies import open_study
-    from studies.report.tables import front_table, pick_on_unseen_prompts, write_report
+    from studies.report.files import write_report
+    from studies.report.tables import front_table, pick_on_unseen_prompts
+    from tuner.errors import UserError
 
-    result = open_study(out, study).result()
-    if output is not None:
-        click.echo(str(write_report(result, output)))
+    folder = open_study(out, study)
+    if votes:
+        if output is not None:
+            raise UserError(f"--votes prints win rates and writes no {str(output)!r}; leave out -o or --votes.")
+        _print_votes(folder, votes, as_json)
+    elif output is not None:
+        click.echo(str(write_report(folder, output)))
     elif as_json:
-        print_json(result.model_dump(mode="json"))
+        print_json(folder.result().model_dump(mode="json"))
     else:
+        result = folder.result()
         stdout_console().print(front_table(result))
         click.echo(pick_on_unseen_prompts(result))
+
+
+def _print_votes(folder: StudyFolder, files: tuple[Path, ...], as_json: bool) -> None:
+    from studies.report.page.contents import Contents
+    from studies.report.page.votes import read_votes, tallies, votes_table
+
+    counted = tallies(read_votes(folder, files))
+    table = votes_table(Contents(folder).result, counted)
+    if as_json:
+        print_json([tally.model_dump(mode="json") for tally in counted])
+    else:
+        stdout_console().print(table)
