@@ -7,7 +7,7 @@
 ``journal.log``     the Optuna study, unless ``--storage`` names another place
 ``images/HASH/``    the first images of a schedule, as they were scored
 ``result.json``     the outcome, when the search is over
-``preset.yaml``     the pick
+``preset.yaml``     the pick; beside it, ``preset`` with another ending, in the format that the search was for
 ==================  =====================================================================================
 """
 

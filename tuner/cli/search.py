@@ -30,6 +30,7 @@ Examples:
   tuner search --model tiny --budget 3x
   tuner search --model flux --budget 40% --trials 200 --prompts mine.txt
   tuner search --model ./my-flux --budget 1200T --objectives clip,image_reward
+  tuner search --model flux --budget 3x --for comfyui     ends with a workflow, too
   tuner search --model flux --budget 3x --workers 16 --gpus-per-worker 0.5 --ray-address auto
   tuner search --model tiny --budget 3x --resume          continue what was interrupted
   tuner search --model flux --budget 3x --dry-run         what it will cost at most
@@ -90,6 +91,12 @@ class _DurationType(click.ParamType[float]):
     default="free",
     show_default=True,
     help=f"Search space: {', '.join(search_spaces.available())}; oss as oss:PRESET.",
+)
+@click.option(
+    "--for",
+    "for_target",
+    metavar="FORMAT",
+    help="Search only what this format of `tuner export` carries exactly, and export the pick.",
 )
 @click.option("--start", multiple=True, metavar="PRESET", help="Evaluate this preset, too; may be repeated.")
 @size_option
@@ -170,6 +177,8 @@ def _print_result(result: StudyResult) -> None:
 
     stdout_console().print(front_table(result))
     click.echo(f"{pick_on_unseen_prompts(result)}\npreset: {result.preset}")
+    if result.exported is not None:
+        click.echo(f"export: {result.exported}")
     stopped = sum(candidate.stopped_at is not None for candidate in result.evaluated)
     reused = result.reused.prefixes + result.reused.scores
     click.echo(
