@@ -69,7 +69,9 @@ def calls_of(target: str, schedule: Schedule, index: int) -> tuple[Call, ...]:
     """
     stage, solver = schedule.stages[index], schedule.solver_of(index)
     if draws_noise(solver):
-        raise RefusedError(target, index, f"solver {solver!r} draws noise that it cannot", "use another solver")
+        raise RefusedError(
+            target, index, f"solver {solver!r} draws noise of its own", "use a solver that draws none"
+        )
     levels = [*call_sigmas(solver, stage.sigmas, stage.reuse), stage.sigmas[-1]]
     states = _states(solver, stage.sigmas, stage.reuse, len(levels) - 1)
     return tuple(
