@@ -37,7 +37,10 @@ Examples:
     help="Of a study: knee, cheapest, best:OBJECTIVE or trial:N.",
 )
 @click.option(
-    "--format", "name", metavar="NAME", help="comfyui, diffusers, sigmas or yaml; by default by the file's ending."
+    "--format",
+    "name",
+    metavar="NAME",
+    help="comfyui, diffusers, mlflow, sigmas or yaml; by default by the file's ending.",
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The file; without it the text is printed.")
 @click.option("--model", help="Short name, hub id or local folder; by default the preset's own.")
