@@ -24,14 +24,12 @@ from tuner.exporters import Exporter, ExportOptions, RefusedError
 from tuner.exporters.base import known_model
 
 if TYPE_CHECKING:
-    from mlflow.models import ModelSignature
-
     from tuner.models import Blueprint
     from tuner.presets import Preset
 
 _CODE = '''"""{name}: {source}
 
-A model of MLflow, written by `tuner export`: rows with a prompt and maybe a seed in, images out, as PNG in base64.
+A model of MLflow, written by `tuner export`: prompts and maybe seeds in, images out, as PNG in base64.
 """
 
 import mlflow
@@ -82,7 +80,6 @@ class _MLflow(Exporter):
                     path,
                     python_model=str(file),
                     artifacts=_lora(preset),
-                    signature=_signature(),
                     pip_requirements=[f"tuner=={importlib.metadata.version('tuner')}"],
                 )
             except OSError as error:
@@ -100,7 +97,9 @@ def _lora(preset: Preset) -> dict[str, str] | None:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keeps off the terminal what MLflow says about environments and type hints."""
-    with environment(ENVIRONMENT), warnings.catch_warnings():
+    with environment(ENVIRONMENT | {"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}), warnings.catch_warnings():
+        import mlflow.pyfunc.model  # sets filters and levels of its own  # noqa: F401
+
         warnings.simplefilter("ignore")
         logger = logging.getLogger("mlflow")
         before = logger.level
@@ -109,14 +108,6 @@ def _quiet() -> Iterator[None]:
             yield
         finally:
             logger.setLevel(before)
-
-
-def _signature() -> ModelSignature:
-    from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, DataType, Schema
-
-    asked = [ColSpec(DataType.string, "prompt"), ColSpec(DataType.long, "seed", required=False)]
-    return ModelSignature(Schema(asked), Schema([ColSpec(DataType.string, "image")]))
 
 
 EXPORTER = _MLflow()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 from mlflow.pyfunc import PythonModel
+from pydantic import BaseModel
 
 from tuner.generation import generate
 from tuner.models import ModelOptions, blueprint
@@ -15,6 +16,13 @@ from tuner.presets import Preset
 
 if TYPE_CHECKING:
     from tuner.models import FlowModel
+
+
+class Asked(BaseModel):
+    """What an image is to show, and the seed of its noise."""
+
+    prompt: str
+    seed: int | None = None
 
 
 class PresetModel(PythonModel):  # type: ignore[misc]
@@ -37,19 +45,17 @@ class PresetModel(PythonModel):  # type: ignore[misc]
             options = options.model_copy(update={"lora": f"{context.artifacts['lora']}:{weight}"})
         self._flow = options.applied(blueprint(self._model)).load(options=options)
 
-    def predict(self, context: Any, model_input: Any, params: dict[str, Any] | None = None) -> list[Any]:
+    def predict(self, model_input: list[Asked]) -> list[dict[str, str]]:
         """Draws images.
 
         Args:
-            context: Unused.
-            model_input: A table with a column ``prompt`` and maybe one ``seed``, which by default counts up.
-            params: Unused.
+            model_input: A prompt for each; where seeds are left out, they are the places in the list.
 
         Returns:
-            ``{"image": TEXT}`` for every row: a PNG file in base64.
+            ``{"image": TEXT}`` for each: a PNG file in base64.
         """
-        prompts = model_input["prompt"].tolist()
-        seeds = model_input["seed"].tolist() if "seed" in model_input else list(range(len(prompts)))
+        prompts = [asked.prompt for asked in model_input]
+        seeds = [place if asked.seed is None else asked.seed for place, asked in enumerate(model_input)]
         images = generate(self._flow, prompts, self._preset, seeds).images
         return [{"image": _png(image)} for image in images]
 

@@ -42,7 +42,7 @@ def test_mlflow_models_predict_draws_what_generate_draws(tmp_path: Path) -> None
     """The preset has a LoRA, which the model's folder takes along."""
     preset, known = shipped("swd-tiny-4")
     EXPORTER.save(preset, known, ExportOptions(), tmp_path / "circle.mlflow")
-    asked = {"dataframe_records": [{"prompt": "a red circle", "seed": 3}]}
+    asked = {"inputs": [{"prompt": "a red circle", "seed": 3}]}
     (tmp_path / "asked.json").write_text(json.dumps(asked))
     command = "models predict -m circle.mlflow -i asked.json -t json -o told.json --env-manager local"
     subprocess.run([sys.executable, "-m", "mlflow", *command.split()], cwd=tmp_path, check=True)
