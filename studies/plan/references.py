@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from studies.plan.starts import start
 from tuner import presets
 from tuner.errors import UserError
 from tuner.flops import price
@@ -43,11 +44,11 @@ def references(
         model: The model.
         size: Output (height, width) in pixels.
         budget: What one image may cost.
-        starts: More presets to evaluate, by name or file, whatever model they were made for.
+        starts: What else to evaluate, whatever model it was made for: names and files that `start` reads.
         target: What has to carry them; None for no limit.
 
     Raises:
-        UserError: If one of ``starts`` is no preset, needs guidance or a LoRA of its own, or is not carried.
+        UserError: If one of ``starts`` cannot be read, needs other model options, or is not carried.
     """
 
     def fits(schedule: Schedule) -> bool:
@@ -57,7 +58,7 @@ def references(
     halves = [steps, *(steps >> k for k in range(1, steps.bit_length()) if steps >> k >= _FEWEST_STEPS)]
     found = [Reference(f"plain-{n}", model.plain(n, size)) for n in halves]
     shipped = [preset for preset in map(presets.load, presets.available()) if suits(preset, model)]
-    for preset in (*shipped, *(_start(name, target) for name in starts)):
+    for preset in (*shipped, *(start(name, model, size, target) for name in starts)):
         name = preset.name
         if fits(preset.schedule):
             found.append(Reference(name, preset.schedule))
@@ -67,18 +68,6 @@ def references(
     unlike.pop(model.baseline(size).content_hash, None)
     kept = [reference for reference in found if unlike.get(reference.schedule.content_hash) is reference]
     return tuple(sorted(kept, key=lambda reference: budget.cost(price(reference.schedule, model, size))))
-
-
-def _start(name: str, target: Target | None) -> Preset:
-    preset = presets.load(name)
-    if preset.model_options is not None:
-        raise UserError(
-            f"Preset {name!r} has model options of its own, and a search runs all schedules with the same; start "
-            "from one without `model_options`."
-        )
-    if target and (reason := target.refusal(preset.schedule)):
-        raise UserError(f"A search for {target.name} cannot start from {name!r}: {reason}")
-    return preset
 
 
 def suits(preset: Preset, model: Blueprint) -> bool:

@@ -26,7 +26,7 @@ class SearchSettings(BaseModel):
         objectives: ``name`` or ``name:weights``; a name alone takes the weights that suit the model.
         space: Name of the search space, or ``NAME:PRESET`` for one around a preset.
         for_target: Format of ``tuner export`` that carries every schedule exactly; None for no limit.
-        start: Presets, by name or file, that are evaluated beside the shipped ones.
+        start: Evaluated beside the shipped presets: other presets, by name or file, or files of other tools.
         prompts: File with one prompt per line; None for the shipped set that suits the model.
         size: Output (height, width) in pixels; the model's default if None.
         search_prompts: At most this many prompts score a candidate.

@@ -98,7 +98,12 @@ class _DurationType(click.ParamType[float]):
     metavar="FORMAT",
     help="Search only what this format of `tuner export` carries exactly, and export the pick.",
 )
-@click.option("--start", multiple=True, metavar="PRESET", help="Evaluate this preset, too; may be repeated.")
+@click.option(
+    "--start",
+    multiple=True,
+    metavar="PRESET|FILE",
+    help="Evaluate this, too: a preset, or a file that `tuner import` reads; may be repeated.",
+)
 @size_option
 @model_options
 @click.option("--pick", default="knee", show_default=True, help="Winner: knee, cheapest or best:OBJECTIVE.")
