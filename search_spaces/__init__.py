@@ -8,9 +8,9 @@ takes it after a colon: ``load("oss:FILE", ...)``. Other packages add spaces thr
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from search_spaces.base import SearchSpace
+from search_spaces.base import Carries, SearchSpace
 from tuner.errors import UserError
 from tuner.registry import Registry
 
@@ -28,7 +28,9 @@ def available() -> list[str]:
     return _REGISTRY.available()
 
 
-def load(name: str, blueprint: Blueprint, size: Size, budget: Budget) -> SearchSpace:
+def load(
+    name: str, blueprint: Blueprint, size: Size, budget: Budget, carries: Carries | None = None
+) -> SearchSpace:
     """Builds a search space.
 
     Args:
@@ -36,18 +38,22 @@ def load(name: str, blueprint: Blueprint, size: Size, budget: Budget) -> SearchS
         blueprint: The model whose schedules are searched.
         size: Output (height, width) in pixels.
         budget: What one image may cost.
+        carries: Whether a runtime carries a schedule; None for all. A space may still make some that it does not.
 
     Raises:
         UserError: If no space has this name, or if it takes no preset, or needs another one.
     """
     plain = name.partition(":")[0]
     space_class = _REGISTRY.load(plain)
-    around: dict[str, str] = {}
+    more: dict[str, Any] = {}
+    taken = inspect.signature(space_class).parameters
     if (preset := preset_of(name)) is not None:
-        if "preset" not in inspect.signature(space_class).parameters:
+        if "preset" not in taken:
             raise UserError(f"The space {plain!r} takes no preset, but got {preset!r}; write {plain} alone.")
-        around["preset"] = preset
-    space: SearchSpace = space_class(blueprint, size, budget, **around)
+        more["preset"] = preset
+    if carries is not None and "carries" in taken:
+        more["carries"] = carries
+    space: SearchSpace = space_class(blueprint, size, budget, **more)
     return space
 
 

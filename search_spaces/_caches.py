@@ -17,6 +17,7 @@ from tuner.flops import tflops_of_calls
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial
 
+    from search_spaces._choices import Choices
     from tuner.models import Blueprint, Size
 
 _NONE = "none"
@@ -26,15 +27,17 @@ _OPTIONS = {"taylorseer": tuple(_RANGES), _LITE: tuple(_RANGES), "pab": ("interv
 _ALL_LEVELS = (0.0, 1.0)  # of all calls only a first one can be at level 1, and it has nothing to repeat
 
 
-def kinds_for(blueprint: Blueprint, size: Size) -> tuple[str, ...]:
-    """Lists the feature caches that a model's network supports, by counting their cost at this size."""
+def kinds_for(blueprint: Blueprint, size: Size, choices: Choices) -> tuple[str, ...]:
+    """Lists the feature caches that model and runtime support, by counting their cost at this size."""
     found = []
     for kind, names in _OPTIONS.items():
+        cache = _made(kind, {name: _RANGES[name][0] for name in names})
         try:
-            tflops_of_calls(blueprint, size, [1.0], _made(kind, {name: _RANGES[name][0] for name in names}))
+            tflops_of_calls(blueprint, size, [1.0], cache)
         except UserError:
             continue
-        found.append(kind)
+        if choices.cache(cache):
+            found.append(kind)
     return tuple(found)
 
 

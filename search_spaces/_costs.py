@@ -6,7 +6,7 @@ import bisect
 import functools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -80,6 +80,10 @@ class Costs:
             for known in (blueprint, without)
         )
         return cls(full, single, budget.tflops, blueprint.steps, _ShortenedCalls(blueprint, size))
+
+    def at_full_size(self) -> Costs:
+        """Returns the prices for schedules that never change size."""
+        return replace(self, per_call={1.0: self.per_call[1.0]}, per_unguided={1.0: self.per_unguided[1.0]})
 
     @property
     def scales(self) -> tuple[float, ...]:

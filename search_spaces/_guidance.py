@@ -17,6 +17,7 @@ from tuner.schedule import Stage
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial
 
+    from search_spaces._choices import Choices
     from tuner.models import Blueprint
 
 _FACTORS = (0.5, 1.5, 0.25)  # least, most, step
@@ -58,12 +59,14 @@ class GuidanceChoice:
 
     Args:
         blueprint: The model.
+        choices: What the runtime carries.
     """
 
-    def __init__(self, blueprint: Blueprint):
+    def __init__(self, blueprint: Blueprint, choices: Choices):
         self.own = blueprint.guidance or 0.0
-        self.scales = self.own > 0 and _takes(blueprint, Stage(sigmas=(1.0, 0.0), guidance=self.own))
-        self.intervals = _takes(blueprint, Stage(sigmas=(1.0, 0.0), guide=(1.0, 0.0)))
+        scaled, cut = Stage(sigmas=(1.0, 0.0), guidance=self.own), Stage(sigmas=(1.0, 0.0), guide=(1.0, 0.0))
+        self.scales = self.own > 0 and _takes(blueprint, scaled) and choices.guidance(_FACTORS[1] * self.own)
+        self.intervals = _takes(blueprint, cut) and choices.intervals()
 
     def suggest(self, trial: BaseTrial, prefix: str, cached: bool) -> Guidance:
         """Asks for a stage's guidance; a feature cache leaves no choice of calls.

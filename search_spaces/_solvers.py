@@ -11,20 +11,20 @@ if TYPE_CHECKING:
 SOLVERS = ("euler", "dpmpp-2m", "ab2", "unipc", "res-2m")
 
 
-def suggest_solver(trial: BaseTrial, prefix: str) -> str:
-    """Asks for the solver of a stage."""
-    solver: str = trial.suggest_categorical(f"{prefix}solver", SOLVERS)
+def suggest_solver(trial: BaseTrial, prefix: str, solvers: Sequence[str]) -> str:
+    """Asks for the solver of a stage, one of these."""
+    solver: str = trial.suggest_categorical(f"{prefix}solver", solvers)
     return solver
 
 
-def params_of_solver(solver: str, prefix: str) -> dict[str, Any]:
+def params_of_solver(solver: str, prefix: str, solvers: Sequence[str]) -> dict[str, Any]:
     """Inverts ``suggest_solver``.
 
     Raises:
-        ValueError: If the space does not have this solver.
+        ValueError: If it is none of these solvers.
     """
-    if solver not in SOLVERS:
-        raise ValueError(f"its solver must be one of {', '.join(SOLVERS)}, but it is {solver}.")
+    if solver not in solvers:
+        raise ValueError(f"its solver must be one of {', '.join(solvers)}, but it is {solver}.")
     return {f"{prefix}solver": solver}
 
 

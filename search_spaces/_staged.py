@@ -11,11 +11,13 @@ import numpy as np
 import optuna
 
 from search_spaces._caches import kinds_for, params_of_cache, suggest_cache
+from search_spaces._choices import Choices, anything
 from search_spaces._costs import Costs, Ladder, buy, reused_steps
 from search_spaces._guidance import GuidanceChoice
 from search_spaces._solvers import called, params_of_solver, suggest_solver
+from search_spaces.base import Carries
 from tuner.budget import Budget
-from tuner.schedule import RESAMPLE_MODES, Resample, Schedule, Stage
+from tuner.schedule import Kernel, Schedule, Stage
 from tuner.sigmas import partial_sigmas, shift_sigma, start_and_shift
 
 if TYPE_CHECKING:
@@ -63,12 +65,16 @@ class StagedSpace(ABC):
     options: ClassVar[frozenset[str]] = frozenset()
     """Those of ``early``, ``reuse`` and ``cache`` that the space searches; the others are off."""
 
-    def __init__(self, blueprint: Blueprint, size: Size, budget: Budget):
-        self._costs = Costs.of(blueprint, size, budget)
-        self._guidance = GuidanceChoice(blueprint)
+    def __init__(self, blueprint: Blueprint, size: Size, budget: Budget, carries: Carries = anything):
+        choices, costs = Choices(carries), Costs.of(blueprint, size, budget)
+        self._solvers, self._kernels = choices.solvers(), choices.kernels(costs.scales[0])
+        self._costs = costs if self._kernels else costs.at_full_size()
+        self._guidance = GuidanceChoice(blueprint, choices)
+        self._ends_early = "early" in self.options and choices.early_ends()
+        self._reuses = "reuse" in self.options and choices.reuse()
         self._cache_kinds: tuple[str, ...] = ()
-        if "cache" in self.options and self._costs.shortened:
-            self._cache_kinds = kinds_for(blueprint, blueprint.stage_size(size, self._costs.scales[0]))
+        if "cache" in self.options and costs.shortened:
+            self._cache_kinds = kinds_for(blueprint, blueprint.stage_size(size, costs.scales[0]), choices)
 
     @abstractmethod
     def _suggest_scales(self, trial: BaseTrial) -> list[float]:
@@ -88,16 +94,14 @@ class StagedSpace(ABC):
 
     def suggest(self, trial: BaseTrial) -> Schedule:
         """Asks for scales and compute, which give the steps, and then for the noise levels."""
-        every = trial.suggest_int("reuse", 1, _MOST_EVERY) if "reuse" in self.options else 1
+        every = trial.suggest_int("reuse", 1, _MOST_EVERY) if self._reuses else 1
         cache = suggest_cache(trial, self._cache_kinds)
         scales = self._suggest_scales(trial)
         while not self._costs.allow(self._least_cost(scales)):
             scales = self._without_a_stage(scales)
         numbers = range(1, len(scales) + 1)
         early = [
-            "early" in self.options
-            and k < len(scales)
-            and trial.suggest_categorical(f"stage{k}.early", (False, True))
+            self._ends_early and k < len(scales) and trial.suggest_categorical(f"stage{k}.early", (False, True))
             for k in numbers
         ]
         least = min(1.0, self._costs.per_call[1.0] / self._costs.limit)
@@ -123,9 +127,9 @@ class StagedSpace(ABC):
                 Stage(
                     scale=scales[k - 1],
                     sigmas=sigmas,
-                    resample=_suggest_resample(trial, k) if resized else "bilinear",
+                    resample=self._suggest_resample(trial, k) if resized else "bilinear",
                     reuse=reuse,
-                    solver=suggest_solver(trial, f"stage{k}."),
+                    solver=suggest_solver(trial, f"stage{k}.", self._solvers),
                     **self._guidance.fields(guidances[k - 1], called(sigmas, reuse)),
                 )
             )
@@ -144,8 +148,8 @@ class StagedSpace(ABC):
         params |= self._params_of_compute(schedule) | self._params_of_scales(scales)
         for k, stage in enumerate(schedule.stages, start=1):
             params |= self._params_of_stage(schedule, k, stage)
-        for every in range(1, _MOST_EVERY + 1) if "reuse" in self.options else (1,):
-            found = params | ({"reuse": every} if "reuse" in self.options else {})
+        for every in range(1, _MOST_EVERY + 1) if self._reuses else (1,):
+            found = params | ({"reuse": every} if self._reuses else {})
             if all(stage.reuse == reused_steps(stage.steps, every) for stage in schedule.stages) and alike(
                 self.suggest(optuna.trial.FixedTrial(found)), schedule
             ):
@@ -155,6 +159,9 @@ class StagedSpace(ABC):
             f"{self._costs.most_steps} steps, or one that keeps the size names a resample mode."
         )
 
+    def _suggest_resample(self, trial: BaseTrial, k: int) -> Kernel:
+        return cast(Kernel, trial.suggest_categorical(f"stage{k}.resample", self._kernels))
+
     def _least_cost(self, scales: Sequence[float]) -> float:
         """Returns the cost of one step of every stage."""
         return sum(self._costs.per_call[scale] for scale in scales)
@@ -163,7 +170,7 @@ class StagedSpace(ABC):
         params, spent = dict[str, Any](), 0.0
         for k, stage in enumerate(schedule.stages, start=1):
             made, cached = called(stage.sigmas, stage.reuse), schedule.cache is not None
-            params |= params_of_solver(schedule.solver_of(k - 1), f"stage{k}.")
+            params |= params_of_solver(schedule.solver_of(k - 1), f"stage{k}.", self._solvers)
             guidance = self._guidance.of_stage(stage, made)
             params |= self._guidance.params_of(guidance, f"stage{k}.", cached)
             cost = self._costs.of_calls(stage.scale, len(made), schedule.cache, guidance)
@@ -181,12 +188,16 @@ class StagedSpace(ABC):
         if k > 1:
             params[f"{name}.start"] = within(START, stage.sigmas[0], f"the first sigma of stage {k}")
             if stage.scale != schedule.stages[k - 2].scale:
+                if stage.resample not in self._kernels:
+                    raise ValueError(
+                        f"stage {k} is resized by {stage.resample!r}, which this space does not have."
+                    )
                 params[f"{name}.resample"] = stage.resample
         if stage.steps > 1:
             params[f"{name}.shift"] = within(SHIFT, cut[1], f"the shift of stage {k}")
-        if k < len(schedule.stages) and stage.sigmas[-1] > 0 and "early" not in self.options:
+        if k < len(schedule.stages) and stage.sigmas[-1] > 0 and not self._ends_early:
             raise ValueError(f"stage {k} ends at sigma {stage.sigmas[-1]}, and in this space stages end at 0.")
-        if k < len(schedule.stages) and "early" in self.options:
+        if k < len(schedule.stages) and self._ends_early:
             params[f"{name}.early"] = stage.sigmas[-1] > 0
             if stage.sigmas[-1] > 0:
                 part = stage.sigmas[-1] / _highest_end(stage.sigmas[0], schedule.stages[k].sigmas[0])
@@ -234,7 +245,3 @@ def _sigmas(steps: int, start: float, end: float, shift: float) -> tuple[float, 
     """Builds a stage's sigmas between its first and last level as they are run, which the shift does not move."""
     grid = partial_sigmas(steps, shift_sigma(start, 1 / shift), shift, shift_sigma(end, 1 / shift))
     return (start, *grid[1:-1], end)
-
-
-def _suggest_resample(trial: BaseTrial, k: int) -> Resample:
-    return cast(Resample, trial.suggest_categorical(f"stage{k}.resample", RESAMPLE_MODES))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 from tuner.schedule import Schedule
 
@@ -10,11 +11,16 @@ if TYPE_CHECKING:
     from optuna.trial import BaseTrial
 
 
+Carries: TypeAlias = Callable[[Schedule], bool]
+"""Whether a runtime carries a schedule exactly."""
+
+
 @runtime_checkable
 class SearchSpace(Protocol):
     """A set of schedules within a budget, and the parameters that name each of them.
 
-    A space is built as ``ClassName(blueprint, size, budget)``, one around a preset with ``preset`` as well.
+    A space is built as ``ClassName(blueprint, size, budget)``, one around a preset with ``preset`` as well. One
+    that takes ``carries``, too, leaves out what the runtime lacks that a search is for.
     """
 
     def suggest(self, trial: BaseTrial) -> Schedule:

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 import optuna
 from scipy.optimize import brentq
 
+from search_spaces._choices import Choices, anything
 from search_spaces._costs import Costs
 from search_spaces._guidance import GuidanceChoice
 from search_spaces._solvers import called, params_of_solver, suggest_solver
 from search_spaces._staged import SHIFT, alike, within
+from search_spaces.base import Carries
 from tuner.budget import Budget
 from tuner.schedule import Schedule, Stage
 from tuner.sigmas import (
@@ -54,9 +56,10 @@ class Plain:
     Two steps have one level between 1 and 0, which a shift of the uniform grid puts anywhere.
     """
 
-    def __init__(self, blueprint: Blueprint, size: Size, budget: Budget):
+    def __init__(self, blueprint: Blueprint, size: Size, budget: Budget, carries: Carries = anything):
+        choices = Choices(carries)
         self._costs = Costs.of(blueprint, size, budget)
-        self._guidance = GuidanceChoice(blueprint)
+        self._solvers, self._guidance = choices.solvers(), GuidanceChoice(blueprint, choices)
 
     def suggest(self, trial: BaseTrial) -> Schedule:
         """Asks for the steps, the family of noise levels, and the family's parameters."""
@@ -74,7 +77,7 @@ class Plain:
                 sigmas = partial_sigmas(steps, 1.0, shift)
             else:
                 sigmas = beta_sigmas(steps, trial.suggest_float("concentration", *_CONCENTRATION), shift)
-        solver = suggest_solver(trial, "") if steps > 1 else "euler"
+        solver = suggest_solver(trial, "", self._solvers) if steps > 1 else "euler"
         fields = self._guidance.fields(self._guidance.suggest(trial, "", cached=False), called(sigmas, ()))
         return Schedule(stages=(Stage(sigmas=sigmas, **fields),), solver=solver)
 
@@ -87,7 +90,7 @@ class Plain:
             raise ValueError(f"the budget buys {most} steps at full size, but the schedule has {steps}.")
         stage = schedule.stages[0]
         guidance = self._guidance.of_stage(stage, called(stage.sigmas, ()))
-        rules = params_of_solver(schedule.solver, "") if steps > 1 else {}
+        rules = params_of_solver(schedule.solver, "", self._solvers) if steps > 1 else {}
         rules |= self._guidance.params_of(guidance, "", cached=False)
         for family in _families_of(schedule.stages[0].sigmas):
             try:

@@ -64,6 +64,7 @@ class Provenance(BaseModel):
         objectives: The objectives as they were asked for, with their weights.
         versions: Versions of the packages that decide the numbers.
         created: Time of export, ISO 8601.
+        target: Format of ``tuner export`` that carries every schedule of the study exactly; None if not asked for.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -77,6 +78,7 @@ class Provenance(BaseModel):
     objectives: tuple[str, ...]
     versions: dict[str, str]
     created: str
+    target: str | None = None
 
 
 class Preset(BaseModel):

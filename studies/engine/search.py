@@ -121,6 +121,7 @@ class _Sitting:
         members = front(finished, plan.directions)
         references = [other for other in finished if other.label != PROPOSED and other not in members]
         self._keep_images([plan.baseline, *(candidate.schedule for candidate in (*members, *references, chosen))])
+        exported = plan.target.beside(self._folder.preset) if plan.target else None
         result = StudyResult(
             study=self._folder.name,
             model=plan.settings.model,
@@ -133,10 +134,14 @@ class _Sitting:
             evaluated=candidates,
             pick=chosen,
             preset=str(self._folder.preset),
+            exported=str(exported) if exported else None,
             reused=Reused(**self._evaluations.tflops_reused),
             ended_by=self._loop.ended_by,
         )
-        presets.save(preset_of(chosen, self._folder, result), self._folder.preset)
+        preset = preset_of(chosen, self._folder, result)
+        presets.save(preset, self._folder.preset)
+        if plan.target and exported:
+            plan.target.save(preset, exported)
         self._folder.write_result(result)
         return result
 

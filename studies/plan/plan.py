@@ -16,6 +16,7 @@ from studies.plan.prompts import PromptSets, load_prompts
 from studies.plan.references import Reference, references
 from studies.plan.rungs import in_random_order, rung_sizes
 from studies.plan.settings import SearchSettings
+from studies.plan.target import Target, target_of
 from studies.work.task import Task
 from tuner.budget import Budget, parse_budget
 from tuner.errors import UserError
@@ -56,6 +57,7 @@ class Plan:
         budget: Limits per image.
         space: The search space.
         references: Plain steps, and presets rescaled to the budget.
+        target: Runtime that carries every schedule but the baseline; None for no limit.
     """
 
     settings: SearchSettings
@@ -70,6 +72,7 @@ class Plan:
     budget: Budget
     space: SearchSpace
     references: tuple[Reference, ...]
+    target: Target | None
 
     def price(self, schedule: Schedule) -> Price:
         """Prices a schedule on this model at this size."""
@@ -173,6 +176,7 @@ class Plan:
             "seed": settings.seed,
             "objectives": list(self.objectives),
             "space": settings.space,
+            **({"for": settings.for_target} if settings.for_target else {}),
             "prompts": self.prompts.hash,
             "rungs": list(self.rungs),
             "size": list(self.size),
@@ -222,6 +226,7 @@ def make_plan(settings: SearchSettings, measure: Measure | None = None) -> Plan:
         raise UserError(f"`time_limit` must be positive, but got {settings.time_limit}.")
     model = blueprint(settings.model).with_options(settings.options)
     size = model.check_size(settings.size or model.size)
+    target = target_of(settings, model, size)
     specs = objective_specs(settings.objectives, model)
     directions = directions_of(specs)
     _check_pick(settings.pick, directions)
@@ -255,8 +260,9 @@ def make_plan(settings: SearchSettings, measure: Measure | None = None) -> Plan:
         chunk=settings.chunk or default_chunk(size),
         baseline=baseline,
         budget=budget,
-        space=search_spaces.load(settings.space, model, size, budget),
-        references=references(model, size, budget, tuple(starts)),
+        space=search_spaces.load(settings.space, model, size, budget, target.carries if target else None),
+        references=references(model, size, budget, tuple(starts), target),
+        target=target,
     )
     if settings.max_tflops is not None and settings.max_tflops < plan.least_tflops:
         raise UserError(

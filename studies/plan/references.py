@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from studies.plan.starts import start
 from tuner import presets
 from tuner.errors import UserError
 from tuner.flops import price
@@ -14,6 +15,7 @@ from tuner.schedule import Schedule, Stage
 from tuner.sigmas import partial_sigmas, shift_sigma, start_and_shift
 
 if TYPE_CHECKING:
+    from studies.plan.target import Target
     from tuner.budget import Budget
     from tuner.presets import Preset
 
@@ -29,30 +31,34 @@ class Reference:
     schedule: Schedule
 
 
-def references(model: Blueprint, size: Size, budget: Budget, starts: Sequence[str] = ()) -> tuple[Reference, ...]:
+def references(
+    model: Blueprint, size: Size, budget: Budget, starts: Sequence[str] = (), target: Target | None = None
+) -> tuple[Reference, ...]:
     """Plain sampling at the budget, and with half as many steps again and again, and presets that suit the model.
 
     A preset that costs more than the budget is rescaled to it; one that does not fit with a single step in every
-    stage is left out. The baseline and repetitions are left out, too. The cheapest come first.
+    stage is left out. So are the baseline, repetitions, and what the target does not carry. The cheapest come
+    first.
 
     Args:
         model: The model.
         size: Output (height, width) in pixels.
         budget: What one image may cost.
-        starts: More presets to evaluate, by name or file, whatever model they were made for.
+        starts: What else to evaluate, whatever model it was made for: names and files that `start` reads.
+        target: What has to carry them; None for no limit.
 
     Raises:
-        UserError: If one of ``starts`` is no preset, or needs guidance or a LoRA of its own.
+        UserError: If one of ``starts`` cannot be read, needs other model options, or is not carried.
     """
 
     def fits(schedule: Schedule) -> bool:
-        return budget.allows(price(schedule, model, size))
+        return budget.allows(price(schedule, model, size)) and (target is None or target.carries(schedule))
 
     steps = next(n for n in range(model.steps, 0, -1) if n == 1 or fits(model.plain(n, size)))
     halves = [steps, *(steps >> k for k in range(1, steps.bit_length()) if steps >> k >= _FEWEST_STEPS)]
     found = [Reference(f"plain-{n}", model.plain(n, size)) for n in halves]
     shipped = [preset for preset in map(presets.load, presets.available()) if suits(preset, model)]
-    for preset in (*shipped, *map(_start, starts)):
+    for preset in (*shipped, *(start(name, model, size, target) for name in starts)):
         name = preset.name
         if fits(preset.schedule):
             found.append(Reference(name, preset.schedule))
@@ -62,16 +68,6 @@ def references(model: Blueprint, size: Size, budget: Budget, starts: Sequence[st
     unlike.pop(model.baseline(size).content_hash, None)
     kept = [reference for reference in found if unlike.get(reference.schedule.content_hash) is reference]
     return tuple(sorted(kept, key=lambda reference: budget.cost(price(reference.schedule, model, size))))
-
-
-def _start(name: str) -> Preset:
-    preset = presets.load(name)
-    if preset.model_options is not None:
-        raise UserError(
-            f"Preset {name!r} has model options of its own, and a search runs all schedules with the same; start "
-            "from one without `model_options`."
-        )
-    return preset
 
 
 def suits(preset: Preset, model: Blueprint) -> bool:

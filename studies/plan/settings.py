@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
 from tuner.models import ModelOptions
 
@@ -23,7 +25,8 @@ class SearchSettings(BaseModel):
         seed: Seed of the proposals and of the images' noise.
         objectives: ``name`` or ``name:weights``; a name alone takes the weights that suit the model.
         space: Name of the search space, or ``NAME:PRESET`` for one around a preset.
-        start: Presets, by name or file, that are evaluated beside the shipped ones.
+        for_target: Format of ``tuner export`` that carries every schedule exactly; None for no limit.
+        start: Evaluated beside the shipped presets: other presets, by name or file, or files of other tools.
         prompts: File with one prompt per line; None for the shipped set that suits the model.
         size: Output (height, width) in pixels; the model's default if None.
         search_prompts: At most this many prompts score a candidate.
@@ -64,6 +67,7 @@ class SearchSettings(BaseModel):
     seed: int = 0
     objectives: tuple[str, ...] = DEFAULT_OBJECTIVES
     space: str = "free"
+    for_target: str | None = None
     start: tuple[str, ...] = ()
     prompts: str | None = None
     size: tuple[int, int] | None = None
@@ -86,6 +90,11 @@ class SearchSettings(BaseModel):
     max_tflops: float | None = None
     patience: int | None = None
     reuse: bool = True
+
+    @model_serializer(mode="wrap")
+    def _leave_out_what_is_off(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        data: dict[str, Any] = handler(self)
+        return data if self.for_target else {key: value for key, value in data.items() if key != "for_target"}
 
     @property
     def name(self) -> str:

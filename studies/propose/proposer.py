@@ -29,6 +29,7 @@ from studies.propose.random_trial import Draw
 from studies.propose.surrogate import LEAST_KNOWN, Results, Unscored
 from studies.records.results import PROPOSED
 from studies.work.reuse import beginnings
+from tuner.errors import UserError
 from tuner.schedule import Schedule
 
 if TYPE_CHECKING:
@@ -110,6 +111,9 @@ class Proposer:
 
         A space in which nothing new is found repeats a schedule, which costs nothing: what is evaluated is not run
         again.
+
+        Raises:
+            UserError: If the search is for a target that carries nothing of what the space draws.
         """
         rng = Random(_seed(self._plan.settings.seed, str(len(self._asked))))
         if not self._asked:
@@ -179,15 +183,26 @@ class Proposer:
     def _draw(self, rng: Random, near: Sequence[Mapping[str, Any]], count: int) -> list[Proposal]:
         """Draws schedules that were not proposed before, every second one near one of these parameters."""
         new: dict[str, Proposal] = {}
+        again: list[Proposal] = []
         for attempt in range(_ATTEMPTS * count):
             answers = Draw(rng, rng.choice(near) if near and attempt % 2 else None)
             schedule = self._plan.space.suggest(answers)
+            if self._plan.target and not self._plan.target.carries(schedule):
+                continue
             drawn = Proposal(PROPOSED, schedule, answers.drawn)
-            if schedule.content_hash not in self._known:
+            if schedule.content_hash in self._known:
+                again = [drawn]
+            else:
                 new[schedule.content_hash] = drawn
             if len(new) == count:
                 break
-        return list(new.values()) or [drawn]
+        if not new and not again:
+            settings = self._plan.settings
+            raise UserError(
+                f"Of {_ATTEMPTS * count} schedules that the space {settings.space!r} drew, {settings.for_target} "
+                "carries none; use another --space."
+            )
+        return list(new.values()) or again
 
     def _results(self, known: Sequence[optuna.trial.FrozenTrial]) -> Results:
         values = np.array([trial.values for trial in known])

@@ -44,6 +44,7 @@ def preset_of(candidate: Candidate, study: StudyFolder, result: StudyResult) -> 
             prompts=len(study.prompts),
             objectives=tuple(identity["objectives"]),
             versions=versions(),
+            target=study.settings.for_target,
             created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         ),
     )

@@ -115,6 +115,7 @@ class StudyResult(BaseModel):
         evaluated: Every schedule that has scores, in the order of their last trials.
         pick: The chosen member.
         preset: Path of the exported preset of ``pick``.
+        exported: Path of ``pick`` in the format that the search was for; None where it was for none.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -130,5 +131,6 @@ class StudyResult(BaseModel):
     evaluated: list[Candidate]
     pick: Pick
     preset: str
+    exported: str | None = None
     reused: Reused = Reused()
     ended_by: EndedBy = "trials"

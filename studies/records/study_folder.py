@@ -7,7 +7,7 @@
 ``journal.log``     the Optuna study, unless ``--storage`` names another place
 ``images/HASH/``    the first scored images of a schedule
 ``result.json``     the outcome of a finished search
-``preset.yaml``     the pick
+``preset.yaml``     the pick; ``preset`` with another ending is its export for ``--for``
 ==================  =====================================================================================
 """
 

@@ -1,9 +1,10 @@
 """Runs a graph of ComfyUI's nodes on one of our models, written from the nodes' formulas.
 
 What a node does was read on 2026-11-27 (versions in ``comfyui_nodes.py``): a flow's sampler starts at
-``sigma noise + (1 - sigma) latent`` and divides by ``1 - sigma`` at its end; guidance mixes predicted images;
-``RandomNoise`` draws float32 on the CPU; latents between nodes are in the autoencoder's own scale, here FLUX.1's;
-Euler's and Heun's rules are those of Karras et al. (arXiv 2206.00364, Alg. 1).
+``sigma noise + (1 - sigma) latent`` and divides by ``1 - sigma`` at its end; its second output is the last image
+that was predicted; guidance mixes predicted images; ``RandomNoise`` draws float32 on the CPU; latents between
+nodes are in the autoencoder's own scale, here FLUX.1's; Euler's and Heun's rules are those of Karras et al. (arXiv
+2206.00364, Alg. 1).
 """
 
 from __future__ import annotations
@@ -159,12 +160,27 @@ class Interpreter:
         sampler: Callable[..., torch.Tensor],
         sigmas: list[float],
         latent_image: torch.Tensor,
-    ) -> tuple[torch.Tensor]:
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         model, denoised = guider
         latent = self.inward(latent_image)
         x = sigmas[0] * model.noise_scale * noise(latent) + (1 - sigmas[0]) * latent
-        x = sampler(denoised, x, sigmas) / (1 - sigmas[-1])
-        return (x / SCALE + SHIFT,)
+        last: list[torch.Tensor] = []
+
+        def noted(x: torch.Tensor, sigma: float) -> torch.Tensor:
+            last[:] = [denoised(x, sigma)]
+            return last[0]
+
+        x = sampler(noted, x, sigmas) / (1 - sigmas[-1])
+        return x / SCALE + SHIFT, last[0] / SCALE + SHIFT
+
+    def LatentAdd(self, samples1: torch.Tensor, samples2: torch.Tensor) -> tuple[torch.Tensor]:
+        return (samples1 + samples2,)
+
+    def LatentSubtract(self, samples1: torch.Tensor, samples2: torch.Tensor) -> tuple[torch.Tensor]:
+        return (samples1 - samples2,)
+
+    def LatentMultiply(self, samples: torch.Tensor, multiplier: float) -> tuple[torch.Tensor]:
+        return (samples * multiplier,)
 
     def EmptySD3LatentImage(self, width: int, height: int, batch_size: int) -> tuple[torch.Tensor]:
         channels = self.model.blueprint.channels

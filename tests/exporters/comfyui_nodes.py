@@ -1,9 +1,9 @@
 """Signatures of ComfyUI's stock nodes, and a check of graphs against them as its server checks them.
 
 Read on 2026-11-27 in nodes.py (Comfy-Org/ComfyUI @02217e36a45b), comfy_extras/nodes_custom_sampler.py
-(@be91880bfd0d), comfy_extras/nodes_model_advanced.py (@691e82787be2), comfy_extras/nodes_flux.py, nodes_sd3.py,
-nodes_hunyuan.py, nodes_upscale_model.py and nodes_images.py (version 0.38). A file name is any string: the server
-has its own list.
+(@be91880bfd0d), comfy_extras/nodes_model_advanced.py (@691e82787be2), comfy_extras/nodes_flux.py, nodes_latent.py,
+nodes_sd3.py, nodes_hunyuan.py, nodes_upscale_model.py and nodes_images.py (version 0.38). A file name is any
+string: the server has its own list.
 """
 
 from __future__ import annotations
@@ -68,6 +68,9 @@ NODES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
         {"samples": "LATENT", "upscale_method": METHODS, "scale_by": (FLOAT, 0.01, 8)},
         ("LATENT",),
     ),
+    "LatentAdd": ({"samples1": "LATENT", "samples2": "LATENT"}, ("LATENT",)),
+    "LatentSubtract": ({"samples1": "LATENT", "samples2": "LATENT"}, ("LATENT",)),
+    "LatentMultiply": ({"samples": "LATENT", "multiplier": (FLOAT, -10, 10)}, ("LATENT",)),
     "VAEDecode": ({"samples": "LATENT", "vae": "VAE"}, ("IMAGE",)),
     "VAEEncode": ({"pixels": "IMAGE", "vae": "VAE"}, ("LATENT",)),
     "ImageScale": (

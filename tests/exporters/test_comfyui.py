@@ -16,7 +16,7 @@ from tests.exporters.comfyui_nodes import checked
 from tests.exporters.own_grid import with_euler
 from tests.search_spaces.anchored import loadable
 from tests.small_pipelines import shortened, small_pipeline
-from tuner import exporters, models, presets
+from tuner import exporters, models, presets, solvers
 from tuner.budget import parse_budget
 from tuner.errors import UserError
 from tuner.exporters import ExportOptions, RefusedError
@@ -90,7 +90,32 @@ STAGED = Schedule(
     )
 )
 HEUN = Schedule(stages=(Stage(sigmas=(1, 0.8, 0.5)), Stage(sigmas=(0.6, 0.2, 0))), solver="heun")
+MIXED = Schedule(
+    stages=(
+        Stage(sigmas=(1, 0.9, 0.75, 0.6, 0.5), reuse=(2,), solver="unipc"),
+        Stage(sigmas=(0.7, 0.5, 0.3), solver="heun"),
+        Stage(sigmas=(0.3, 0.25, 0.2, 0.1, 0.02, 0), solver="ab2"),
+    )
+)
 ONE_SIZE = Schedule(stages=(Stage(sigmas=(1, 0.8, 0.5)), Stage(sigmas=(0.6, 0.2, 0))))
+
+
+def solved(solver: str) -> Schedule:
+    """Few steps in one stage and many in the other: below fifteen, multistep rules end in lower order."""
+    many = (*(0.9 - 0.05 * k for k in range(18)), 0)
+    first = Stage(scale=0.5, sigmas=(1, 0.8, 0.65, 0.5, 0.4))
+    return Schedule(stages=(first, Stage(sigmas=many, resample="nearest")), solver=solver)
+
+
+def guided(known: Any) -> Schedule:
+    """Guidance of its own in one stage and, where there are two passes, in a part of the other alone."""
+    interval = {"guide": (0.9, 0.3)} if known.passes > 1 else {}
+    stages = (
+        Stage(sigmas=(1, 0.95, 0.92, 0.6, 0.4, 0.2, 0), **interval),
+        Stage(sigmas=(0.9, 0.5, 0.2, 0), guidance=1.5 * known.guidance, solver="heun"),
+        Stage(sigmas=(0.95, 0.7, 0.4, 0.25, 0.1, 0), solver="dpmpp-2m", **interval),
+    )
+    return Schedule(stages=stages)
 
 
 @pytest.mark.parametrize("pipeline", FAMILIES)
@@ -101,6 +126,7 @@ def test_every_family_gives_our_samplers_latents(pipeline: str) -> None:
             run(model, preset_of(ONE_SIZE, (64, 96)))
         model = replace(model.blueprint, guidance=1.0).wrap(model.pipe)
     check(model, preset_of(HEUN, (64, 96)))
+    check(model, preset_of(MIXED, (64, 96)))
     if FAMILIES[pipeline].patches:
         check(model, preset_of(ONE_SIZE, (64, 96)))
         with pytest.raises(RefusedError, match=r"stage 2 .*patches"):
@@ -109,11 +135,53 @@ def test_every_family_gives_our_samplers_latents(pipeline: str) -> None:
         check(model, preset_of(STAGED, (64, 96)))
 
 
+@pytest.mark.parametrize("pipeline", FAMILIES)
+def test_a_stages_own_guidance_is_the_samplers(pipeline: str) -> None:
+    model = with_euler(small(pipeline))
+    preset = preset_of(guided(model.blueprint), (64, 96))
+    if FAMILIES[pipeline].guidance == "rescaled":
+        with pytest.raises(RefusedError, match=r"stage 1 .*norm of guided velocities"):
+            run(model, preset)
+        return
+    check(model, preset)
+
+
+@pytest.mark.parametrize("solver", [name for name in solvers.available() if not solvers.draws_noise(name)])
+def test_every_rule_without_noise_is_the_samplers(solver: str) -> None:
+    check(tiny(), preset_of(solved(solver), (64, 64)))
+
+
+def test_a_rule_without_corrections_is_one_sampler() -> None:
+    """Two steps to 0 are Euler's by every rule that looks back: the first has nothing there, the last is to 0."""
+    schedule = Schedule(stages=(Stage(sigmas=(1, 0.5, 0)),), solver="dpmpp-2m")
+    graph = checked(COMFYUI.export(preset_of(schedule, (64, 64)), tiny().blueprint, ExportOptions()))
+    assert sum(node["class_type"] == "SamplerCustomAdvanced" for node in graph.values()) == 1
+
+
+@pytest.mark.parametrize(
+    ("schedule", "reason"),
+    [
+        (solved("euler-ancestral"), "stage 1 .*draws noise"),
+        (
+            Schedule(stages=(Stage(sigmas=(1, 0.6, 0), guide=(0.8, 0)),), solver="heun"),
+            "stage 1 .*'heun' to sigma 0.6 asks at both sides of a change of guidance",
+        ),
+        (Schedule(stages=(Stage(sigmas=(1, 0.6, 0), guidance=120),)), "stage 1 .*guidance 120 is above"),
+    ],
+)
+def test_rules_and_guidance_that_are_refused(schedule: Schedule, reason: str) -> None:
+    known = models.blueprint("sd3.5-medium")
+    with pytest.raises(RefusedError, match=reason):
+        COMFYUI.export(preset_of(schedule, (64, 64)), known, ExportOptions())
+
+
 def test_two_experts_share_a_stage() -> None:
     model = with_euler(small("WanPipeline", boundary_ratio=0.7))
     model = replace(model.blueprint, low_guidance=3.0).wrap(model.pipe)
-    check(model, preset_of(STAGED, (64, 96)))
-    with pytest.raises(RefusedError, match=r"stage 1 .*boundary of its two networks at 0\.7"):
+    own = Stage(sigmas=(1, 0.95, 0.8, 0.6, 0.4, 0.2, 0), guide=(0.9, 0.3), guidance=4.0, solver="ab2")
+    for schedule in (STAGED, solved("unipc"), Schedule(stages=(own,))):
+        check(model, preset_of(schedule, (64, 96)))
+    with pytest.raises(RefusedError, match=r"stage 1 .*to sigma 0\.5 asks .*its two networks"):
         run(model, preset_of(HEUN, (64, 96)))
 
 
@@ -181,7 +249,7 @@ def test_200_random_schedules_of_every_space(name: str) -> None:
         expected = sample(model, preset.schedule, model.encode([PROMPT]), [SEED], size)
         assert_same(made, expected)
         carried += 1
-    assert carried > 5  # most have a solver that ComfyUI lacks
+    assert carried > 40
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from diffusers import FluxPipeline
 from tests.exporters.own_grid import with_euler
 from tests.small_flux import small_flux
 from tests.small_pipelines import families, shortened, small_pipeline
-from tuner import exporters, models, presets
+from tuner import exporters, models, presets, solvers
 from tuner.exporters import ExportOptions, RefusedError
 from tuner.feature_cache import FirstBlockCache, MagCache, PyramidAttentionBroadcast, TaylorSeerCache
 from tuner.lora import applied
@@ -91,6 +91,31 @@ OF_FLUX = {
 }
 
 
+MIXED = Schedule(
+    stages=(
+        Stage(scale=0.5, sigmas=(1, 0.9, 0.75, 0.6, 0.5), reuse=(2,), solver="unipc"),
+        Stage(sigmas=(0.7, 0.5, 0.3), solver="heun", resample="nearest"),
+        Stage(sigmas=(0.4, 0.3, 0.2, 0.1, 0), solver="ab2"),
+    )
+)
+
+
+def solved(solver: str) -> Schedule:
+    """Few steps in one stage and many in the other: below fifteen, multistep rules end in lower order."""
+    many = (*(0.9 - 0.05 * k for k in range(18)), 0)
+    return Schedule(stages=(Stage(scale=0.5, sigmas=(1, 0.8, 0.65, 0.5, 0.4)), Stage(sigmas=many)), solver=solver)
+
+
+def guided(blueprint: Any) -> Schedule:
+    """Guidance of its own in one stage and, where there are two passes, in a part of the other alone."""
+    interval = {"guide": (0.9, 0.3)} if blueprint.passes > 1 else {}
+    stages = (
+        Stage(scale=0.5, sigmas=(1, 0.8, 0.6, 0.4, 0.2, 0), solver="dpmpp-2m", **interval),
+        Stage(sigmas=(0.7, 0.5, 0.2, 0), guidance=1.5 * blueprint.guidance, solver="heun", **interval),
+    )
+    return Schedule(stages=stages)
+
+
 def preset_of(schedule: Schedule, size: tuple[int, int]) -> Preset:
     return Preset(name="x", model="x", source="x", height=size[0], width=size[1], schedule=schedule)
 
@@ -137,6 +162,25 @@ def test_a_script_gives_our_samplers_latents(pipeline: str) -> None:
     model = with_euler(shortened(wrap(pipe).blueprint, small).wrap(pipe))
     check(model, pipe, preset_of(Schedule(stages=model.blueprint.plain(3, size).stages), size))
     check(model, pipe, preset_of(STAGED, size))
+    check(model, pipe, preset_of(MIXED, size))
+
+
+@pytest.mark.parametrize("pipeline", FAMILIES)
+def test_a_stages_own_guidance_is_the_samplers(pipeline: str) -> None:
+    small = small_pipeline(pipeline)
+    pipe, size = small.build(), SIZES.get(pipeline, (48, 80))
+    model = with_euler(shortened(wrap(pipe).blueprint, small).wrap(pipe))
+    schedule = guided(model.blueprint)
+    if pipeline == "HunyuanVideo15Pipeline":
+        with pytest.raises(RefusedError, match=r"stage 1 .*takes no guidance scale"):
+            DIFFUSERS.export(preset_of(schedule, size), model.blueprint, ExportOptions())
+        return
+    check(model, pipe, preset_of(schedule, size))
+
+
+@pytest.mark.parametrize("solver", [name for name in solvers.available() if not solvers.draws_noise(name)])
+def test_every_rule_without_noise_is_the_samplers(solver: str, flux_pipe: Any) -> None:
+    check(wrap(flux_pipe), flux_pipe, preset_of(solved(solver), (48, 80)))
 
 
 @pytest.mark.parametrize("name", OF_FLUX)
@@ -157,7 +201,7 @@ def test_caches_are_the_samplers(cache: Any) -> None:
 
 def test_a_file_runs_in_a_process_that_cannot_import_tuner(tmp_path: Path) -> None:
     model, pipe = models.blueprint("tiny"), FluxPipeline.from_pretrained(PIPELINE_FOLDER)
-    flow, chosen = model.wrap(pipe), [presets.load("swd-tiny-4"), preset_of(STAGED, (64, 64))]
+    flow, chosen = model.wrap(pipe), [presets.load("swd-tiny-4"), preset_of(MIXED, (64, 64))]
     files = [str(tmp_path / f"{i}.py") for i in range(len(chosen))]
     for preset, file in zip(chosen, files, strict=True):
         Path(file).write_text(DIFFUSERS.export(preset, model, ExportOptions()))
@@ -255,7 +299,7 @@ def test_a_snippet_refuses_what_a_stock_scheduler_does_not_run(schedule: Schedul
         ("ltx2", staged("nearest"), "this preset .*takes latents"),
         ("sana", staged("pixel"), "stage 1 .*whole timesteps"),
         ("z-image", staged("nearest", cache=CACHES[1]), "stage 1 .*which guidance pass"),
-        ("sdxl", staged("nearest", solver="heun"), "stage 1 .*Euler's rule"),
+        ("flux", staged("nearest", solver="euler-ancestral"), "stage 1 .*draws noise"),
     ],
 )
 def test_refusals(model: str, schedule: Schedule, reason: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,12 +90,39 @@ def test_a_wan_stage_of_two_experts_comes_back_as_one(tmp_path: Path) -> None:
     preset = preset_of(Schedule(stages=(Stage(sigmas=(1, 0.9, 0.5, 0)),)), known.size)
     graph = workflow_of(preset, known)
     assert sum(node["class_type"] == "SamplerCustomAdvanced" for node in graph.values()) == 2
-    with pytest.raises(UserError, match="more than one guidance scale"):
-        importers.read(written(tmp_path, graph), known)
+    apart = importers.read(written(tmp_path, graph), known).schedule
+    assert [(stage.sigmas, stage.guidance) for stage in apart.stages] == [((1, 0.9, 0.5), 4.0), ((0.5, 0), 3.0)]
     for node in graph.values():
         if node["class_type"] == "CFGGuider":
             node["inputs"]["cfg"] = 4.0
     assert importers.read(written(tmp_path, graph), known).schedule == preset.schedule
+
+
+def test_guidance_and_solvers_of_stages_come_back(tmp_path: Path) -> None:
+    """Calls outside a guidance interval are the prompt's own, and become a stage that says so."""
+    known = models.blueprint("sd3.5-medium")
+    first = Stage(scale=0.5, sigmas=(1, 0.8, 0.5, 0), guidance=2.0, solver="heun")
+    second = Stage(sigmas=(0.7, 0.6, 0.4, 0.2, 0), resample="nearest", guide=(0.65, 0.3))
+    graph = workflow_of(preset_of(Schedule(stages=(first, second)), known.size), known)
+    made = importers.read(written(tmp_path, graph), known)
+    parts = [(stage.sigmas, stage.solver, stage.guidance) for stage in made.schedule.resolved]
+    assert made.model_options is None
+    assert parts == [
+        (first.sigmas, "heun", 2.0),
+        ((0.7, 0.6), "euler", 1.0),
+        ((0.6, 0.4, 0.2), "euler", known.guidance),
+        ((0.2, 0), "euler", 1.0),
+    ]
+
+
+def test_a_model_of_two_passes_that_makes_one_comes_back_without_guidance(tmp_path: Path) -> None:
+    known = models.blueprint("sd3.5-medium")
+    schedule = Schedule(stages=(Stage(sigmas=(1, 0.5, 0)),))
+    graph = workflow_of(preset_of(schedule, known.size), replace(known, guidance=1.0))
+    made = importers.read(written(tmp_path, graph), known)
+    assert made.schedule == schedule
+    assert made.model_options is not None
+    assert made.model_options.guidance == 1
 
 
 def test_an_image_that_comfyui_saved_holds_its_workflow(tmp_path: Path) -> None:

@@ -37,7 +37,10 @@ Examples:
     help="Of a study: knee, cheapest, best:OBJECTIVE or trial:N.",
 )
 @click.option(
-    "--format", "name", metavar="NAME", help="comfyui, diffusers, sigmas or yaml; by default by the file's ending."
+    "--format",
+    "name",
+    metavar="NAME",
+    help="comfyui, diffusers, mlflow, sigmas or yaml; by default by the file's ending.",
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The file; without it the text is printed.")
 @click.option("--model", help="Short name, hub id or local folder; by default the preset's own.")
@@ -64,7 +67,7 @@ def command(
 ) -> None:
     """Finds the preset, asks the format's exporter, writes and says where."""
     from tuner import exporters
-    from tuner.errors import UserError, unwritable
+    from tuner.errors import UserError
 
     if name is None:
         if output is None:
@@ -74,15 +77,10 @@ def command(
     options = _options(name, exporter, chosen, output)
     preset = _preset(source, pick, out)
     blueprint = _blueprint(preset, model) if model or exporter.needs_model(options) else None
-    text = exporter.export(preset, blueprint, options)
     if output is None:
-        click.echo(text, nl=False)
+        click.echo(exporter.export(preset, blueprint, options), nl=False)
         return
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise unwritable("Export", output, error) from error
+    exporter.save(preset, blueprint, options, output)
     click.echo(str(output))
 
 

@@ -30,6 +30,7 @@ Examples:
   tuner search --model tiny --budget 3x
   tuner search --model flux --budget 40% --trials 200 --prompts mine.txt
   tuner search --model ./my-flux --budget 1200T --objectives clip,image_reward
+  tuner search --model flux --budget 3x --for comfyui     ends with a workflow, too
   tuner search --model flux --budget 3x --workers 16 --gpus-per-worker 0.5 --ray-address auto
   tuner search --model tiny --budget 3x --resume          continue what was interrupted
   tuner search --model flux --budget 3x --dry-run         what it will cost at most
@@ -91,7 +92,18 @@ class _DurationType(click.ParamType[float]):
     show_default=True,
     help=f"Search space: {', '.join(search_spaces.available())}; oss as oss:PRESET.",
 )
-@click.option("--start", multiple=True, metavar="PRESET", help="Evaluate this preset, too; may be repeated.")
+@click.option(
+    "--for",
+    "for_target",
+    metavar="FORMAT",
+    help="Search only what this format of `tuner export` carries exactly, and export the pick.",
+)
+@click.option(
+    "--start",
+    multiple=True,
+    metavar="PRESET|FILE",
+    help="Evaluate this, too: a preset, or a file that `tuner import` reads; may be repeated.",
+)
 @size_option
 @model_options
 @click.option("--pick", default="knee", show_default=True, help="Winner: knee, cheapest or best:OBJECTIVE.")
@@ -170,6 +182,8 @@ def _print_result(result: StudyResult) -> None:
 
     stdout_console().print(front_table(result))
     click.echo(f"{pick_on_unseen_prompts(result)}\npreset: {result.preset}")
+    if result.exported is not None:
+        click.echo(f"export: {result.exported}")
     stopped = sum(candidate.stopped_at is not None for candidate in result.evaluated)
     reused = result.reused.prefixes + result.reused.scores
     click.echo(

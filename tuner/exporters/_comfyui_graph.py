@@ -13,6 +13,7 @@ class Graph:
 
     def __init__(self) -> None:
         self._nodes: dict[str, dict[str, Any]] = {}
+        self._numbers: dict[str, str] = {}
 
     def add(self, class_type: str, title: str = "", **inputs: Any) -> Link:
         """Adds a node, unless an equal one is there, and returns a link to its first output.
@@ -25,12 +26,11 @@ class Graph:
         node: dict[str, Any] = {"class_type": class_type, "inputs": inputs}
         if title:
             node["_meta"] = {"title": title}
-        for number, known in self._nodes.items():
-            if known == node:
-                return [number, 0]
-        number = str(len(self._nodes) + 1)
-        self._nodes[number] = node
-        return [number, 0]
+        text = json.dumps(node)
+        if text not in self._numbers:
+            self._numbers[text] = str(len(self._nodes) + 1)
+            self._nodes[self._numbers[text]] = node
+        return [self._numbers[text], 0]
 
     def to_json(self) -> str:
         """Writes the graph."""

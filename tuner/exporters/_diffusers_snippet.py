@@ -64,6 +64,8 @@ def snippet(preset: Preset, model: PipelineBlueprint, family: Family, options: E
         raise _refused(0, f"the pipeline of {model.name} takes no sigmas")
     if (solver := schedule.solver_of(0)) != "euler":
         raise _refused(0, f"no stock scheduler runs solver {solver!r} on given sigmas")
+    if any(stage.guidance is not None or stage.guide is not None for stage in schedule.stages):
+        raise _refused(0, "a stage has guidance of its own")
     if schedule.cache:
         raise _refused(0, "a cache is turned on and off around a stage")
     if preset.model_options and preset.model_options.lora:

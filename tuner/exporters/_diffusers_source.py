@@ -4,14 +4,14 @@ from __future__ import annotations
 
 LEVELS = '''
 class Levels(FlowMatchEulerDiscreteScheduler):
-    """Walks the noise levels of a stage as they are, by Euler's rule: no shift, no 0 at the end."""
+    """Walks the noise levels of a stage as they are: no shift, no 0 at the end."""
 
     init_noise_sigma = 1.0
 
-    def __init__(self, stage):
+    def __init__(self, stage{made}):
         super().__init__()
         self.stage = stage
-
+{keep}
     def set_timesteps(self, num_inference_steps=None, device=None, sigmas=None, mu=None, timesteps=None):
         self.sigmas = torch.tensor(self.stage["sigmas"], device=device)
         self.timesteps = {timesteps}
@@ -20,40 +20,18 @@ class Levels(FlowMatchEulerDiscreteScheduler):
     def step(self, model_output, timestep, sample, generator=None, return_dict=True):
         sigma, following = self.sigmas[self.done], self.sigmas[self.done + 1]
         velocity, x = {velocity}, sample.float()
-        self.done += 1
+{corrected}        self.done += 1
         return ((x + (following - sigma) * velocity).to(model_output.dtype),)
 '''
 
-HEUN_LEVELS = '''
-class Levels(FlowMatchEulerDiscreteScheduler):
-    """Walks the noise levels of a stage as they are, by Heun's rule: no shift, no 0 at the end."""
+KEEP = """        self.made = made  # the clean latent and the noise that every call of the stage predicted
+"""
 
-    init_noise_sigma = 1.0
-
-    def __init__(self, stage):
-        super().__init__()
-        self.stage = stage
-
-    def set_timesteps(self, num_inference_steps=None, device=None, sigmas=None, mu=None, timesteps=None):
-        levels = self.stage["sigmas"]
-        called = [level for pair in zip(levels, levels[1:]) for level in pair if level > 0]
-        self.levels = torch.tensor(levels, device=device)
-        self.sigmas = torch.tensor([*called, levels[-1]], device=device)
-        self.timesteps = {timesteps}
-        self.done = 0
-
-    def step(self, model_output, timestep, sample, generator=None, return_dict=True):
-        step, second = divmod(self.done, 2)
-        velocity = {velocity}
-        width = self.levels[step + 1] - self.levels[step]
-        if second:
-            x = self.x + width * (self.slope + velocity) / 2
-        else:
-            self.x, self.slope = sample.float(), velocity
-            x = self.x + width * velocity
-        self.done += 1
-        return (x.to(model_output.dtype),)
-'''
+CORRECTED = """        self.made.append((x - sigma * velocity, x + (1 - sigma) * velocity))
+        for back, clean, noise in self.stage.get("corrections", {}).get(self.done, []):
+            before, now = self.made[-1 - back], self.made[-1]
+            x = x + clean * (before[0] - now[0]) + noise * (before[1] - now[1])
+"""
 
 SCALED_INPUT = '''
     def scale_model_input(self, sample, timestep):
@@ -192,15 +170,15 @@ def generate(pipe, prompt, seed=0, output_type="pil"):
             noise = {drawn}.to(pipe._execution_device, torch.float32)
             if x is None:
                 x = {start}noise
-{transition}            pipe.scheduler = Levels(stage)
+{transition}{remembered}            pipe.scheduler = Levels(stage{made})
 {before}            result = pipe(
                 prompt=prompt,
                 height=stage["height"],
                 width=stage["width"],
-                num_inference_steps={calls},
+                num_inference_steps=len(stage["sigmas"]) - 1,
                 latents={to_pipe},
                 output_type=output_type if stage is STAGES[-1] else "latent",
-                **ARGUMENTS,
+                **{arguments},
             )
 {after}            if stage is not STAGES[-1]:
                 x, level = {from_pipe}.float(), stage["sigmas"][-1]
@@ -208,6 +186,10 @@ def generate(pipe, prompt, seed=0, output_type="pil"):
     finally:
         pipe.scheduler = stock
 '''
+
+REMEMBERED = """            if not stage.get("continues"):
+                made = []
+"""
 
 TRANSITION = """            else:
                 keep = (1 - stage["sigmas"][0]) / (1 - level)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from pathlib import Path
 from typing import ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tuner.errors import UserError
+from tuner.errors import UserError, unwritable
 from tuner.models._diffusers import PipelineBlueprint
 from tuner.models.base import Blueprint
 from tuner.presets import Preset
@@ -101,6 +102,20 @@ class Exporter(ABC):
             RefusedError: If the target cannot carry it exactly.
             UserError: If an option does not fit.
         """
+
+    def save(self, preset: Preset, blueprint: Blueprint | None, options: ExportOptions, path: Path) -> None:
+        """Writes a preset to a file, whose folder is created; takes what ``export`` takes.
+
+        Raises:
+            RefusedError: If the target cannot carry it exactly.
+            UserError: If an option does not fit, or if the file cannot be written.
+        """
+        text = self.export(preset, blueprint, options)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise unwritable("Export", path, error) from error
 
     def needs_model(self, options: ExportOptions) -> bool:
         """Whether ``export`` asks for a blueprint."""

@@ -1,19 +1,12 @@
-"""A ComfyUI workflow in API format: one ``SamplerCustomAdvanced`` per stage, on stock nodes alone.
+"""A ComfyUI workflow in API format, on stock nodes alone.
 
-What is exact and why:
-
-- With explicit sigmas a model's shift plays no part, so that any levels are just other numbers.
-- A sampler starts at ``sigma noise + (1 - sigma) latent`` and divides by ``1 - sigma`` at its end. From a clean
-  latent that is our renoising, and after an early end it is with less noise, which ``ModelNoiseScale`` gives.
-- Guidance is done on predicted images, which for flow models equals guidance on velocities.
-- Latents are rescaled linearly between samplers, with which every kernel commutes whose weights sum to 1.
+With explicit sigmas a model's shift plays no part, so that any levels are just other numbers. Latents are rescaled
+linearly between samplers, with which every kernel commutes whose weights sum to 1. `_comfyui_sampling` says why
+the samplers are exact.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,13 +14,12 @@ from tuner.errors import UserError
 from tuner.exporters._comfyui_families import FAMILIES, Family
 from tuner.exporters._comfyui_graph import Graph, Link
 from tuner.exporters._comfyui_kernels import KERNELS, SUBSTITUTES, inexact
+from tuner.exporters._comfyui_sampling import Sampling
 from tuner.exporters.base import (
     Exporter,
     ExportOptions,
     RefusedError,
-    called_levels,
     check_asked_levels,
-    fixed_point,
     known_family,
 )
 from tuner.models._diffusers import PipelineBlueprint
@@ -35,15 +27,9 @@ from tuner.models._video import VideoBlueprint
 from tuner.models.base import Blueprint
 from tuner.models.wan2p1_1p3b import WanBlueprint
 from tuner.presets import Preset
-from tuner.sampling import stage_seeds
-from tuner.sigmas import renoising
 
 _TARGET = "ComfyUI"
 
-SOLVERS = {"euler": "euler", "heun": "heun"}
-"""ComfyUI's name of the sampler that steps as our solver does, for those that have one."""
-
-_LARGEST_GUIDANCE = 100
 _SMALLEST_SIDE = 8
 """``LatentUpscale`` makes no smaller latents."""
 
@@ -52,7 +38,7 @@ class _ComfyUI(Exporter):
     target = _TARGET
     suffixes: ClassVar[tuple[str, ...]] = (".json",)
     options: ClassVar[frozenset[str]] = frozenset({"substitute", "prompt", "seed", "unet", "clip", "vae", "lora"})
-    carried: ClassVar[frozenset[str]] = frozenset({"reuse", "upscaler"})
+    carried: ClassVar[frozenset[str]] = frozenset({"reuse", "upscaler", "guidance", "guide"})
 
     def export(self, preset: Preset, blueprint: Blueprint | None, options: ExportOptions) -> str:
         self.check_fields(preset.schedule)
@@ -71,21 +57,6 @@ class _ComfyUI(Exporter):
         return _Workflow(preset, model, family, options).build()
 
 
-@dataclass(frozen=True)
-class _Part:
-    """A piece of a stage that one guider runs.
-
-    Attributes:
-        network: Number of the network, from 0.
-        guidance: Guidance scale, as our model counts it.
-        levels: Its noise levels.
-    """
-
-    network: int
-    guidance: float | None
-    levels: tuple[float, ...]
-
-
 class _Workflow:
     """Builds the graph of one preset."""
 
@@ -97,40 +68,19 @@ class _Workflow:
 
     def build(self) -> str:
         """Returns the whole graph as text."""
-        self._check()
-        self.networks = self._networks()
-        clip, self.vae = self._clip(), self.graph.add("VAELoader", vae_name=self.options.vae or self.family.vae)
-        self.positive = self.graph.add("CLIPTextEncode", text=self.options.prompt, clip=clip)
-        self.clip = clip
-        latent = self._empty()
-        for index in range(len(self.schedule.stages)):
-            latent = self._stage(index, self._resized(index, latent) if index else latent)
-        self._save(self.graph.add("VAEDecode", samples=latent, vae=self.vae))
-        return self.graph.to_json()
-
-    def _check(self) -> None:
-        """Refuses solvers and kinds of guidance that ComfyUI does not have, and starts below noise alone."""
         self.model.start(self.schedule.stages[0].sigmas[0])
         check_asked_levels(_TARGET, self.schedule, self.model)
+        networks = self._networks()
+        clip, self.vae = self._clip(), self.graph.add("VAELoader", vae_name=self.options.vae or self.family.vae)
+        positive = self.graph.add("CLIPTextEncode", text=self.options.prompt, clip=clip)
+        sampling = Sampling(
+            self.graph, self.schedule, self.model, self.family, networks, positive, clip, self.options.seed
+        )
+        latent = self._empty()
         for index in range(len(self.schedule.stages)):
-            if (solver := self.schedule.solver_of(index)) not in SOLVERS:
-                raise RefusedError(
-                    _TARGET,
-                    index,
-                    f"it has no sampler that steps as solver {solver!r} does",
-                    f"use {' or '.join(map(repr, SOLVERS))}",
-                )
-        if self.family.guidance == "rescaled" and self.model.passes > 1:
-            raise RefusedError(
-                _TARGET,
-                0,
-                f"{self.model.name} keeps the norm of guided velocities, which its guiders do not",
-                "set guidance to 1, or use format 'diffusers'",
-            )
-        if (self.model.guidance or 0) > _LARGEST_GUIDANCE - 1:
-            raise RefusedError(
-                _TARGET, 0, f"guidance {self.model.guidance:g} is above what its guiders take", "lower it below 99"
-            )
+            latent = sampling.stage(index, self._resized(index, latent) if index else latent)
+        self._save(self.graph.add("VAEDecode", samples=latent, vae=self.vae))
+        return self.graph.to_json()
 
     def _networks(self) -> list[Link]:
         """Adds the loaders of the denoiser and of its LoRA."""
@@ -182,72 +132,6 @@ class _Workflow:
             frames = self.model.latent_shape((height, width))[1]
             size["length"] = 4 * (frames - 1) + 1  # the node counts four frames per latent frame
         return self.graph.add(self.family.empty, **size)
-
-    def _stage(self, index: int, latent: Link) -> Link:
-        """Adds the samplers of a stage and returns their result."""
-        noise, scale = self._noise(index)
-        for part in self._parts(index):
-            model = self.networks[part.network]
-            if scale != 1:
-                model = self._noise_scaled(model, scale)
-            latent = self.graph.add(
-                "SamplerCustomAdvanced",
-                f"stage {index + 1}",
-                noise=noise,
-                guider=self._guider(model, part.guidance),
-                sampler=self.graph.add("KSamplerSelect", sampler_name=SOLVERS[self.schedule.solver_of(index)]),
-                sigmas=self.graph.add("ManualSigmas", sigmas=fixed_point(_TARGET, index, part.levels)),
-                latent_image=latent,
-            )
-            noise, scale = self.graph.add("DisableNoise"), 1.0
-        return latent
-
-    def _noise(self, index: int) -> tuple[Link, float]:
-        """Returns the noise that a stage starts with, and what it is multiplied by."""
-        start = self.schedule.stages[index].sigmas[0]
-        level = self.schedule.stages[index - 1].sigmas[-1] if index else 1.0
-        if index and start == level:
-            return self.graph.add("DisableNoise"), 1.0
-        noise = self.graph.add("RandomNoise", noise_seed=stage_seeds([self.options.seed], index)[0])
-        return noise, renoising(level, start)[1] / start if index and level else 1.0
-
-    def _noise_scaled(self, model: Link, scale: float) -> Link:
-        if self.family.flux_sampling:  # has no noise to scale; with shift 1 this one asks the network the same
-            model = self.graph.add("ModelSamplingAuraFlow", model=model, shift=1.0)
-        return self.graph.add("ModelNoiseScale", model=model, noise_scale=round(scale, 12))
-
-    def _parts(self, index: int) -> Iterator[_Part]:
-        """Cuts a stage's levels where the network changes."""
-        levels = called_levels(_TARGET, self.schedule, index)
-        guidance, low_guidance, boundary = self.model.guidance, self.model.guidance, 0.0
-        if isinstance(self.model, WanBlueprint):
-            boundary, low_guidance = self.model.boundary, self.model.low_guidance or guidance
-        cut = next((i for i, level in enumerate(levels[:-1]) if level < boundary), len(levels) - 1)
-        across = any(high >= boundary > low > 0 for high, low in itertools.pairwise(levels))
-        if across and self.schedule.solver_of(index) != "euler":
-            raise RefusedError(
-                _TARGET,
-                index,
-                f"the step over the boundary of its two networks at {boundary:g} asks both",
-                "use solver 'euler' in this stage",
-            )
-        if cut > 0:
-            yield _Part(0, guidance, levels[: cut + 1])
-        if cut < len(levels) - 1:
-            yield _Part(1, low_guidance, levels[cut:])
-
-    def _guider(self, model: Link, guidance: float | None) -> Link:
-        """Adds the guider of a part, with one or two passes."""
-        if self.family.guidance == "input":
-            conditioning = self.positive
-            if guidance is not None:
-                conditioning = self.graph.add("FluxGuidance", conditioning=self.positive, guidance=guidance)
-            return self.graph.add("BasicGuider", model=model, conditioning=conditioning)
-        if self.model.passes == 1 or guidance is None:
-            return self.graph.add("BasicGuider", model=model, conditioning=self.positive)
-        negative = self.graph.add("CLIPTextEncode", text=self.model.negative_prompt, clip=self.clip)
-        cfg = guidance + 1 if self.family.guidance == "added" else guidance
-        return self.graph.add("CFGGuider", model=model, positive=self.positive, negative=negative, cfg=cfg)
 
     def _resized(self, index: int, latent: Link) -> Link:
         """Adds what brings the result of the stage before to this stage's size."""

@@ -9,18 +9,17 @@ import textwrap
 from typing import Any, ClassVar
 
 from tuner.exporters import _diffusers_source as source
+from tuner.exporters._calls import Call, calls_of
+from tuner.exporters._diffusers_caches import cache_config, cache_import
 from tuner.exporters._diffusers_families import FAMILIES, Family, literal
 from tuner.exporters._diffusers_snippet import snippet
 from tuner.exporters.base import (
     Exporter,
     ExportOptions,
     RefusedError,
-    called_levels,
     check_asked_levels,
     known_family,
 )
-from tuner.feature_cache import FeatureCache, FirstBlockCache, MagCache, TaylorSeerCache
-from tuner.models._caching import ATTENTIONS
 from tuner.models._diffusers import PipelineBlueprint
 from tuner.models._variance_preserving import VariancePreservingBlueprint
 from tuner.models._video import VideoBlueprint
@@ -28,15 +27,14 @@ from tuner.models.base import Blueprint
 from tuner.models.cogvideox import CogVideoXBlueprint
 from tuner.presets import Preset
 
-_LEVELS = {"euler": source.LEVELS, "heun": source.HEUN_LEVELS}
-"""The scheduler that the script walks a stage with, by our solver's name."""
+_ARGUMENTS = '(ARGUMENTS | stage.get("arguments", {}))'
 
 
 class _Diffusers(Exporter):
     target = "diffusers"
     suffixes: ClassVar[tuple[str, ...]] = (".py",)
     options: ClassVar[frozenset[str]] = frozenset({"snippet", "prompt", "seed"})
-    carried: ClassVar[frozenset[str]] = frozenset({"reuse", "cache"})
+    carried: ClassVar[frozenset[str]] = frozenset({"reuse", "cache", "guidance", "guide"})
 
     def export(self, preset: Preset, blueprint: Blueprint | None, options: ExportOptions) -> str:
         self.check_fields(preset.schedule)
@@ -59,23 +57,16 @@ class _Script:
     def __init__(self, preset: Preset, model: PipelineBlueprint, family: Family, options: ExportOptions):
         self.preset, self.model, self.family, self.options = preset, model, family, options
         self.schedule = preset.schedule
-        solvers = {self.schedule.solver_of(index) for index in range(len(self.schedule.stages))}
-        for index in range(len(self.schedule.stages)):
-            if (solver := self.schedule.solver_of(index)) not in _LEVELS or len(solvers) > 1:
-                raise RefusedError(
-                    "diffusers",
-                    index,
-                    f"the script has no step rule {solver!r} beside the others",
-                    f"use one solver of {', '.join(_LEVELS)} in all stages",
-                )
-        self.solver = solvers.pop()
         self.predicts_noise = isinstance(model, (VariancePreservingBlueprint, CogVideoXBlueprint))
-        if self.predicts_noise and self.solver != "euler":
-            raise RefusedError(
-                "diffusers", 0, f"the script runs {model.name} by Euler's rule alone", "use solver 'euler'"
-            )
         check_asked_levels("diffusers", self.schedule, model)
         self.kernels = {stage.resample for stage in self._resized()}
+        self.arguments = family.arguments(model)
+        parts = [self._parts(index) for index in range(len(self.schedule.stages))]
+        self.cut = any(len(some) > 1 for some in parts)
+        self.stages = [
+            part | ({"number": number} if self.cut else {}) for number, some in enumerate(parts) for part in some
+        ]
+        self.corrected = any("corrections" in stage for stage in self.stages)
         if self.schedule.cache and not family.caches:
             raise RefusedError(
                 "diffusers",
@@ -120,7 +111,7 @@ class _Script:
         names = sorted({"FlowMatchEulerDiscreteScheduler", self.model.pipeline_class})
         imports += ["import torch", f"from diffusers import {', '.join(names)}"]
         imports += ["from diffusers.utils import export_to_video"] * (self.model.fps is not None)
-        imports += [_cache_import(self.schedule.cache)] * (self.schedule.cache is not None)
+        imports += [cache_import(self.schedule.cache)] if self.schedule.cache else []
         if lora:
             imports += [
                 "from huggingface_hub import file_exists, snapshot_download",
@@ -140,44 +131,88 @@ class _Script:
         return options.lora_and_weight() if options and options.lora else None
 
     def _constants(self) -> str:
-        stages = [self._stage(index) for index in range(len(self.schedule.stages))]
         lines = [
             f"MODEL = {literal(self.model.source)}",
-            f"ARGUMENTS = {literal(self.family.arguments(self.model))}",
+            f"ARGUMENTS = {literal(self.arguments)}",
             "STAGES = [",
-            *(line for stage in stages for line in ("    {", *_entries(stage), "    },")),
+            *(line for stage in self.stages for line in ("    {", *_entries(stage), "    },")),
             "]",
         ]
         if (lora := self._lora()) is not None:
             lines.append(f"LORA, LORA_WEIGHT = {literal(lora[0])}, {lora[1]}")
         return "\n".join(lines)
 
-    def _stage(self, index: int) -> dict[str, Any]:
-        stage, model = self.schedule.stages[index], self.model
+    def _parts(self, index: int) -> list[dict[str, Any]]:
+        """Returns the calls of the pipeline that run a stage: more than one where its guidance changes."""
+        model, parts = self.model, []
+        for k, (arguments, calls) in enumerate(self._calls(index)):
+            part = self._size_of(index)
+            if k > 0:
+                part |= {"continues": True} | ({"resample": "nearest"} if self.kernels else {})
+            part["sigmas"] = [calls[0].level, *(call.following for call in calls)]
+            if arguments:
+                part["arguments"] = arguments
+            corrections = {
+                done: [[one.back, one.clean, one.noise] for one in call.corrections]
+                for done, call in enumerate(calls)
+                if call.corrections
+            }
+            if corrections:
+                part["corrections"] = corrections
+            if isinstance(model, VariancePreservingBlueprint | CogVideoXBlueprint):
+                asked = [model.timestep_and_signal(call.level) for call in calls]
+                part |= {
+                    "timesteps": [timestep for timestep, _ in asked],
+                    "signals": [signal for _, signal in asked],
+                }
+            parts.append(part)
+        return parts
+
+    def _calls(self, index: int) -> list[tuple[dict[str, Any], list[Call]]]:
+        """Groups the network calls of a stage by the arguments that they need beside those of the model."""
+        found: list[tuple[dict[str, Any], list[Call]]] = []
+        for call in calls_of("diffusers", self.schedule, index):
+            known = self.model.called(self.schedule.stages[index], call.level)
+            if known.guidance != self.model.guidance and not self.family.guidance:
+                raise RefusedError(
+                    "diffusers",
+                    index,
+                    f"the pipeline of {self.model.name} takes no guidance scale",
+                    "leave `guidance` and `guide` out",
+                )
+            wanted = dict.fromkeys(self.arguments) | self.family.arguments(known)
+            changed = {name: value for name, value in wanted.items() if self.arguments.get(name) != value}
+            if not found or found[-1][0] != changed:
+                found.append((changed, []))
+            found[-1][1].append(call)
+        return found
+
+    def _size_of(self, index: int) -> dict[str, Any]:
+        """Returns the size of a stage, and how its latent gets there."""
+        stage = self.schedule.stages[index]
         height, width = self._size(stage.scale)
-        levels = called_levels("diffusers", self.schedule, index)
-        data: dict[str, Any] = {
-            "height": height,
-            "width": width,
-            "noise": self.family.noise((1, *model.latent_shape((height, width)))),
-            "sigmas": list(levels),
-        }
+        shape = self.model.latent_shape((height, width))
+        data: dict[str, Any] = {"height": height, "width": width, "noise": self.family.noise((1, *shape))}
         if index and stage in self._resized():
             data |= {"scale": stage.scale, "resample": stage.resample}
         elif self.kernels:
             data |= {"scale": stage.scale, "resample": "nearest"}
-        if isinstance(model, VariancePreservingBlueprint | CogVideoXBlueprint):
-            asked = [model.timestep_and_signal(level) for level in levels[:-1]]
-            data |= {"timesteps": [timestep for timestep, _ in asked], "signals": [signal for _, signal in asked]}
         return data
 
     def _scheduler(self) -> str:
-        if not self.predicts_noise:
-            return _LEVELS[self.solver].format(timesteps="1000 * self.sigmas[:-1]", velocity="model_output")
-        scheduler = _LEVELS[self.solver].format(
-            timesteps='torch.tensor(self.stage["timesteps"], device=device)',
-            velocity="self.velocity(model_output.float(), sample.float())",
+        timesteps, velocity = "1000 * self.sigmas[:-1]", "model_output"
+        if self.predicts_noise:
+            timesteps = 'torch.tensor(self.stage["timesteps"], device=device)'
+            velocity = "self.velocity(model_output.float(), sample.float())"
+        scheduler = source.LEVELS.format(
+            timesteps=timesteps,
+            velocity=velocity,
+            made=", made" * self.corrected,
+            keep=source.KEEP * self.corrected,
+            corrected=source.CORRECTED * self.corrected,
         )
+        if not self.predicts_noise:
+            return scheduler
         kind = self.model.scheduler.get("prediction_type", "epsilon")
         return scheduler + source.SCALED_INPUT.format(image=source.PREDICTED_IMAGE[kind])
 
@@ -221,15 +256,18 @@ class _Script:
         transition = source.EXPANSION * ("dct" in self.kernels) + source.TRANSITION.format(resized=resized)
         start = self.model.start(self.schedule.stages[0].sigmas[0])
         before, after = self._cached()
+        number = 'stage["number"]' if self.cut else "number"
         return source.GENERATE.format(
-            seed="stage_seed(seed, number)" if several else "seed",
+            seed=f"stage_seed(seed, {number})" if several else "seed",
             dtype="torch.float32" if self.model.draws_float32 else f"pipe.{self.model.denoiser}.dtype",
             drawn=self.family.drawn,
             start="" if start == 1 else f"{start!r} * ",
-            transition=transition if several else "",
+            transition=transition if len(self.stages) > 1 else "",
             before=before,
             after=after,
-            calls='len(stage["sigmas"]) - 1' if self.solver == "euler" else '2 * len(stage["sigmas"]) - 2',
+            remembered=source.REMEMBERED * self.corrected,
+            made=", made" * self.corrected,
+            arguments=_ARGUMENTS if any("arguments" in stage for stage in self.stages) else "ARGUMENTS",
             to_pipe=self.family.to_pipe,
             from_pipe=self.family.from_pipe,
         )
@@ -238,7 +276,7 @@ class _Script:
         """Returns the lines that turn the cache on before a stage and off after it."""
         if self.schedule.cache is None:
             return "", ""
-        config = _cache_config(self.schedule.cache)
+        config = cache_config(self.schedule.cache)
         network = f"pipe.{self.model.denoiser}"
         return (
             f"            {network}.enable_cache({config})\n",
@@ -258,39 +296,6 @@ class _Script:
             if video
             else "made.images[0].save(chosen.output)",
         )
-
-
-def _cache_import(cache: FeatureCache | None) -> str:
-    names = {"first_block": "FirstBlockCache", "taylorseer": "TaylorSeerCache", "mag": "MagCache"}
-    return f"from diffusers import {names.get(cache.kind if cache else '', 'PyramidAttentionBroadcast')}Config"
-
-
-def _cache_config(cache: FeatureCache) -> str:
-    """Writes diffusers' configuration of a cache as `tuner.models._caching` makes it."""
-    sigma = "lambda: float(pipe.scheduler.sigmas[pipe.scheduler.done])"
-    if isinstance(cache, FirstBlockCache):
-        return f"FirstBlockCacheConfig(threshold={cache.threshold!r})"
-    if isinstance(cache, TaylorSeerCache):
-        attentions = None if cache.lite else [ATTENTIONS]
-        return (
-            f"TaylorSeerCacheConfig(cache_interval={cache.interval}, disable_cache_before_step={cache.warmup}, "
-            f"max_order={cache.order}, taylor_factors_dtype=pipe.transformer.dtype, "
-            f"cache_identifiers={attentions!r}, use_lite_mode={cache.lite})"
-        )
-    if isinstance(cache, MagCache):
-        ratios = [list(pair) for pair in cache.ratios]
-        nearest = f"min({ratios!r}, key=lambda pair: abs(pair[0] - sigma))[1]"
-        return (
-            f"MagCacheConfig(threshold={cache.threshold!r}, max_skip_steps={cache.max_skip}, "
-            f"retention_ratio={cache.retention!r}, num_inference_steps=len(stage['sigmas']) - 1, "
-            f"mag_ratios=torch.tensor([{nearest} for sigma in stage['sigmas'][:-1]], dtype=torch.float64))"
-        )
-    between = tuple(cache.between)
-    return (
-        f"PyramidAttentionBroadcastConfig(spatial_attention_block_skip_range={cache.spatial}, "
-        f"cross_attention_block_skip_range={cache.cross}, spatial_attention_timestep_skip_range={between}, "
-        f"cross_attention_timestep_skip_range={between}, current_timestep_callback={sigma})"
-    )
 
 
 def _entries(stage: dict[str, Any]) -> list[str]:

@@ -48,7 +48,7 @@ class _Sigmas(Exporter):
     target = _TARGET
     suffixes: ClassVar[tuple[str, ...]] = (".json", ".txt")
     options: ClassVar[frozenset[str]] = frozenset({"text", "for_scheduler"})
-    carried: ClassVar[frozenset[str]] = frozenset({"reuse", "upscaler"})
+    carried: ClassVar[frozenset[str]] = frozenset({"reuse", "upscaler", "guidance", "guide"})
 
     def needs_model(self, options: ExportOptions) -> bool:
         return options.text or options.for_scheduler
@@ -62,6 +62,9 @@ class _Sigmas(Exporter):
             return json.dumps(_neutral(preset), indent=2) + "\n"
         if len(preset.schedule.stages) > 1:
             raise RefusedError(self.target, 1, "one list holds one stage", "write JSON, or use format 'diffusers'")
+        stage = preset.schedule.stages[0]
+        if stage.guidance is not None or stage.guide is not None:
+            raise RefusedError(self.target, 0, "a line of numbers has no guidance", "write JSON")
         levels = called_levels(self.target, preset.schedule, 0)
         model = known_model(preset, blueprint)
         if options.for_scheduler:
@@ -84,6 +87,7 @@ def _neutral(preset: Preset) -> dict[str, Any]:
             {"scale": stage.scale, "steps": len(levels) - 1, "sigmas": list(levels)}
             | {"solver": schedule.solver_of(index)}
             | {key: value for key, value in resample.items() if value}
+            | {key: value for key in ("guidance", "guide") if (value := getattr(stage, key)) is not None}
         )
     options = preset.model_options.of_images() if preset.model_options else {}
     alone = {"sigmas": stages[0]["sigmas"]} if len(stages) == 1 else {}

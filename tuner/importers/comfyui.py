@@ -65,9 +65,8 @@ class _Reader:
         self.model = model.name if model else (guessed[0] if guessed else ANY_MODEL)
         self.sigmas = Sigmas(file, graph, self.model)
         self.stages: list[dict[str, Any]] = []
-        self.guidance: set[float] = set()
         self.lora: set[str] = set()
-        self.solvers: set[str] = set()
+        self.two_passes = model is not None and model.passes > 1
 
     def found(self) -> Found:
         """Walks from the output to the empty latent, then gives every stage its scale."""
@@ -79,14 +78,25 @@ class _Reader:
             raise self._unknown(decode)
         self._latent(decode["inputs"]["samples"])
         self.stages.reverse()
-        for name, values in (("solver", self.solvers), ("guidance scale", self.guidance), ("LoRA", self.lora)):
-            if len(values) > 1:
-                raise unreadable(self.file, f"its samplers have more than one {name}")
+        if len(self.lora) > 1:
+            raise unreadable(self.file, "its samplers have more than one LoRA")
         size = self.stages[-1].pop("size")
         for index, stage in enumerate(self.stages):
             self._scale(index, stage, size)
-        options = ModelOptions(guidance=next(iter(self.guidance), None), lora=next(iter(self.lora), None))
-        return Found("ComfyUI workflow", self.stages, self.solvers.pop(), self.model, size, options)
+        options = ModelOptions(guidance=self._shared_guidance(), lora=next(iter(self.lora), None))
+        return Found("ComfyUI workflow", self.stages, self.stages[-1]["solver"], self.model, size, options)
+
+    def _shared_guidance(self) -> float | None:
+        """Takes the guidance scale off the stages if it is that of all, and returns it."""
+        for stage in self.stages:
+            if stage["guidance"] is None and self.two_passes:
+                stage["guidance"] = self._true_guidance(1.0)  # the prompt's own pass alone
+        scales = {stage.get("guidance") for stage in self.stages}
+        if len(scales) > 1:
+            return None
+        for stage in self.stages:
+            stage.pop("guidance", None)
+        return scales.pop()
 
     def _node(self, link: list[Any]) -> dict[str, Any]:
         node: dict[str, Any] = self.graph[link[0]]
@@ -109,23 +119,26 @@ class _Reader:
 
     def _sampler(self, inputs: dict[str, Any], levels: list[float]) -> tuple[int, int]:
         """Adds a stage, or the first part of the stage that is there."""
-        self.solvers.add(self._solver(self._node(inputs["sampler"])["inputs"].get("sampler_name", "")))
-        noise_scale = self._guider(self._node(inputs["guider"]))
+        solver = self._solver(self._node(inputs["sampler"])["inputs"].get("sampler_name", ""))
+        noise_scale, guidance = self._guider(self._node(inputs["guider"]))
         silent = self._node(inputs["noise"])["class_type"] == "DisableNoise"
-        return self._stage(levels, inputs["latent_image"], silent, noise_scale)
+        stage = {"sigmas": levels, "solver": solver, "guidance": guidance}
+        return self._stage(stage, inputs["latent_image"], silent, noise_scale)
 
     def _ksampler(self, inputs: dict[str, Any]) -> tuple[int, int]:
-        self.solvers.add(self._solver(inputs["sampler_name"]))
+        solver = self._solver(inputs["sampler_name"])
         levels = self.sigmas.scheduled(inputs["model"], inputs["scheduler"], inputs["steps"], inputs["denoise"])
-        noise_scale = self._model(inputs["model"])
-        self._conditioning(inputs["positive"])
+        guidance = self._conditioning(inputs["positive"])
         if inputs["cfg"] != 1:
-            self._true_guidance(inputs["cfg"])
-        return self._stage(levels, inputs["latent_image"], False, noise_scale)
+            guidance = self._true_guidance(inputs["cfg"])
+        stage = {"sigmas": levels, "solver": solver, "guidance": guidance}
+        return self._stage(stage, inputs["latent_image"], False, self._model(inputs["model"]))
 
-    def _stage(self, levels: list[float], latent: list[Any], silent: bool, noise_scale: float) -> tuple[int, int]:
-        """Adds a stage of these levels and what comes before it."""
-        stage: dict[str, Any] = {"sigmas": levels}
+    def _stage(
+        self, stage: dict[str, Any], latent: list[Any], silent: bool, noise_scale: float
+    ) -> tuple[int, int]:
+        """Adds a stage and what comes before it; where that goes on in the same way, both are one."""
+        levels = stage["sigmas"]
         self.stages.append(stage)
         resized = self._resize(latent, stage)
         size = self._latent(resized or latent)
@@ -136,8 +149,8 @@ class _Reader:
                 raise unreadable(self.file, "its first sampler starts without noise, or with scaled noise")
             return size
         self._check_noise(before[0]["sigmas"][-1], levels[0], silent, noise_scale)
-        if silent and not resized:
-            first = before[0]
+        first = before[0]
+        if silent and not resized and all(first[name] == stage[name] for name in ("solver", "guidance")):
             first["sigmas"] = [*first["sigmas"], *levels[1:]]
             self.stages.remove(stage)
         return size
@@ -210,25 +223,25 @@ class _Reader:
             )
         return _SOLVERS[name]
 
-    def _guider(self, node: dict[str, Any]) -> float:
-        """Notes the guidance scale and the LoRA, and returns the scale of the noise."""
+    def _guider(self, node: dict[str, Any]) -> tuple[float, float | None]:
+        """Notes the LoRA, and returns the scale of the noise and that of guidance."""
         kind, inputs = node["class_type"], node["inputs"]
         if kind == "BasicGuider":
-            self._conditioning(inputs["conditioning"])
+            guidance = self._conditioning(inputs["conditioning"])
         elif kind == "CFGGuider":
             self._conditioning(inputs["positive"])
-            self._true_guidance(inputs["cfg"])
+            guidance = self._true_guidance(inputs["cfg"])
         else:
             raise self._unknown(node)
-        return self._model(inputs["model"])
+        return self._model(inputs["model"]), guidance
 
-    def _true_guidance(self, cfg: float) -> None:
-        self.guidance.add(cfg - 1 if self.model.startswith("z-image") else cfg)
+    def _true_guidance(self, cfg: float) -> float:
+        self.two_passes = True
+        return cfg - 1 if self.model.startswith("z-image") else cfg
 
-    def _conditioning(self, link: list[Any]) -> None:
+    def _conditioning(self, link: list[Any]) -> float | None:
         node = self._node(link)
-        if node["class_type"] == "FluxGuidance":
-            self.guidance.add(node["inputs"]["guidance"])
+        return node["inputs"]["guidance"] if node["class_type"] == "FluxGuidance" else None
 
     def _model(self, link: list[Any]) -> float:
         """Follows the model to its loader."""

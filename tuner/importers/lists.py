@@ -43,7 +43,7 @@ def read_neutral(file: str, data: dict[str, Any]) -> Found:
     Raises:
         UserError: If it is not that.
     """
-    known = ("scale", "sigmas", "resample", "upscaler")
+    known = ("scale", "sigmas", "resample", "upscaler", "solver", "guidance", "guide")
     try:
         stages = [{key: stage[key] for key in known if key in stage} for stage in data["stages"]]
         options = ModelOptions(**{key: data[key] for key in ModelOptions.model_fields if key in data})

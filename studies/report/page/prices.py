@@ -65,4 +65,4 @@ def prices(study: StudyFolder) -> Prices:
     """
     settings = study.settings
     height, width = study.identity["size"]
-    return Prices(study, settings.options.applied(models.blueprint(settings.model)), (height, width))
+    return Prices(study, models.blueprint(settings.model).with_options(settings.options), (height, width))
