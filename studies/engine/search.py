@@ -203,7 +203,7 @@ class _Sitting:
 
 def _check_trials(record: TrialRecord, settings: SearchSettings) -> None:
     """Refuses to resume a study for fewer trials than it has, which would replace its front by a smaller one."""
-    recorded = sum(trial.user_attrs["label"] == PROPOSED for trial in record.trials)
+    recorded = record.count(PROPOSED)
     if recorded > settings.trials:
         raise UserError(
             f"Study {settings.name!r} has {recorded} trials, but --trials is {settings.trials}; ask for at least "

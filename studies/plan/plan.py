@@ -79,6 +79,20 @@ class Plan:
         """Measured seconds per image of a schedule; None where the budget does not depend on them."""
         return None if self.budget.time is None else self.budget.time.latency.seconds(price)
 
+    @cached_property
+    def references_in_space(self) -> list[tuple[Mapping[str, Any] | None, str]]:
+        """For each reference, its parameters or None, and the content hash of what the space makes of them."""
+        from optuna.trial import FixedTrial
+
+        found: list[tuple[Mapping[str, Any] | None, str]] = []
+        for schedule in (reference.schedule for reference in self.references):
+            try:
+                params = self.space.params_of(schedule)
+                found.append((params, self.space.suggest(FixedTrial(params)).content_hash))
+            except ValueError:
+                found.append((None, schedule.content_hash))
+        return found
+
     @property
     def value_directions(self) -> list[Direction]:
         """Which way each value of a trial improves: every objective, and then the cost."""
