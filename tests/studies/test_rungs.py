@@ -8,7 +8,7 @@ import numpy as np
 import optuna
 import pytest
 
-from benchmarks.busy_workers import RandomProposer
+from benchmarks.busy_workers import propose_at_random
 from studies import search
 from studies.judge.early_stopping import ERROR_RATE, estimated, is_beaten
 from studies.plan.plan import make_plan
@@ -123,7 +123,7 @@ def test_equal_differences_and_no_rivals_prove_nothing() -> None:
 def random_proposals() -> Iterator[None]:
     """Some of which are worth stopping."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("studies.engine.loop.Proposer", RandomProposer)
+        patch.setattr("studies.engine.loop.propose", propose_at_random)
         yield
 
 
@@ -226,5 +226,6 @@ def test_the_study_says_on_how_many_prompts_a_trial_scored_and_which_it_continue
     assert continued
     for trial in trials:
         first = trial.user_attrs["continues"]
+        assert trial.user_attrs["partial"] == (first is None)
         assert trial.user_attrs["prompts"] == (16 if first is None else 32)
         assert first is None or trials[first].user_attrs["schedule"] == trial.user_attrs["schedule"]
