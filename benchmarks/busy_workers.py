@@ -45,7 +45,7 @@ def propose_at_random(plan: Plan, visible: Sequence[Trial], pending: Sequence[Tr
     """Proposes the references, then promotions, and then at random, which takes no time."""
     started = [*visible, *pending]
     waiting = waiting_references(plan, started)
-    promoted = promotions(plan, shortlist(visible, plan.directions), started)
+    promoted = promotions(plan, shortlist(visible), started)
     drawn = draw(plan, started, generator(plan, len(started)), (), 1)
     return [*waiting, *promoted, *drawn][0]
 

@@ -9,6 +9,7 @@ from datetime import datetime
 from statistics import fmean
 from typing import TYPE_CHECKING
 
+from objectives.base import loss_sign
 from studies.engine.stopping import ended_by, pays_for
 from studies.judge.early_stopping import Scores, estimated, is_beaten
 from studies.judge.intervals import paired_score
@@ -43,6 +44,7 @@ class Loop:
 
     Attributes:
         ended_by: The rule that ended the search.
+        baseline: Scores of the baseline on the search prompts; empty until it is finished.
         trials: All trials so far, in the order of their start; outcomes are added in this order, too.
         candidates: Records of the schedules that have scores, once the loop has run.
     """
@@ -53,7 +55,7 @@ class Loop:
         self._record = record
         self._on_change = on_change
         self._closing = False  # later trials complete the outcome and are not recorded
-        self._baseline: Scores = {}  # empty until it is finished
+        self.baseline: Scores = {}
         self.ended_by: EndedBy = "trials"
         self.trials: list[Trial] = []
         self.candidates: list[Candidate] = []
@@ -137,13 +139,13 @@ class Loop:
         Raises:
             RuntimeError: If the baseline failed.
         """
-        if not self._baseline:
+        if not self.baseline:
             scores = self._evaluations.outcome(self._plan.search_tasks(self._plan.baseline))
             if isinstance(scores, Failure):
                 raise RuntimeError(f"the baseline failed, so nothing can be compared with it: {scores.reason}")
             if scores is None:
                 return
-            self._baseline = scores
+            self.baseline = scores
         for trial in self.trials[len(self.finished) :]:
             scores = self._evaluations.outcome(self._plan.tasks_up_to(trial.schedule, trial.rung))
             if scores is None:
@@ -155,16 +157,18 @@ class Loop:
 
     def _judge(self, trial: Trial, scores: Scores) -> Outcome:
         """Estimates means on all prompts, and decides whether an earlier trial stops this one."""
-        estimates = {name: estimated(values, self._baseline[name]) for name, values in scores.items()}
+        directions = self._plan.directions
+        means, errors = zip(*(estimated(scores[name], self.baseline[name]) for name in directions), strict=True)
+        losses = tuple(loss_sign(way) * mean for way, mean in zip(directions.values(), means, strict=True))
         if self._plan.is_last(trial.rung):
-            return Outcome(scores, estimates, promotable=False)
+            return Outcome(scores, losses, errors, promotable=False)
         rivals = [
             earlier.result.scores
             for earlier in self.trials[: trial.number]
             if earlier.cost <= trial.cost and self._is_complete(earlier)
         ]
-        beaten = is_beaten(scores, rivals, self._plan.directions, looks=len(self._plan.rungs) - 1)
-        return Outcome(scores, estimates, promotable=not beaten)
+        beaten = is_beaten(scores, rivals, directions, looks=len(self._plan.rungs) - 1)
+        return Outcome(scores, losses, errors, promotable=not beaten)
 
     def _is_complete(self, trial: Trial) -> bool:
         """Whether a trial has scores on all prompts."""
@@ -208,7 +212,7 @@ class Loop:
                 speedup=self._plan.baseline_price.tflops / trial.price.tflops,
                 nfe=trial.price.nfe,
                 seconds=self._plan.seconds(trial.price),
-                scores=known.get(trial.number) or paired_scores(trial.result.scores, self._baseline),
+                scores=known.get(trial.number) or paired_scores(trial.result.scores, self.baseline),
                 schedule=trial.schedule,
                 stopped_at=None if self._plan.is_last(trial.rung) else self._plan.rungs[trial.rung],
                 expected=expected,

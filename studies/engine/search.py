@@ -165,9 +165,8 @@ class _Sitting:
         return Pick(**dict(chosen), held_out=paired_scores(_succeeded(scores), _succeeded(baseline)))
 
     def _baseline(self) -> Baseline:
-        scores = _succeeded(self._evaluations.outcome(self._plan.search_tasks(self._plan.baseline)))
         price = self._plan.baseline_price
-        means = {name: Mean(mean=fmean(values)) for name, values in scores.items()}
+        means = {name: Mean(mean=fmean(values)) for name, values in self._loop.baseline.items()}
         return Baseline(tflops=price.tflops, nfe=price.nfe, seconds=self._plan.seconds(price), scores=means)
 
     def _changed(self) -> None:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from itertools import compress
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -37,13 +37,6 @@ because a rung may miss those prompts.
 
 Scores: TypeAlias = Mapping[str, Sequence[float]]
 """One score per prompt for each objective; the prompts of a rung are the first ones."""
-
-
-class Estimate(NamedTuple):
-    """A mean score and its standard error."""
-
-    mean: float
-    error: float
 
 
 _ROUNDING = 1e-9
@@ -68,7 +61,7 @@ def is_beaten(
     )
 
 
-def estimated(scores: Sequence[float], baseline: Sequence[float]) -> Estimate:
+def estimated(scores: Sequence[float], baseline: Sequence[float]) -> tuple[float, float]:
     """Estimates the mean on all prompts: the baseline's mean plus the mean difference on the first prompts.
 
     Some prompts are harder than others, so a plain mean over the first ones does not compare with one over all.
@@ -76,10 +69,13 @@ def estimated(scores: Sequence[float], baseline: Sequence[float]) -> Estimate:
     Args:
         scores: Scores on the first prompts, or on all.
         baseline: The baseline's scores on all prompts.
+
+    Returns:
+        The mean and its standard error.
     """
     differences = np.asarray(scores) - np.asarray(baseline[: len(scores)])
     error = math.sqrt(differences.var(ddof=1) / len(scores))
-    return Estimate(float(np.mean(baseline)) + float(differences.mean()), error)
+    return float(np.mean(baseline)) + float(differences.mean()), error
 
 
 def _best(rivals: Sequence[Scores], directions: Mapping[str, Direction]) -> list[Scores]:

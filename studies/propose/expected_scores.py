@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from objectives.base import loss_sign
-from studies.propose.features import features
-from studies.propose.improvement import reference_point
 from studies.propose.surrogate import LEAST_KNOWN, Results
 from studies.records.results import PROPOSED
 
@@ -31,26 +29,13 @@ def expected_scores(plan: Plan, trials: Sequence[Trial]) -> list[dict[str, float
     Returns:
         Mean scores by objective, (n,).
     """
-    estimates = [trial.result.estimates for trial in trials]
-    if len(trials) < LEAST_KNOWN:
-        return [{name: estimate.mean for name, estimate in each.items()} for each in estimates]
-    signs = np.array([loss_sign(way) for way in plan.directions.values()])
-    losses = signs * [[each[name].mean for name in plan.directions] for each in estimates]
-    references = losses[[trial.label != PROPOSED for trial in trials]]
-    described = np.array([features(trial.schedule, trial.price) for trial in trials])
-    results = Results(
-        features=described,
-        costs=np.array([trial.cost for trial in trials]),
-        complete=np.ones(len(losses), bool),
-        losses=losses,
-        errors=np.array([[each[name].error for name in plan.directions] for each in estimates]),
-        pending=described[:0],
-        pending_costs=np.empty(0),
-        reference=reference_point(plan.budget.limit, references if len(references) else losses),
-    )
-    clipped = np.maximum(losses - results.reference[1:], 0)  # the predictions leave this out
-    expected = signs * (results.posterior_means + clipped)
+    losses: list[Sequence[float]] = [trial.result.losses for trial in trials]
+    if len(trials) >= LEAST_KNOWN:
+        results = Results.of(plan, trials, [trial for trial in trials if trial.label != PROPOSED], ())
+        clipped = np.maximum(np.array(losses) - results.reference[1:], 0)  # the predictions leave this out
+        # The last digits depend on the number of threads of a matrix product.
+        losses = [[float(f"{loss:.9g}") for loss in row] for row in (results.posterior_means + clipped).tolist()]
+    signs = [loss_sign(way) for way in plan.directions.values()]
     return [
-        {name: float(f"{mean:.9g}") for name, mean in zip(plan.directions, row, strict=True)}
-        for row in expected.tolist()  # the last digits depend on the number of threads of a matrix product
+        {name: sign * loss for name, sign, loss in zip(plan.directions, signs, row, strict=True)} for row in losses
     ]

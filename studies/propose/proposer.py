@@ -23,13 +23,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from objectives.base import loss_sign
-from studies.propose.features import features
-from studies.propose.improvement import Array, reference_point
+from studies.propose.improvement import Array
 from studies.propose.random_trial import Draw
 from studies.propose.shortlist import shortlist
-from studies.propose.surrogate import LEAST_KNOWN, Results, Unscored
-from studies.propose.trial import Trial
+from studies.propose.surrogate import LEAST_KNOWN, Results, Unscored, features_of
+from studies.propose.trial import Trial, latest
 from studies.records.results import PROPOSED
 from tuner.schedule import Schedule
 
@@ -58,14 +56,19 @@ def propose(plan: Plan, visible: Sequence[Trial], pending: Sequence[Trial]) -> T
     waiting = waiting_references(plan, started)
     if not started:
         return waiting[0] if waiting else draw(plan, started, rng, (), 1)[0]
-    listed = shortlist(visible, plan.directions)
-    results = _results(plan, visible, listed, pending) if len(listed) >= LEAST_KNOWN else None
-    near = [trial.params for trial in compress(listed, results.on_front()) if trial.params] if results else []
-    drawn = draw(plan, started, rng, near, _DRAWN if results else _DRAWN_UNSCORED)
+    listed = shortlist(visible)
+    known: Results | Unscored
+    if len(listed) >= LEAST_KNOWN:
+        references = latest(trial for trial in visible if trial.succeeded and trial.label != PROPOSED)
+        known = Results.of(plan, listed, references, pending)
+        near = [trial.params for trial in compress(listed, known.on_front()) if trial.params]
+        drawn = draw(plan, started, rng, near, _DRAWN)
+    else:
+        known = Unscored(features_of(started), np.array([trial.cost for trial in started]), plan.budget.limit)
+        drawn = draw(plan, started, rng, (), _DRAWN_UNSCORED)
     candidates = [*waiting, *promotions(plan, listed, started), *drawn]
-    known = results or _unscored(plan, started)
     costs = np.array([candidate.cost for candidate in candidates])
-    gains = known.expected_gains(_features(candidates), costs, _HEADROOMS[len(started) % len(_HEADROOMS)])
+    gains = known.expected_gains(features_of(candidates), costs, _HEADROOMS[len(started) % len(_HEADROOMS)])
     return candidates[int(np.argmax(gains / (_remaining(plan, candidates, started) * costs)))]
 
 
@@ -128,40 +131,6 @@ def _trial(
 ) -> Trial:
     price = plan.price(schedule)
     return Trial(len(started), label, schedule, price, plan.budget.cost(price), params)
-
-
-def _results(plan: Plan, visible: Sequence[Trial], listed: Sequence[Trial], pending: Sequence[Trial]) -> Results:
-    losses = _losses(plan, listed)
-    replaced = {trial.continues for trial in visible if trial.succeeded}
-    references = [
-        trial for trial in visible if trial.succeeded and trial.label != PROPOSED and trial.number not in replaced
-    ]
-    return Results(
-        features=_features(listed),
-        costs=np.array([trial.cost for trial in listed]),
-        losses=losses,
-        complete=np.array([plan.is_last(trial.rung) for trial in listed]),
-        errors=np.array([[trial.result.estimates[name].error for name in plan.directions] for trial in listed]),
-        pending=_features(pending),
-        pending_costs=np.array([trial.cost for trial in pending]),
-        reference=reference_point(plan.budget.limit, _losses(plan, references) if references else losses),
-    )
-
-
-def _losses(plan: Plan, trials: Sequence[Trial]) -> Array:
-    """Estimated mean scores, signed so that less is better, (n, losses)."""
-    means = np.array([[trial.result.estimates[name].mean for name in plan.directions] for trial in trials])
-    losses: Array = means * [loss_sign(way) for way in plan.directions.values()]
-    return losses
-
-
-def _unscored(plan: Plan, started: Sequence[Trial]) -> Unscored:
-    costs = np.array([trial.cost for trial in started])
-    return Unscored(features=_features(started), costs=costs, limit=plan.budget.limit)
-
-
-def _features(trials: Sequence[Trial]) -> Array:
-    return np.array([features(trial.schedule, trial.price) for trial in trials])
 
 
 def _remaining(plan: Plan, candidates: Sequence[Trial], started: Sequence[Trial]) -> Array:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from itertools import compress
 from typing import TYPE_CHECKING
 
-from objectives.base import loss_sign
 from studies.judge.pareto import nondominated
 
 if TYPE_CHECKING:
-    from objectives.base import Direction
     from studies.propose.trial import Trial
 
 _PLACES = 100
 
 
-def shortlist(trials: Sequence[Trial], directions: Mapping[str, Direction], places: int = _PLACES) -> list[Trial]:
+def shortlist(trials: Sequence[Trial], places: int = _PLACES) -> list[Trial]:
     """Lists at most so many of the trials that succeeded, in order.
 
     The time of a prediction grows with the number of trials behind it. The members of the Pareto front take up to
@@ -25,7 +24,6 @@ def shortlist(trials: Sequence[Trial], directions: Mapping[str, Direction], plac
 
     Args:
         trials: All trials that the next one may depend on.
-        directions: Which way each objective improves.
         places: The largest number of trials.
     """
     succeeded = [trial for trial in trials if trial.succeeded]
@@ -33,25 +31,18 @@ def shortlist(trials: Sequence[Trial], directions: Mapping[str, Direction], plac
     current = [trial for trial in succeeded if trial.number not in replaced]
     if len(current) <= places:
         return current
-    listed = {trial.number for trial in _front(succeeded, directions)[-(places // 2) :]}
+    listed = {trial.number for trial in _front(succeeded)[-(places // 2) :]}
     others = [trial.number for trial in current if trial.number not in listed]
     listed.update(others[len(listed) - places :])
     return [trial for trial in current if trial.number in listed]
 
 
-def _front(trials: Sequence[Trial], directions: Mapping[str, Direction]) -> list[Trial]:
-    """Finds the Pareto front of estimated means and cost; of equal trials, the first."""
-    losses = {
-        trial.number: (
-            *(loss_sign(way) * trial.result.estimates[name].mean for name, way in directions.items()),
-            trial.cost,
-        )
-        for trial in trials
-    }
+def _front(trials: Sequence[Trial]) -> list[Trial]:
+    """Finds the Pareto front of estimated losses and cost; of equal trials, the first."""
 
     def best(members: list[Trial]) -> list[Trial]:
-        kept = nondominated([losses[trial.number] for trial in members], keep_equal=False)
-        return [trial for trial, is_kept in zip(members, kept, strict=True) if is_kept]
+        losses = [(*trial.result.losses, trial.cost) for trial in members]
+        return list(compress(members, nondominated(losses, keep_equal=False)))
 
     members: list[Trial] = []
     for trial in trials:

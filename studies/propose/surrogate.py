@@ -6,14 +6,19 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from studies.judge.pareto import nondominated
-from studies.propose.features import CACHES, DISTANCES
+from studies.propose.features import CACHES, DISTANCES, features
 from studies.propose.improvement import Array, expected_gains, normal_below, reference_point
 from studies.propose.loss_scale import Warp
+
+if TYPE_CHECKING:
+    from studies.plan.plan import Plan
+    from studies.propose.trial import Trial
 
 LEAST_KNOWN = 5
 """The least number of scored schedules that scores are predicted from."""
@@ -148,6 +153,30 @@ class Results:
     pending_costs: Array
     reference: Array
 
+    @classmethod
+    def of(
+        cls, plan: Plan, scored: Sequence[Trial], references: Sequence[Trial], pending: Sequence[Trial]
+    ) -> Results:
+        """Reads scored and pending trials.
+
+        Args:
+            plan: The search.
+            scored: Trials that succeeded, at least one.
+            references: Trials that succeeded whose worst losses form the reference point; if none, the scored ones.
+            pending: Trials without known outcomes.
+        """
+        losses = np.array([trial.result.losses for trial in references or scored])
+        return cls(
+            features=features_of(scored),
+            costs=np.array([trial.cost for trial in scored]),
+            complete=np.array([plan.is_last(trial.rung) for trial in scored]),
+            losses=np.array([trial.result.losses for trial in scored]),
+            errors=np.array([trial.result.errors for trial in scored]),
+            pending=features_of(pending),
+            pending_costs=np.array([trial.cost for trial in pending]),
+            reference=reference_point(plan.budget.limit, losses),
+        )
+
     @functools.cached_property
     def posterior_means(self) -> Array:
         """Posterior mean losses of the scored schedules, (n, losses), which removes evaluation noise."""
@@ -211,6 +240,11 @@ class Results:
     @functools.cached_property
     def _surrogates(self) -> list[Surrogate]:
         return _fitted(self.features, self._values, self._errors)
+
+
+def features_of(trials: Sequence[Trial]) -> Array:
+    """Computes the features of the schedules of some trials, (n, features)."""
+    return np.array([features(trial.schedule, trial.price) for trial in trials])
 
 
 def _fitted(known: Array, values: Array, errors: Array, lengths: Sequence[float] | None = None) -> list[Surrogate]:

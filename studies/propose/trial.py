@@ -8,6 +8,7 @@ from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from objectives.base import loss_sign
 from studies.work.reuse import beginnings
 from studies.work.task import Failure
 from tuner.schedule import Schedule
@@ -15,7 +16,7 @@ from tuner.schedule import Schedule
 if TYPE_CHECKING:
     import optuna
 
-    from studies.judge.early_stopping import Estimate, Scores
+    from studies.judge.early_stopping import Scores
     from studies.plan.plan import Plan
     from tuner.flops import Price
 
@@ -26,12 +27,14 @@ class Outcome:
 
     Attributes:
         scores: Scores by objective, on the prompts up to the trial's rung.
-        estimates: By objective, the estimated mean score on all search prompts.
+        losses: Estimated mean score of each objective on all search prompts, signed so that less is better.
+        errors: Standard errors of the losses.
         promotable: Whether prompts are left and the trial was not stopped early.
     """
 
     scores: Scores
-    estimates: Mapping[str, Estimate]
+    losses: tuple[float, ...]
+    errors: tuple[float, ...]
     promotable: bool
 
 
@@ -102,11 +105,11 @@ def as_optuna(plan: Plan, trial: Trial) -> optuna.trial.FrozenTrial:
     asked = optuna.trial.FixedTrial(dict(trial.params or {}))
     if trial.params is not None:
         plan.space.suggest(asked)  # tells the distributions
-    means = [trial.result.estimates[name].mean for name in plan.directions] if trial.succeeded else []
+    losses = [*trial.result.losses, trial.cost] if trial.succeeded else []
     states = optuna.trial.TrialState
     converted = optuna.trial.create_trial(
         state=states.COMPLETE if trial.succeeded else states.FAIL,
-        values=[*means, trial.cost] if trial.succeeded else None,
+        values=[loss_sign(way) * x for way, x in zip(plan.value_directions, losses, strict=False)] or None,
         params=asked.params,
         distributions=asked.distributions,
         user_attrs={

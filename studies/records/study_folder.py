@@ -71,11 +71,6 @@ class StudyFolder(Folder):
         return str(self._about["id"])
 
     @property
-    def created(self) -> str:
-        """When the study was started, ISO 8601, UTC."""
-        return str(self._about["created"])
-
-    @property
     def journal(self) -> Path:
         """The file of the Optuna study."""
         return self.path / "journal.log"

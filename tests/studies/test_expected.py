@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from objectives.base import loss_sign
-from studies.judge.early_stopping import Estimate
 from studies.plan.plan import Plan, make_plan
 from studies.propose.expected_scores import expected_scores
 from studies.propose.random_trial import Draw
@@ -54,9 +53,11 @@ def merits(plan: Plan, found: list[dict[str, float]]) -> dict[str, np.ndarray]:
 
 
 def scored(plan: Plan, trials: list[Trial], means: np.ndarray, error: float) -> list[Trial]:
-    ways = plan.directions.items()
-    estimates = [{name: Estimate(-loss_sign(way) * float(mean), error) for name, way in ways} for mean in means]
-    return [replace(one, outcome=Outcome({}, each, False)) for one, each in zip(trials, estimates, strict=True)]
+    objectives = len(plan.directions)
+    return [
+        replace(one, outcome=Outcome({}, (-float(mean),) * objectives, (error,) * objectives, False))
+        for one, mean in zip(trials, means, strict=True)
+    ]
 
 
 def test_what_is_expected_is_nearer_to_the_truth_than_what_was_measured(
@@ -71,9 +72,8 @@ def test_what_is_expected_is_nearer_to_the_truth_than_what_was_measured(
 
 def test_a_score_without_error_is_expected_again(plan: Plan, trials: list[Trial], truth: np.ndarray) -> None:
     measured = scored(plan, trials, truth, 1e-9)
-    for each, trial in zip(expected_scores(plan, measured), measured, strict=True):
-        for name, estimate in trial.result.estimates.items():
-            assert each[name] == pytest.approx(estimate.mean, abs=0.15 * truth.std())
+    for merit in merits(plan, expected_scores(plan, measured)).values():
+        assert merit == pytest.approx(truth, abs=0.15 * truth.std())
 
 
 def test_how_bad_a_useless_schedule_is_stays_known(plan: Plan, trials: list[Trial], truth: np.ndarray) -> None:
@@ -87,6 +87,5 @@ def test_how_bad_a_useless_schedule_is_stays_known(plan: Plan, trials: list[Tria
 
 def test_of_a_few_trials_nothing_is_expected_but_what_was_measured(plan: Plan, trials: list[Trial]) -> None:
     measured = scored(plan, trials[:3], np.array([3.0, 1.0, 2.0]), 1.0)
-    assert expected_scores(plan, measured) == [
-        {name: estimate.mean for name, estimate in trial.result.estimates.items()} for trial in measured
-    ]
+    for merit in merits(plan, expected_scores(plan, measured)).values():
+        assert merit.tolist() == [3.0, 1.0, 2.0]

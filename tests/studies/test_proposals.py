@@ -10,7 +10,6 @@ import optuna
 import pytest
 
 from studies import search
-from studies.judge.early_stopping import Estimate
 from studies.plan.plan import Plan, make_plan
 from studies.propose.proposer import promotions, propose, waiting_references
 from studies.propose.surrogate import Results, Unscored
@@ -44,8 +43,7 @@ def coarse_plan(out: Path) -> Plan:
 
 def finished(trial: Trial, promotable: bool = False) -> Trial:
     """Gives a trial scores that depend on its number."""
-    means = {"clip": Estimate(float(trial.number % 5), 0.0), "image_reward": Estimate(0.0, 0.1)}
-    return replace(trial, outcome=Outcome({}, means, promotable))
+    return replace(trial, outcome=Outcome({}, (-float(trial.number % 5), 0.0), (0.0, 0.1), promotable))
 
 
 def test_no_schedule_is_proposed_twice(tmp_path: Path) -> None:

@@ -105,11 +105,10 @@ def test_being_better_on_one_objective_is_enough_to_go_on() -> None:
 
 def test_a_mean_is_the_baselines_and_the_difference_so_far() -> None:
     scores, baseline = [1.0, 3.0, 2.0, 6.0], [0.0, 1.0, 2.0, 3.0]
-    whole, half = estimated(scores, baseline), estimated(scores[:2], baseline)
-    assert whole.mean == pytest.approx(np.mean(scores))
-    assert whole.error == pytest.approx(np.std([1.0, 2.0, 0.0, 3.0], ddof=1) / 2)
-    assert half.mean == pytest.approx(np.mean(baseline) + 1.5)
-    assert half.error == pytest.approx(np.std([1.0, 2.0], ddof=1) / np.sqrt(2))
+    error = np.std([1.0, 2.0, 0.0, 3.0], ddof=1) / 2
+    assert estimated(scores, baseline) == pytest.approx((np.mean(scores), error))
+    error = np.std([1.0, 2.0], ddof=1) / np.sqrt(2)
+    assert estimated(scores[:2], baseline) == pytest.approx((np.mean(baseline) + 1.5, error))
 
 
 def test_equal_differences_and_no_rivals_prove_nothing() -> None:

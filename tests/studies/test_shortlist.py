@@ -1,12 +1,9 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from studies.judge.early_stopping import Estimate
 from studies.propose.shortlist import shortlist
 from studies.propose.trial import Outcome, Trial
 from studies.records.results import PROPOSED
@@ -14,10 +11,6 @@ from studies.work.task import Failure
 from tests.studies.toy import TOY
 from tuner.flops import Price
 
-if TYPE_CHECKING:
-    from objectives.base import Direction
-
-DIRECTIONS: dict[str, Direction] = {"gain": "maximize"}
 Values = list[tuple[int, int, int | None]]
 
 
@@ -30,12 +23,12 @@ def trial(
 
 
 def finished(number: int, gain: float, cost: float, continues: int | None = None) -> Trial:
-    return trial(number, Outcome({}, {"gain": Estimate(gain, 0.1)}, False), cost, continues)
+    return trial(number, Outcome({}, (-gain,), (0.1,), False), cost, continues)
 
 
 def listed_after(values: Values, places: int) -> list[int]:
     trials = [finished(number, gain, cost, continues) for number, (gain, cost, continues) in enumerate(values)]
-    return [trial.number for trial in shortlist(trials, DIRECTIONS, places)]
+    return [trial.number for trial in shortlist(trials, places)]
 
 
 @settings(max_examples=40)
@@ -103,4 +96,4 @@ def test_the_shortlist_is_that_of_trials_that_arrive_one_by_one(data: st.DataObj
 
 def test_trials_without_scores_are_not_listed() -> None:
     trials = [finished(0, 1, 1), trial(1, Failure("why")), trial(2, None), trial(3, Failure("why"), continues=0)]
-    assert [one.number for one in shortlist(trials, DIRECTIONS)] == [0]
+    assert [one.number for one in shortlist(trials)] == [0]
