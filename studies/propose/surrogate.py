@@ -162,7 +162,7 @@ class Results:
         Args:
             plan: The search.
             scored: Trials that succeeded, at least one.
-            references: Trials that succeeded whose worst losses form the reference point; if none, the scored ones.
+            references: Trials that succeeded, with the losses of the reference point; if none, the scored ones.
             pending: Trials without known outcomes.
         """
         losses = np.array([trial.result.losses for trial in references or scored])
