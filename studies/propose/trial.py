@@ -105,11 +105,11 @@ def as_optuna(plan: Plan, trial: Trial) -> optuna.trial.FrozenTrial:
     asked = optuna.trial.FixedTrial(dict(trial.params or {}))
     if trial.params is not None:
         plan.space.suggest(asked)  # tells the distributions
-    losses = [*trial.result.losses, trial.cost] if trial.succeeded else []
-    states = optuna.trial.TrialState
+    losses = [*trial.result.losses, trial.cost] if trial.succeeded else None
+    values = losses and [loss_sign(way) * loss for way, loss in zip(plan.value_directions, losses, strict=True)]
     converted = optuna.trial.create_trial(
-        state=states.COMPLETE if trial.succeeded else states.FAIL,
-        values=[loss_sign(way) * x for way, x in zip(plan.value_directions, losses, strict=False)] or None,
+        state=optuna.trial.TrialState.COMPLETE if values else optuna.trial.TrialState.FAIL,
+        values=values,
         params=asked.params,
         distributions=asked.distributions,
         user_attrs={
