@@ -202,7 +202,7 @@ class _Sitting:
 
 def _check_trials(record: TrialRecord, settings: SearchSettings) -> None:
     """Refuses to resume a study with fewer trials than it has, which would lose members of its front."""
-    recorded = record.count(PROPOSED)
+    recorded = sum(trial.user_attrs["label"] == PROPOSED for trial in record.trials)
     if recorded > settings.trials:
         raise UserError(
             f"Study {settings.name!r} has {recorded} trials, but --trials is {settings.trials}; ask for at least "

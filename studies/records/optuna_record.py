@@ -33,7 +33,8 @@ class TrialRecord:
         storage: What ``open_storage`` returned; None for the journal in the folder.
 
     Attributes:
-        earlier: Number of trials of earlier sittings.
+        trials: The trials in the Optuna study, in order.
+        earlier: How many of them were written in earlier sittings.
 
     Raises:
         UserError: If the storage has another study of this name.
@@ -52,13 +53,9 @@ class TrialRecord:
                 "another name with --study, or another --storage."
             )
         self._describe()
-        self._trials = self._study.get_trials()
+        self.trials = self._study.get_trials()
         self._added = 0
-        self.earlier = len(self._trials)
-
-    def count(self, label: str) -> int:
-        """Counts the recorded trials with a label."""
-        return sum(trial.user_attrs["label"] == label for trial in self._trials)
+        self.earlier = len(self.trials)
 
     def add(self, trial: FrozenTrial) -> None:
         """Adds the next finished trial, unless an earlier sitting did.
@@ -66,11 +63,11 @@ class TrialRecord:
         A trial differs from the recorded one if a task failed transiently in an earlier sitting and has succeeded
         since, because later trials depend on its scores. The record is then written anew.
         """
-        if self._added < len(self._trials) and not _same(trial, self._trials[self._added]):
-            self._rewrite(self._trials[: self._added])
-        if self._added == len(self._trials):
+        if self._added < len(self.trials) and not _same(trial, self.trials[self._added]):
+            self._rewrite(self.trials[: self._added])
+        if self._added == len(self.trials):
             self._study.add_trial(trial)
-            self._trials.append(trial)
+            self.trials.append(trial)
         self._added += 1
 
     def _create(self) -> optuna.Study:
@@ -103,7 +100,7 @@ class TrialRecord:
         self._study = self._create()
         self._describe()
         self._study.add_trials(kept)
-        self._trials = list(kept)
+        self.trials = list(kept)
 
 
 def _same(trial: FrozenTrial, recorded: FrozenTrial) -> bool:

@@ -142,7 +142,7 @@ def test_a_record_that_a_resumed_study_disagrees_with_is_written_anew(tmp_path: 
     def recorded_in(name: str) -> list[Any]:
         folder = open_study(settings_in(name).out, "toy-3x")
         record = TrialRecord(make_plan(settings_in(name)), folder, open_storage(settings_in(name).storage))
-        return [(trial.state, trial.values, trial.params, trial.user_attrs) for trial in record._trials]
+        return [(trial.state, trial.values, trial.params, trial.user_attrs) for trial in record.trials]
 
     healthy = search(settings_in("healthy"), executor=Counting())
     search(settings_in("full"), executor=FullOnce())
