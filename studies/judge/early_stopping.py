@@ -7,8 +7,8 @@ cost no more. The candidate is stopped early when one of these rivals is better 
 confidence.
 
 The test asks for the scores that the candidate would have on all prompts. The prompts of a rung are a random
-sample of a finite set, so the variance of a mean of n of N differences is that of n independent ones times 1 - n
-/ N (Cochran, Sampling Techniques, 1977, section 2.6). A rival is better on every objective if all one-sided t
+sample of a finite set, so the variance of a mean of n of N differences is (1 - n/N) times that of n independent
+ones (Cochran, Sampling Techniques, 1977, section 2.6). A rival is better on every objective if all one-sided t
 tests reject, which keeps the level of a single test (the intersection-union test; Berger, Technometrics 24,
 1982). That level is the error rate divided by the number of rungs and of rivals (Bonferroni).
 """

@@ -7,9 +7,9 @@ cost of a schedule is known before it runs; a surrogate predicts its scores from
 it excludes the prompts of earlier rungs, and the stages that workers cached for trials with the same prefix
 (`studies.work.reuse`).
 
-A proposal is a pure function of the plan and the trials before it. Trial i sees the outcomes of trials 0 to i -
-lag. The trials after those are pending: only their schedules are known, and they count as scored at their
-posterior means.
+A proposal is a pure function of the plan and the trials before it. It sees the outcomes of all trials but the
+last lag - 1. Those are pending: only their schedules are known, and they count as scored at their posterior
+means.
 """
 
 from __future__ import annotations

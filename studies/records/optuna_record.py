@@ -1,7 +1,6 @@
 """The Optuna study on disk: a record of the finished trials, for tools that read Optuna studies.
 
-The record decides nothing: a resumed search replays its trials from the scores, and only then compares them with
-it.
+The record decides nothing: a resumed search replays its trials from the scores, and then compares them with it.
 """
 
 from __future__ import annotations
