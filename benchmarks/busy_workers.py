@@ -19,7 +19,10 @@ from unittest import mock
 
 from benchmarks.simulator import Attempt, SimulatedExecutor
 from studies import SearchSettings, search
-from studies.propose.proposer import Proposal, Proposer
+from studies.plan.plan import Plan
+from studies.propose.proposer import draw, generator, promotions, waiting_references
+from studies.propose.shortlist import shortlist
+from studies.propose.trial import Trial
 from studies.work.task import ChunkResult, Task
 from tuner.cli._common import print_table
 
@@ -38,21 +41,13 @@ SEARCHES = (
 """Workers, units of work of a whole schedule, rungs and lag of each."""
 
 
-class RandomProposer(Proposer):
-    """Proposes the references, then what rests, and then at random, which takes no time."""
-
-    def chooses(self) -> bool:
-        """Whether the next proposal is chosen nevertheless."""
-        return False
-
-    def _draw(self, rng: random.Random, near: Sequence[Any], count: int) -> list[Proposal]:
-        return super()._draw(rng, near, count if self.chooses() else 1)
-
-    def _results(self, known: Sequence[Any]) -> Any:
-        return super()._results(known) if self.chooses() else None
-
-    def _most_promising(self, results: Any, candidates: Sequence[Proposal]) -> Proposal:
-        return super()._most_promising(results, candidates) if self.chooses() else candidates[0]
+def propose_at_random(plan: Plan, visible: Sequence[Trial], pending: Sequence[Trial]) -> Trial:
+    """Proposes the references, then promotions, and then at random, which takes no time."""
+    started = [*visible, *pending]
+    waiting = waiting_references(plan, started)
+    promoted = promotions(plan, shortlist(visible), started)
+    drawn = draw(plan, started, generator(plan, len(started)), (), 1)
+    return [*waiting, *promoted, *drawn][0]
 
 
 def evaluate(task: Task) -> ChunkResult:
@@ -70,7 +65,7 @@ def fate(task: Task, crashes: int) -> Attempt:
 def measure(workers: int, units: int, rungs: int, lag: int) -> dict[str, Any]:
     """Runs one search, long enough for the workers to be busy for most of it, and returns plain JSON types."""
     executor = SimulatedExecutor(workers, evaluate, fate)
-    with tempfile.TemporaryDirectory() as out, mock.patch("studies.engine.loop.Proposer", RandomProposer):
+    with tempfile.TemporaryDirectory() as out, mock.patch("studies.engine.loop.propose", propose_at_random):
         settings = SearchSettings(
             model="tiny",
             budget="3x",

@@ -15,14 +15,16 @@ import math
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from unittest import mock
 
-from benchmarks.busy_workers import RandomProposer
+from benchmarks.busy_workers import propose_at_random
 from benchmarks.simulator import Attempt, SimulatedExecutor
 from studies import SearchSettings, search
-from studies.propose.proposer import Proposal
+from studies.plan.plan import Plan
+from studies.propose.proposer import propose
+from studies.propose.trial import Trial
 from studies.work.task import ChunkResult, Task
 
 SIZES = (250, 500, 1000, 2000)
@@ -31,19 +33,16 @@ WORKERS = 8
 BAR_MS = 50.0
 
 
-class TimedProposer(RandomProposer):
-    """Takes the time of every proposal, and chooses where that is of interest."""
+def timed(times: dict[int, tuple[float, float]]) -> Callable[[Plan, Sequence[Trial], Sequence[Trial]], Trial]:
+    """Returns a function that notes the time of every proposal, and chooses a trial where that is of interest."""
 
-    times: dict[int, tuple[float, float]]
+    def proposed(plan: Plan, visible: Sequence[Trial], pending: Sequence[Trial]) -> Trial:
+        number = len(visible) + len(pending)
+        times[number] = time.perf_counter(), time.process_time()
+        chooses = any(size <= number <= size + WINDOW for size in SIZES)
+        return (propose if chooses else propose_at_random)(plan, visible, pending)
 
-    def propose(self) -> Proposal:
-        """Asks for the next trial."""
-        self.times[len(self._asked)] = time.perf_counter(), time.process_time()
-        return super().propose()
-
-    def chooses(self) -> bool:
-        """Whether the time of the next proposal, or to it, is wanted."""
-        return any(size <= len(self._asked) <= size + WINDOW for size in SIZES)
+    return proposed
 
 
 def evaluate(task: Task) -> ChunkResult:
@@ -57,8 +56,8 @@ def evaluate(task: Task) -> ChunkResult:
 
 def measure() -> dict[int, tuple[float, float]]:
     """Returns the median milliseconds per trial, on the clock and of the CPU, by the number of finished trials."""
-    TimedProposer.times = {}
-    with tempfile.TemporaryDirectory() as out, mock.patch("studies.engine.loop.Proposer", TimedProposer):
+    times: dict[int, tuple[float, float]] = {}
+    with tempfile.TemporaryDirectory() as out, mock.patch("studies.engine.loop.propose", timed(times)):
         settings = SearchSettings(
             model="tiny",
             budget="3x",
@@ -68,12 +67,12 @@ def measure() -> dict[int, tuple[float, float]]:
             held_out_prompts=2,
         )
         search(settings, executor=SimulatedExecutor(WORKERS, evaluate, lambda task, crashes: Attempt(1.0)))
-    return {size: (_median_ms(size, 0), _median_ms(size, 1)) for size in SIZES}
+    return {size: (_median_ms(times, size, 0), _median_ms(times, size, 1)) for size in SIZES}
 
 
-def _median_ms(size: int, clock: int) -> float:
-    times = [TimedProposer.times[size + i][clock] for i in range(WINDOW + 1)]
-    return 1000 * median(after - before for before, after in itertools.pairwise(times))
+def _median_ms(times: Mapping[int, tuple[float, float]], size: int, clock: int) -> float:
+    started = [times[size + i][clock] for i in range(WINDOW + 1)]
+    return 1000 * median(after - before for before, after in itertools.pairwise(started))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

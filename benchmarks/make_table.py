@@ -29,7 +29,6 @@ from benchmarks.table import (
     schedules,
     table_plan,
 )
-from studies.judge.pareto import dominators
 from studies.plan.plan import Plan, versions
 from tuner.sampling import run_stage
 from tuner.schedule import Schedule
@@ -115,7 +114,9 @@ def _near_the_front(
     losses = np.array(
         [[plan.price(one).tflops, *-found[one.content_hash][:FAR_PROMPTS].mean(axis=0)] for one in affordable]
     )
-    return [schedule for schedule, others in zip(affordable, dominators(losses), strict=True) if others < _FEW]
+    no_worse, better = (np.stack([op(losses, one) for one in losses]) for op in (np.less_equal, np.less))
+    dominators = (no_worse.all(axis=2) & better.any(axis=2)).sum(axis=1)
+    return [schedule for schedule, others in zip(affordable, dominators, strict=True) if others < _FEW]
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ import itertools
 import json
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -60,8 +60,7 @@ from benchmarks.table import (
     table_plan,
 )
 from studies.engine.loop import Loop
-from studies.engine.stopping import hypervolume
-from studies.judge.early_stopping import Estimate
+from studies.judge.pareto import hypervolume
 from studies.plan.plan import Plan
 from studies.propose import features
 from studies.propose.expected_scores import expected_scores
@@ -257,12 +256,11 @@ def _steps(plan: Plan, loop: Loop, scores: Path, scored: Scored, by_expected: bo
     if not by_expected:
         full = [trial.schedule if plan.is_last(trial.rung) else None for trial in loop.trials]
         return steps_of(zip(spent, full, strict=True), plan, scored)
-    estimates = [loop.estimate(trial) for trial in loop.trials]
     front: list[Schedule] = []
     steps = []
     for done, so_far in enumerate(spent, start=1):
         if done <= _EVERY_FRONT or done % _FRONT_EVERY == 0 or done == len(spent):
-            front = _expected_front(plan, latest(loop.trials[:done]), estimates)
+            front = _expected_front(plan, latest(loop.trials[:done]))
         steps.append(Step(so_far, front))
     return steps
 
@@ -282,17 +280,14 @@ def _spent(plan: Plan, loop: Loop, scores: Path) -> list[float]:
     return list(itertools.accumulate(of_trials, initial=baseline))[1:]
 
 
-def _expected_front(
-    plan: Plan, trials: Sequence[Trial], estimates: Sequence[Mapping[str, Estimate] | None]
-) -> list[Schedule]:
+def _expected_front(plan: Plan, trials: Sequence[Trial]) -> list[Schedule]:
     """The front that a search would report if it ended after some trials.
 
     Args:
         plan: The search.
         trials: The last ones of each schedule.
-        estimates: Means by objective of all trials, by their number.
     """
-    means = expected_scores(plan, trials, [estimates[trial.number] or {} for trial in trials])
+    means = expected_scores(plan, trials)
     known = {
         trial.schedule: [plan.price(trial.schedule).tflops, *(-expected[name] for name in OBJECTIVES)]
         for trial, expected in zip(trials, means, strict=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -10,9 +11,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.table import OBJECTIVES, Scored
-from studies.engine.stopping import hypervolume
 from studies.judge.intervals import paired_score
-from studies.judge.pareto import dominators
+from studies.judge.pareto import hypervolume, nondominated
 from studies.plan.plan import Plan
 from tuner.schedule import Schedule
 
@@ -69,8 +69,7 @@ def steps_of(tried: Iterable[tuple[float, Schedule | None]], plan: Plan, scored:
 
 def front_of(known: Mapping[Schedule, Sequence[float]]) -> list[Schedule]:
     """The schedules whose losses no other one's dominate."""
-    beaten = dominators(np.array(list(known.values())))
-    return [schedule for schedule, others in zip(known, beaten, strict=True) if not others]
+    return list(itertools.compress(known, nondominated(list(known.values()), keep_equal=True)))
 
 
 def volumes(steps: Sequence[Step], plan: Plan, scored: Scored) -> list[float]:

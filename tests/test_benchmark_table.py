@@ -13,7 +13,7 @@ import pytest
 from benchmarks import search_efficiency
 from benchmarks.search_measure import Run, Step, compare, losses, report, spent_to_reach, volume_at, volumes
 from benchmarks.table import HELD_OUT_PROMPTS, SEARCH_PROMPTS, Table, TableSpace, schedules, settings, table_plan
-from studies.judge.pareto import dominators
+from studies.judge.pareto import nondominated
 from studies.plan.plan import make_plan
 
 
@@ -107,7 +107,7 @@ def test_who_knows_the_table_scores_its_front_and_nothing_else(plan: Any, table:
     assert gains[0] == max(gains)
     affordable = [one for one in schedules() if plan.budget.allows(plan.price(one))]
     values = [losses(plan, table, one, plan.prompts.search) for one in affordable]
-    on_front = {one for one, worse in zip(affordable, dominators(np.array(values)), strict=True) if not worse}
+    on_front = set(itertools.compress(affordable, nondominated(values, keep_equal=True)))
     assert on_front == set(scored) == set(bound[-1].front)
 
 

@@ -1,4 +1,4 @@
-"""What a search will cost at most, before it starts."""
+"""The largest cost of a search, estimated before it starts."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ _SECONDS_PER_HOUR = 3600
 
 
 class Estimate(BaseModel):
-    """What a search will spend at most: rungs, shared stages and scores of other studies make it less.
+    """The largest cost of a search; rungs, cached stages and scores of other studies lower it.
 
     Attributes:
-        study: Name.
-        trials: Each proposes a schedule at most.
+        study: Name of the study.
+        trials: Number of trials.
         baseline: Denoiser TFLOPs of the baseline on the search prompts.
-        references: Of all references.
-        proposals: Of all proposals, each spending the whole budget on every search prompt; less where
+        references: Denoiser TFLOPs of all references.
+        proposals: Denoiser TFLOPs of all proposals if each spends the whole budget on every search prompt; less if
             ``--max-tflops`` allows less.
-        held_out: Of the baseline and the pick on the held-out prompts.
-        total: Of all these.
+        held_out: Denoiser TFLOPs of the baseline and the pick on the held-out prompts.
+        total: Denoiser TFLOPs of all these.
         images: Images that are decoded and scored.
         workers: Processes that share the work.
-        seconds_per_tflop: Measured on this device, one worker.
-        seconds_per_image: Likewise, to decode and score an image.
-        hours: All of it, on all workers, without the time to load the model.
+        seconds_per_tflop: Seconds of one worker per TFLOP, measured on this device.
+        seconds_per_image: Seconds of one worker to decode and score an image, measured on this device.
+        hours: Hours on all workers, without the time to load the model.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -58,11 +58,11 @@ class Estimate(BaseModel):
 
 
 def estimate(settings: SearchSettings, load: Load | None = None) -> Estimate:
-    """Prices a search and times one chunk of prompts on this device; starts no study and writes nothing.
+    """Prices a search and times one chunk of prompts on this device. It starts no study and writes nothing.
 
     Args:
-        settings: What would be searched.
-        load: Makes the evaluator; by default the model's and the objectives' own weights.
+        settings: The settings of the search.
+        load: Loads the evaluator; by default that of the settings' model and objectives.
 
     Raises:
         UserError: If a setting is wrong, or if weights cannot be loaded.
@@ -98,10 +98,10 @@ def estimate(settings: SearchSettings, load: Load | None = None) -> Estimate:
 
 
 def _time(evaluator: Evaluator, plan: Plan) -> tuple[float, float]:
-    """Seconds per TFLOP, and per image after sampling, of one worker that is warm."""
+    """Measures seconds per TFLOP, and per image after sampling, of one worker after a warm-up."""
     task: Task = plan.rung_tasks(plan.blueprint.plain(_CALIBRATION_STEPS, plan.size), 0)[0]
     with one_thread():
-        evaluator.evaluate(task)  # pays for what is set up once
+        evaluator.evaluate(task)  # the warm-up
         outcome = evaluator.evaluate(task)
     if isinstance(outcome, Failure):
         raise RuntimeError(f"the model fails on the first prompts: {outcome.reason}")
@@ -112,7 +112,7 @@ def _time(evaluator: Evaluator, plan: Plan) -> tuple[float, float]:
 
 
 def _workers(settings: SearchSettings) -> int:
-    """How many workers there will be on this machine."""
+    """Returns the number of workers on this machine."""
     import torch
 
     if settings.workers is not None:

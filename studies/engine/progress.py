@@ -1,4 +1,4 @@
-"""What a running search says about itself."""
+"""The progress of a running search."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ Phase = Literal["starting", "baseline", "trials", "held-out", "tracking"]
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a search is.
+    """The progress of a search.
 
     Attributes:
-        phase: What runs: workers starting, the baseline, references and trials, the pick on prompts that the
-            search never saw, or logging to MLflow.
-        trials_done: Finished trials, references included.
-        trials_total: Trials when all are done, references included.
+        phase: What runs: the start of the workers, the baseline, references and trials, the pick on held-out
+            prompts, or logging to MLflow.
+        trials_done: Number of finished trials, references included.
+        trials_total: Expected number of trials in the end, references included.
         best: The best mean of each objective among finished trials within the budget; empty before the first.
-        tflops_spent: Denoiser TFLOPs so far, those of earlier sittings included.
-        elapsed_s: Seconds so far, those of earlier sittings included.
-        left_s: Estimate of the seconds left; None until there is something to go by.
+        tflops_spent: Denoiser TFLOPs so far, earlier sittings included.
+        elapsed_s: Seconds so far, earlier sittings included.
+        left_s: Estimate of the remaining seconds; None before the first results.
     """
 
     phase: Phase

@@ -41,18 +41,18 @@ def search(
 ) -> StudyResult:
     """Searches schedules within a budget and exports the best compromise.
 
-    The study is kept in ``OUT/NAME`` as it goes. Whatever stops it, Ctrl-C included, running the same settings
-    with ``resume`` continues it: no finished evaluation is run again, and the outcome is the one that an
-    uninterrupted search would have had. It is logged to MLflow by ``log_study``, which is another step.
+    The search writes the study to ``OUT/NAME`` as it runs. After any interruption, Ctrl-C included, the same
+    settings with ``resume`` continue it: no finished evaluation runs again, and the outcome is that of an
+    uninterrupted search. ``log_study`` logs the study to MLflow.
 
     Args:
-        settings: What to search.
-        resume: Whether to continue a study of the same name; without one, a new study starts.
+        settings: The settings of the search.
+        resume: Whether to continue a study of the same name; if there is none, a new study starts.
         on_progress: Called at every change.
-        executor: What runs the evaluations; by default Ray workers as the settings say. It is closed at the end.
+        executor: Runs the evaluations; by default Ray workers as the settings say. It is closed at the end.
 
     Returns:
-        The outcome, which the study's folder keeps, too.
+        The outcome, which is also written to the study's folder.
 
     Raises:
         UserError: If a setting is wrong, or the study cannot be started or resumed with it.
@@ -66,7 +66,7 @@ def search(
     storage = open_storage(settings.storage)
     folder = StudyFolder(Path(settings.out) / settings.name)
     folder.check_writable("--out")
-    with folder.lock():  # nothing is written before it: another search may be starting the same study
+    with folder.lock():  # before anything is written, because another search may start the same study
         start_study(folder, plan, resume)
         record = TrialRecord(plan, folder, storage)
         _check_trials(record, settings)
@@ -86,11 +86,11 @@ def search(
         finally:
             evaluations.close()
             if executor is not None:
-                executor.close()  # also where nothing was left to run
+                executor.close()  # even if no task ran
 
 
 class _Sitting:
-    """One run of a search, from the first task that is missing to the outcome."""
+    """One sitting of a search, from the first missing task to the outcome."""
 
     def __init__(
         self,
@@ -146,7 +146,7 @@ class _Sitting:
         return result
 
     def _keep_images(self, shown: Sequence[Schedule]) -> None:
-        """Draws those images of schedules worth seeing that are missing as their scores were reused; no others."""
+        """Keeps the images of the shown schedules alone, and draws those that reused scores left out."""
         hashes = {schedule.content_hash: schedule for schedule in shown}
         for content_hash, schedule in hashes.items():
             if not self._folder.images(content_hash):
@@ -170,9 +170,8 @@ class _Sitting:
         return Pick(**dict(chosen), held_out=paired_scores(_succeeded(scores), _succeeded(baseline)))
 
     def _baseline(self) -> Baseline:
-        scores = _succeeded(self._evaluations.outcome(self._plan.search_tasks(self._plan.baseline)))
         price = self._plan.baseline_price
-        means = {name: Mean(mean=fmean(values)) for name, values in scores.items()}
+        means = {name: Mean(mean=fmean(values)) for name, values in self._loop.baseline.items()}
         return Baseline(tflops=price.tflops, nfe=price.nfe, seconds=self._plan.seconds(price), scores=means)
 
     def _changed(self) -> None:
@@ -207,7 +206,7 @@ class _Sitting:
 
 
 def _check_trials(record: TrialRecord, settings: SearchSettings) -> None:
-    """Refuses to resume a study for fewer trials than it has, which would replace its front by a smaller one."""
+    """Refuses to resume a study with fewer trials than it has, which would lose members of its front."""
     recorded = sum(trial.user_attrs["label"] == PROPOSED for trial in record.trials)
     if recorded > settings.trials:
         raise UserError(

@@ -1,19 +1,19 @@
-"""When a search has done enough: rules that look at finished trials in order, so that every run ends alike."""
+"""Stop rules: pure functions of the trials so far, so that a study ends at the same trial in every run."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from objectives.base import loss_sign
+from studies.judge.pareto import hypervolume
 from studies.records.results import PROPOSED
-from studies.work.task import Failure
 
 if TYPE_CHECKING:
-    from studies.judge.early_stopping import Scores
     from studies.plan.plan import Plan
-    from studies.propose.proposer import Proposal
     from studies.propose.trial import Trial
     from studies.records.results import EndedBy
 
@@ -21,79 +21,68 @@ GAIN = 1e-3
 """Relative growth of the hypervolume that counts as a gain."""
 
 
-class StopRules:
-    """Decides before each proposal whether there is to be one.
+def ended_by(plan: Plan, visible: Sequence[Trial], started: Sequence[Trial]) -> EndedBy | None:
+    """Returns the rule that forbids another proposal, if one does.
 
-    TFLOPs count whether they were spent or reused, so that a study ends at the same trial wherever its scores come
-    from. The hypervolume is that of the front within the budget, over cost and all objectives. Its reference
-    point is the budget itself and, for each objective, the worst mean so far among the references within the
-    budget that were scored on all prompts.
+    TFLOPs count whether they were spent or reused, so that the scores of other studies do not change where a study
+    ends.
 
     Args:
         plan: The search.
+        visible: The trials whose outcomes the next one may depend on, in order.
+        started: All trials so far.
     """
-
-    def __init__(self, plan: Plan):
-        self._plan = plan
-        self._seen = 0
-        self._losses: list[list[float]] = []  # cost first
-        self._worst: list[float] = []
-        self._hypervolume = 0.0
-        self._since_gain = 0
-
-    def ended_by(
-        self, visible: Sequence[Trial], outcomes: Mapping[int, Scores | Failure], started: Sequence[Trial]
-    ) -> EndedBy | None:
-        """Returns the rule that forbids another proposal, if one does.
-
-        Args:
-            visible: The trials whose outcomes the next one may depend on, in order; as many as last time or more.
-            outcomes: Their scores, by number.
-            started: All trials so far.
-        """
-        for trial in visible[self._seen :]:
-            self._see(trial, outcomes[trial.number])
-        self._seen = len(visible)
-        settings = self._plan.settings
-        at_most = len(self._plan.prompts.search) * self._plan.budget.tflops
-        if settings.max_tflops is not None and self._taken(started) + at_most > settings.max_tflops:
-            return "max tflops"
-        if settings.patience is not None and self._since_gain >= settings.patience:
-            return "patience"
-        return None
-
-    def pay_for(self, wanted: Proposal, started: Sequence[Trial]) -> bool:
-        """Whether the TFLOPs that the study may take are enough for one more trial, after those so far."""
-        limit = self._plan.settings.max_tflops
-        if limit is None or wanted.label != PROPOSED:
-            return True
-        price = self._plan.price(wanted.schedule)
-        return self._taken(started) + self._plan.rung_tflops(price, wanted.rung) <= limit
-
-    def _taken(self, started: Sequence[Trial]) -> float:
-        """What the study takes at most if it ends after these trials; references are counted from the start."""
-        proposed = (trial for trial in started if trial.label == PROPOSED)
-        return self._plan.least_tflops + sum(self._plan.rung_tflops(one.price, one.rung) for one in proposed)
-
-    def _see(self, trial: Trial, scores: Scores | Failure) -> None:
-        """Counts trials since the hypervolume grew last."""
-        proposed = trial.label == PROPOSED
-        self._since_gain += proposed
-        whole = self._plan.is_last(trial.rung)
-        if isinstance(scores, Failure) or not whole or not self._plan.budget.allows(trial.price):
-            return
-        losses = [loss_sign(way) * fmean(scores[name]) for name, way in self._plan.directions.items()]
-        self._losses.append([self._plan.budget.cost(trial.price), *losses])
-        if not proposed or not self._worst:
-            self._worst = [max(worst) for worst in zip(self._worst or losses, losses, strict=True)]
-        grown = hypervolume(self._losses, [self._plan.budget.limit, *self._worst])
-        if proposed and grown > self._hypervolume * (1 + GAIN):
-            self._since_gain = 0
-        self._hypervolume = grown
+    settings = plan.settings
+    at_most = len(plan.prompts.search) * plan.budget.tflops
+    if settings.max_tflops is not None and _taken(plan, started) + at_most > settings.max_tflops:
+        return "max tflops"
+    if settings.patience is not None and _has_stalled(plan, visible, settings.patience):
+        return "patience"
+    return None
 
 
-def hypervolume(losses: Sequence[Sequence[float]], reference: Sequence[float]) -> float:
-    """Volume that points, of which less is better, dominate up to a reference point."""
-    import moocore
+def pays_for(plan: Plan, trial: Trial, started: Sequence[Trial]) -> bool:
+    """Whether ``max_tflops`` pays for one more trial after those so far."""
+    limit = plan.settings.max_tflops
+    if limit is None or trial.label != PROPOSED:
+        return True
+    return _taken(plan, started) + plan.rung_tflops(trial.price, trial.rung) <= limit
 
-    return float(moocore.hypervolume(list(losses), ref=list(reference)))
+
+def _taken(plan: Plan, started: Sequence[Trial]) -> float:
+    """Returns the largest cost of a study that ends after these trials; it always includes all references."""
+    proposed = (trial for trial in started if trial.label == PROPOSED)
+    return plan.least_tflops + sum(plan.rung_tflops(trial.price, trial.rung) for trial in proposed)
+
+
+def _has_stalled(plan: Plan, visible: Sequence[Trial], patience: int) -> bool:
+    """Whether none of the last ``patience`` proposals made the hypervolume grow.
+
+    The hypervolume is that of the trials within the budget that were scored on all prompts, over cost and all
+    objectives. Its reference point is the budget and, for each objective, the worst mean of the references so far.
+    """
+    recent = {trial.number for trial in [trial for trial in visible if trial.label == PROPOSED][-patience:]}
+    scored = [
+        trial
+        for trial in visible
+        if trial.succeeded and plan.is_last(trial.rung) and plan.budget.allows(trial.price)
+    ]
+    losses = np.array(
+        [
+            [
+                trial.cost,
+                *(loss_sign(way) * fmean(trial.result.scores[name]) for name, way in plan.directions.items()),
+            ]
+            for trial in scored
+        ]
+    )
+    compared = np.array([i == 0 or trial.label != PROPOSED for i, trial in enumerate(scored)])
+
+    def volume(count: int) -> float:
+        if count == 0:
+            return 0.0
+        worst = losses[:count][compared[:count]].max(axis=0)
+        return hypervolume(losses[:count], [plan.budget.limit, *worst[1:]])
+
+    gained = (volume(i + 1) > volume(i) * (1 + GAIN) for i, trial in enumerate(scored) if trial.number in recent)
+    return len(recent) == patience and not any(gained)

@@ -1,8 +1,8 @@
-"""Whether a cheaper schedule is as good as the baseline but for a margin: a claim with an error rate.
+"""Non-inferiority: whether a cheaper schedule is worse than the baseline by less than a margin.
 
-That a difference is not significant shows nothing, as too few prompts never find one. The claim here is the other
-way round: a loss as large as the margin would have shown. It is a one-sided test of the paired differences, wrong
-at most 5 times in 100.
+A difference that is not significant proves nothing, because too few prompts never find one. A non-inferiority
+test rejects the opposite hypothesis: that the loss is at least the margin. It is a one-sided test of the paired
+differences at the 5 % level.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ _FORMS = (
 
 @dataclass(frozen=True)
 class Margin:
-    """The largest loss that is put up with.
+    """The largest acceptable loss.
 
     Attributes:
         value: A fraction of the size of the baseline's mean, or points of the objective.
-        relative: Which of the two.
+        relative: Whether the value is a fraction.
     """
 
     value: float
@@ -43,14 +43,14 @@ class Margin:
 
 
 class NonInferiority(BaseModel):
-    """What can be said about a loss.
+    """The result of a non-inferiority test.
 
     Attributes:
         margin: As the user stated it.
         points: The margin in points of the objective; for a relative one, of the baseline's measured mean.
-        holds: Whether the loss is smaller than the margin, with 95 % confidence; None where nothing can be said,
-            because the margin is a part of a baseline mean that may be zero.
-        most_lost: With 95 % confidence no more than this is lost, in points; negative for a sure gain.
+        holds: Whether the loss is smaller than the margin, with 95 % confidence; None where the test is undefined,
+            because the margin is a fraction of a baseline mean that may be zero.
+        most_lost: Upper 95 % confidence bound of the loss, in points; negative for a gain.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -70,17 +70,17 @@ def non_inferiority(
 ) -> NonInferiority:
     """Tests whether scores are worse than the baseline's by less than a margin.
 
-    With the loss L and an absolute margin m the claim is ``E[L] < m``, and it is made where the one-sided upper
-    bound of L is below m. With a relative margin r it is ``E[L] < r |E[b]|`` for the baseline's scores b. The
-    right side is measured, too, so the bound is that of ``L - r sign(E[b]) b``, prompt by prompt, which accounts
-    for both; it must be below 0. That needs a sign: where the 95 % interval of the baseline's mean contains 0,
-    nothing is claimed. A part of a mean has a meaning for objectives whose zero means "nothing", such as a
-    share of right images; a reward's zero is arbitrary, so for it state an absolute margin.
+    With the loss L and an absolute margin m, the claim is ``E[L] < m``. It holds if the one-sided upper bound of
+    L is below m. With a relative margin r and the baseline's scores b, the claim is ``E[L] < r |E[b]|``. Both
+    sides are measured, so the test bounds ``L - r sign(E[b]) b``, prompt by prompt; the bound must be below 0.
+    The test is undefined where the 95 % interval of the baseline's mean contains 0, which leaves the sign open.
+    A relative margin suits objectives whose zero means "nothing", such as a share of right images. The zero of a
+    reward is arbitrary, so state an absolute margin for it.
 
     Args:
         scores: One score per image.
         baseline: The baseline's, same prompts and noise.
-        margin: The largest loss that is put up with.
+        margin: The largest acceptable loss.
         direction: Which way the objective improves.
         prompts: The prompt of each score; see `studies.judge.intervals.paired_score`.
 
@@ -89,7 +89,7 @@ def non_inferiority(
     """
     mine, other = per_prompt(scores, prompts), per_prompt(baseline, prompts)
     losses = paired(other, mine) if direction == "maximize" else paired(mine, other)
-    two_sided = 2 * CONFIDENCE - 1  # whose upper end errs as often as the one-sided bound
+    two_sided = 2 * CONFIDENCE - 1  # its upper end errs as often as the one-sided bound
     most_lost = interval(losses, two_sided)[1]
     if not margin.relative:
         return NonInferiority(
@@ -105,10 +105,10 @@ def non_inferiority(
 
 
 def parse_margins(text: str, objectives: Sequence[str]) -> Mapping[str, Margin]:
-    """Reads ``1%``, ``0.05`` or ``clip=1%,image_reward=0.05``; objectives that are not named get 1 %.
+    """Parses ``1%``, ``0.05`` or ``clip=1%,image_reward=0.05``; objectives without a margin get 1 %.
 
     Args:
-        text: What the user wrote.
+        text: The text after ``--margin``.
         objectives: The plain names of all objectives.
 
     Raises:

@@ -82,6 +82,20 @@ class Plan:
         """Returns measured seconds per image; None if the budget is not in seconds."""
         return None if self.budget.time is None else self.budget.time.latency.seconds(price)
 
+    @cached_property
+    def references_in_space(self) -> list[tuple[Mapping[str, Any] | None, str]]:
+        """For each reference, its parameters or None, and the content hash of what the space makes of them."""
+        from optuna.trial import FixedTrial
+
+        found: list[tuple[Mapping[str, Any] | None, str]] = []
+        for schedule in (reference.schedule for reference in self.references):
+            try:
+                params = self.space.params_of(schedule)
+                found.append((params, self.space.suggest(FixedTrial(params)).content_hash))
+            except ValueError:
+                found.append((None, schedule.content_hash))
+        return found
+
     @property
     def value_directions(self) -> list[Direction]:
         """Direction in which each value of a trial improves: the objectives, then the cost."""

@@ -1,59 +1,41 @@
-"""What schedules are expected to score on prompts like a study's: what was measured, without the luck in it."""
+"""Expected scores: the posterior means of measured scores, which remove evaluation noise."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from objectives.base import loss_sign
-from studies.propose.features import features
-from studies.propose.improvement import reference_point
 from studies.propose.surrogate import LEAST_KNOWN, Results
 from studies.records.results import PROPOSED
 
 if TYPE_CHECKING:
-    from studies.judge.early_stopping import Estimate
     from studies.plan.plan import Plan
     from studies.propose.trial import Trial
 
 
-def expected_scores(
-    plan: Plan, trials: Sequence[Trial], estimates: Sequence[Mapping[str, Estimate]]
-) -> list[dict[str, float]]:
-    """Says of each trial what all trials together say of it.
+def expected_scores(plan: Plan, trials: Sequence[Trial]) -> list[dict[str, float]]:
+    """Predicts the mean score of each trial from all trials together.
 
-    What is measured better than its likes had more luck than they, in part; how large a part follows from the
-    standard errors. Of a few trials nothing can be said but what was measured.
+    A score that exceeds the scores of similar schedules is partly luck. The standard errors decide how large that
+    part is. With fewer than five trials, the expected scores are the measured ones.
 
     Args:
         plan: The search.
-        trials: Those that have scores, (n,).
-        estimates: Their means by objective, (n,).
+        trials: Trials that succeeded, one per schedule, (n,).
 
     Returns:
         Mean scores by objective, (n,).
     """
-    if len(trials) < LEAST_KNOWN:
-        return [{name: estimate.mean for name, estimate in each.items()} for each in estimates]
-    signs = np.array([loss_sign(way) for way in plan.directions.values()])
-    losses = signs * [[each[name].mean for name in plan.directions] for each in estimates]
-    given = losses[[trial.label != PROPOSED for trial in trials]]
-    described = np.array([features(trial.schedule, trial.price) for trial in trials])
-    results = Results(
-        features=described,
-        costs=np.array([plan.budget.cost(trial.price) for trial in trials]),
-        whole=np.ones(len(losses), bool),
-        losses=losses,
-        errors=np.array([[each[name].error for name in plan.directions] for each in estimates]),
-        running=described[:0],
-        running_costs=np.empty(0),
-        reference=reference_point(plan.budget.limit, given if len(given) else losses),
-    )
-    beyond = np.maximum(losses - results.reference[1:], 0)  # what was left out of the prediction
-    expected = signs * (results.believed + beyond)
+    losses: list[Sequence[float]] = [trial.result.losses for trial in trials]
+    if len(trials) >= LEAST_KNOWN:
+        results = Results.of(plan, trials, [trial for trial in trials if trial.label != PROPOSED], ())
+        clipped = np.maximum(np.array(losses) - results.reference[1:], 0)  # the predictions leave this out
+        # The last digits depend on the number of threads of a matrix product.
+        losses = [[float(f"{loss:.9g}") for loss in row] for row in (results.posterior_means + clipped).tolist()]
+    signs = [loss_sign(way) for way in plan.directions.values()]
     return [
-        {name: float(f"{mean:.9g}") for name, mean in zip(plan.directions, row, strict=True)}
-        for row in expected.tolist()  # the last digits depend on how many threads a matrix product had
+        {name: sign * loss for name, sign, loss in zip(plan.directions, signs, row, strict=True)} for row in losses
     ]

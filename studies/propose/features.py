@@ -1,9 +1,9 @@
-"""What all schedules have in common: numbers that tell how alike two of them are, whatever space they are from.
+"""Features of schedules, which the surrogate compares schedules of all spaces by.
 
-Spaces have parameters of their own, which come and go with the number of stages. Schedules of any space can be
-compared by what they do to data of which everything is known (`studies.propose.gaussian_data`), and by how large
-the image is when a noise level is passed for the last time. Two schedules that are alike in this score alike, so a
-few dozen results tell much of the others.
+Each space has its own parameters, and their number depends on the number of stages. Features are the same for
+all schedules: their cost, their solvers, their effect on Gaussian data (`studies.propose.gaussian_data`), and
+the scale at which they pass each noise level for the last time. Schedules with similar features have similar
+scores.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 _CACHES = ("first_block", "taylorseer", "mag", "pab")
 
 DISTANCES = slice(-len(BANDS), None)
-"""Where the features stand that scores get worse with, whatever the model: distances to Gaussian data."""
+"""The features that are distances to Gaussian data; with any model, scores get worse as they grow."""
 
 CACHES = slice(DISTANCES.start - len(_CACHES), DISTANCES.start)
-"""Where the features stand that say which feature cache there is; all are 0 if there is none."""
+"""The features that tell the feature cache; all are 0 without one."""
 
 _LEVELS = (0.97, 0.9, 0.8, 0.65, 0.5, 0.35, 0.2, 0.08)
 _SCALE_WEIGHT = 3.0
@@ -39,15 +39,13 @@ _RESAMPLE_WEIGHT = 1.0
 _EARLY_WEIGHT = 2.0
 
 
-@functools.lru_cache(maxsize=4096)  # references wait through many proposals
+@functools.lru_cache(maxsize=4096)  # every proposal asks for those of the trials again
 def features(schedule: Schedule, price: Price) -> tuple[float, ...]:
-    """Describes a schedule: its cost, its rules, how stages meet, the scale at some noise levels, and distances.
-
-    All are scaled so that equal differences are about equally much.
+    """Computes the features of a schedule, scaled so that equal differences matter about equally.
 
     Args:
-        schedule: What is described.
-        price: Its cost.
+        schedule: The schedule.
+        price: Its price.
     """
     described = [math.log(price.tflops), math.log(price.nfe), math.log(len(schedule.stages))]
     described += [_SOLVER_WEIGHT * part for part in _solver_parts(schedule)]
@@ -64,7 +62,7 @@ def features(schedule: Schedule, price: Price) -> tuple[float, ...]:
 
 
 def _solver_parts(schedule: Schedule) -> list[float]:
-    """The part of the steps that each solver makes."""
+    """Returns the share of the steps that each solver makes."""
     made = dict.fromkeys(available(), 0)
     for index, stage in enumerate(schedule.stages):
         made[schedule.solver_of(index)] += stage.steps
@@ -72,7 +70,7 @@ def _solver_parts(schedule: Schedule) -> list[float]:
 
 
 def _guidance(schedule: Schedule, price: Price) -> list[float]:
-    """Network passes for each call; the part of the steps with a guidance scale of their own, and its mean log."""
+    """Returns network passes per call, and the share and mean log of the steps' own guidance scales."""
     calls = sum(stage.calls for stage in price.stages)
     own = [(stage.steps, stage.guidance) for stage in schedule.stages if stage.guidance is not None]
     steps = sum(count for count, _ in own)
@@ -81,6 +79,6 @@ def _guidance(schedule: Schedule, price: Price) -> list[float]:
 
 
 def _last_scale(schedule: Schedule, level: float) -> float:
-    """The scale at which a noise level is passed for the last time."""
+    """Returns the scale at which a schedule passes a noise level for the last time."""
     level = min(level, schedule.stages[0].sigmas[0])  # a model may start below it
     return next(stage.scale for stage in reversed(schedule.stages) if stage.sigmas[-1] < level <= stage.sigmas[0])

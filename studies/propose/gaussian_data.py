@@ -1,8 +1,9 @@
-"""What a schedule makes of Gaussian data: the part of its errors that is known without a network.
+"""The errors of a schedule on Gaussian data, which need no network.
 
-The exact velocity of Gaussian data is linear in every frequency. A schedule therefore leaves each with a standard
-deviation that can be computed: too small a one after too few steps, next to none where the stages that have the
-frequency start too late. A schedule that fails here mostly fails with networks, too.
+The exact velocity of Gaussian data is linear in every frequency. The standard deviation that a schedule leaves
+in each frequency therefore has a formula. It is too small after too few steps, and nearly 0 where the stages
+that resolve the frequency start too late. A schedule that fails on Gaussian data mostly fails with networks,
+too.
 """
 
 from __future__ import annotations
@@ -21,26 +22,26 @@ if TYPE_CHECKING:
     from tuner.schedule import Schedule, Stage
 
 BANDS = tuple(itertools.product((30.0, 1.0), (0.2, 0.45, 0.7, 0.95)))
-"""Variance of the data, in units of the noise's, and frequency, as a part of the highest one of the full size."""
+"""Bands: variance of the data relative to the noise, and frequency relative to the highest one at full size."""
 
 _VARIANCES, _FREQUENCIES = np.array(BANDS).T
 
 
 def distances(schedule: Schedule) -> Array:
-    """Squared 2-Wasserstein distances between what a schedule makes of some bands, and those, relative to those.
+    """Computes relative squared 2-Wasserstein distances between bands of the data and of a schedule's output.
 
-    Two normal distributions of mean 0 are as far apart as their standard deviations (Dowson and Landau, 1982).
-    Feature caches and amplitudes are not seen.
+    The distance of two normal distributions with mean 0 is the difference of their standard deviations (Dowson and
+    Landau, 1982). Feature caches and amplitudes are ignored.
 
     Returns:
-        One for each band, (8,): 0 where the schedule is exact, 1 where nothing is left of the band.
+        A distance for each band, (8,): 0 where the schedule is exact, 1 where the output lacks the band.
     """
     squared: Array = (1 - _spreads(schedule) / np.sqrt(_VARIANCES)) ** 2
     return squared
 
 
 def _spreads(schedule: Schedule) -> Array:
-    """Standard deviations of what a schedule makes of the bands."""
+    """Computes the standard deviation of each band of a schedule's output, (8,)."""
     entered: Array = np.ones(len(BANDS))  # unit noise
     spread = entered
     for index, stage in enumerate(schedule.stages):
@@ -51,12 +52,12 @@ def _spreads(schedule: Schedule) -> Array:
     return spread
 
 
-@functools.lru_cache(maxsize=4096)  # schedules near each other have stages in common
+@functools.lru_cache(maxsize=4096)  # similar schedules share stages
 def _solved(stage: Stage, solver: str) -> tuple[Array, Array]:
-    """What solving a stage's flow multiplies every band by, and the deviation that the solver's own noise adds.
+    """Computes each band's factor over a stage, and the standard deviation that the solver's own noise adds.
 
-    Both are 0 if the stage's size does not have the frequency. All is linear, so that the latent and the noise of
-    each step are solved side by side, one row for each.
+    Both are 0 if the stage's size does not resolve the frequency. The flow is linear, so the latent and the
+    noise of each step are solved side by side, one per row.
     """
     present = np.less_equal(_FREQUENCIES, stage.scale) * 1.0
     variances = np.where(present, stage.scale**2 * _VARIANCES, 1.0)
@@ -78,7 +79,7 @@ def _solved(stage: Stage, solver: str) -> tuple[Array, Array]:
 def _entered(spread: Array, before: Stage, stage: Stage) -> Array:
     """Resizes and renoises, as `tuner.sampling.stage_start` does.
 
-    Kernels are taken to keep every frequency there is. A coefficient of an orthonormal basis grows with the side
+    Resizing kernels are assumed to keep every frequency. A coefficient of an orthonormal basis grows with the side
     of the image.
     """
     level, target, ratio = before.sigmas[-1], stage.sigmas[0], stage.scale / before.scale

@@ -1,4 +1,4 @@
-"""Parameters drawn for a space without a study: anywhere, or near those of a schedule that is known."""
+"""Random parameters for a search space: uniform, or near those of a known schedule."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from optuna.trial import FixedTrial
 
 T = TypeVar("T")
 
-_MOST_CHANGES = 3  # parameters that differ from those of the schedule nearby, besides what depends on them
-_NEAR = 0.1  # standard deviation of a moved number, as a part of its range
-_FAR = 0.4  # share of the changed numbers that are drawn anywhere
+_MOST_CHANGES = 3  # parameters that change, besides those that depend on them
+_NEAR = 0.1  # standard deviation of a moved number, relative to its range
+_FAR = 0.4  # share of the changed numbers that are drawn from the whole range
 
 
 class Draw(FixedTrial):
-    """Answers a space's questions as a trial does, at random.
+    """An Optuna trial whose parameters are random.
 
     Args:
-        rng: Decides every answer.
-        near: Parameters to stay close to: one to three of them change, the others stay. A number mostly moves a
-            little; a choice becomes another one. Parameters that are not among them are drawn. None to draw all.
+        rng: Decides every parameter.
+        near: Parameters to stay close to. One to three of them change: a number mostly moves a little, a choice
+            becomes another one. Parameters that are missing here are drawn. None to draw all.
 
     Attributes:
-        drawn: The answers by name.
+        drawn: The parameters by name.
     """
 
     def __init__(self, rng: Random, near: Mapping[str, Any] | None = None):
@@ -70,7 +70,7 @@ class Draw(FixedTrial):
         return min(max(back(value), low), high)
 
     def _place(self, name: str, last: int, low: float, step: float) -> int:
-        """Chooses among evenly spaced values, counted from 0; one that moves moves by a place at least."""
+        """Chooses one of evenly spaced values, counted from 0; a value that moves becomes another one."""
         if name not in self._near:
             return self._rng.randint(0, last)
         place: int = round((self._near[name] - low) / step)

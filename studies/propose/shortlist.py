@@ -1,74 +1,52 @@
-"""An Optuna storage that keeps the cost of a proposal bounded: it lists the best and the latest trials."""
+"""The trials that predictions are made from: the best and the latest ones."""
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
+from itertools import compress
 from typing import TYPE_CHECKING
 
-import numpy as np
-from optuna.storages import InMemoryStorage
-from optuna.trial import FrozenTrial, TrialState
-
-from objectives.base import loss_sign
+from studies.judge.pareto import nondominated
 
 if TYPE_CHECKING:
-    from objectives.base import Direction
+    from studies.propose.trial import Trial
+
+_PLACES = 100
 
 
-class Shortlist(InMemoryStorage):
-    """Keeps one study in memory, and lists at most so many of its complete trials.
+def shortlist(trials: Sequence[Trial], places: int = _PLACES) -> list[Trial]:
+    """Lists at most so many of the trials that succeeded, in order.
 
-    The time of a prediction grows with the number of results that it is made from. Those on the Pareto front are
-    therefore all listed, up to half of the places, the latest first; the latest of the others fill the places that
-    are left. A trial that continues another stands for both; what the other took off the front does not return.
-    What is listed depends on the trials and their order alone.
+    The time of a prediction grows with the number of trials behind it. The members of the Pareto front take up to
+    half of the places, the latest ones first. The latest other trials take the rest. A promoted trial replaces the
+    trial that it continues. A trial that has left the front does not return when the trial that dominated it is
+    replaced.
 
     Args:
-        places: Complete trials that are listed.
-        directions: Of the study's values.
+        trials: All trials that the next one may depend on.
+        places: The largest number of trials.
     """
+    succeeded = [trial for trial in trials if trial.succeeded]
+    replaced = {trial.continues for trial in succeeded}
+    current = [trial for trial in succeeded if trial.number not in replaced]
+    if len(current) <= places:
+        return current
+    listed = {trial.number for trial in _front(succeeded)[-(places // 2) :]}
+    others = [trial.number for trial in current if trial.number not in listed]
+    listed.update(others[len(listed) - places :])
+    return [trial for trial in current if trial.number in listed]
 
-    def __init__(self, places: int, directions: Sequence[Direction]):
-        super().__init__()
-        self._places = places
-        self._signs = [loss_sign(direction) for direction in directions]
-        self._front: list[tuple[int, tuple[float, ...]]] = []  # number and losses
-        self._complete: list[int] = []  # numbers
 
-    def set_trial_state_values(
-        self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
-    ) -> bool:
-        """Sets the state of a trial; one that is complete takes its place on the list."""
-        updated = super().set_trial_state_values(trial_id, state, values)
-        if state == TrialState.COMPLETE and values is not None:
-            trial = self.get_trial(trial_id)
-            number = trial.number
-            self._forget(trial.user_attrs.get("continues"))
-            self._complete.append(number)
-            self._compare(number, tuple(sign * value for sign, value in zip(self._signs, values, strict=True)))
-        return updated
+def _front(trials: Sequence[Trial]) -> list[Trial]:
+    """Finds the Pareto front of estimated losses and cost; of equal trials, the first."""
 
-    def get_all_trials(
-        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
-    ) -> list[FrozenTrial]:
-        """Lists trials: all that are not complete, and of the others those on the list."""
-        trials = super().get_all_trials(study_id, deepcopy=deepcopy, states=states)
-        listed = {number for number, _ in self._front[-(self._places // 2) :]}
-        others = (number for number in reversed(self._complete) if number not in listed)
-        listed |= {number for number, _ in zip(others, range(self._places - len(listed)), strict=False)}
-        return [trial for trial in trials if trial.state != TrialState.COMPLETE or trial.number in listed]
+    def best(members: list[Trial]) -> list[Trial]:
+        losses = [(*trial.result.losses, trial.cost) for trial in members]
+        return list(compress(members, nondominated(losses, keep_equal=False)))
 
-    def _forget(self, number: int | None) -> None:
-        """Takes a trial off the list whose schedule was scored on more prompts since."""
-        if number is not None:
-            self._complete.remove(number)
-            self._front = [member for member in self._front if member[0] != number]
-
-    def _compare(self, number: int, losses: tuple[float, ...]) -> None:
-        """Puts a trial on the front unless it is dominated there, and takes off it what it dominates."""
-        known = np.array([of_front for _, of_front in self._front]).reshape(-1, len(losses))
-        if np.any(np.all(known <= losses, axis=1)):
-            return
-        dominated = np.all(np.less_equal(losses, known), axis=1)
-        self._front = [member for member, worse in zip(self._front, dominated, strict=True) if not worse]
-        self._front.append((number, losses))
+    members: list[Trial] = []
+    for trial in trials:
+        if trial.continues is not None and any(one.number == trial.continues for one in members):
+            members = [one for one in best(members) if one.number != trial.continues]
+        members.append(trial)
+    return best(members)

@@ -1,4 +1,4 @@
-"""What schedules that were not run would score, and what they promise: a Gaussian process over their features."""
+"""Predicts the scores of schedules that have not run, and their expected gains: a Gaussian process on features."""
 
 from __future__ import annotations
 
@@ -6,35 +6,41 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from studies.judge.pareto import dominators
-from studies.propose.features import CACHES, DISTANCES
+from studies.judge.pareto import nondominated
+from studies.propose.features import CACHES, DISTANCES, features
 from studies.propose.improvement import Array, expected_gains, normal_below, reference_point
 from studies.propose.loss_scale import Warp
 
+if TYPE_CHECKING:
+    from studies.plan.plan import Plan
+    from studies.propose.trial import Trial
+
 LEAST_KNOWN = 5
-"""Results without which there is too little to predict scores from."""
+"""The least number of scored schedules that scores are predicted from."""
 
 _LENGTHS = (2.0, 4.0, 8.0, 16.0)
-_SLOPE = 0.5  # standard deviations that values are expected to grow by with one of the mean distance
-_NUGGET = 1e-2  # of the variance of the values: what two schedules of equal features may differ in
-_UNSURE = 0.12  # standard error of a mean distance as a guess of a loss
+_SLOPE = 0.5  # prior: one standard deviation of the mean distance adds so many of the values
+_NUGGET = 1e-2  # share of the variance of the values that features do not explain
+_UNSURE = 0.12  # standard error of a loss that is guessed from the mean distance
 
 
 class Surrogate:
     """A Gaussian process with a Matern-5/2 kernel (Rasmussen and Williams, 2006, Eq. 4.17 and Algorithm 2.1).
 
-    Values are expected to grow with the mean distance to Gaussian data (`studies.propose.gaussian_data`), until
-    results say otherwise. The length scale is the most likely one of a few. The variance is that of the values.
+    The prior mean grows with the mean distance to Gaussian data (`studies.propose.gaussian_data`). The length
+    scale is the one of a few with the highest marginal likelihood. The prior variance is the variance of the
+    values.
 
     Args:
         known: Features of n schedules, (n, features).
         values: Their values, (n,).
         errors: Standard errors of the values, (n,); 0 where a value is exact.
-        length: The length scale; None for the most likely one.
+        length: The length scale; None to choose it.
     """
 
     def __init__(self, known: Array, values: Array, errors: Array, length: float | None = None):
@@ -49,7 +55,7 @@ class Surrogate:
         self.length, self._factor, self._weights = max(fits, key=lambda fit: _likelihood(fit, scaled))
 
     def predict(self, wanted: Array) -> tuple[Array, Array]:
-        """Predicts values and their standard errors, each (m,), of schedules of features (m, features)."""
+        """Returns posterior means and standard deviations, each (m,), at features (m, features)."""
         from scipy.linalg import solve_triangular
 
         covariance = _kernel(_apart(self._known, wanted), self.length)
@@ -58,7 +64,7 @@ class Surrogate:
         return self._means(wanted, covariance), self._spread * np.sqrt(left)
 
     def means(self, wanted: Array) -> Array:
-        """Predicts the values alone, (m,), which takes less time."""
+        """Returns posterior means alone, (m,), which is faster."""
         return self._means(wanted, _kernel(_apart(self._known, wanted), self.length))
 
     def _means(self, wanted: Array, covariance: Array) -> Array:
@@ -67,7 +73,7 @@ class Surrogate:
         return means
 
     def _expected(self, features: Array) -> Array:
-        """Scaled values before any are known."""
+        """Returns the scaled prior means."""
         expected: Array = self._slope * (features[:, DISTANCES].mean(axis=1) - self._usual)
         return expected
 
@@ -80,7 +86,7 @@ class Surrogate:
 
 
 def _likelihood(fit: tuple[float, Array, Array], scaled: Array) -> float:
-    """The logarithm of the marginal likelihood but for a constant."""
+    """Computes the log marginal likelihood up to a constant."""
     _, factor, weights = fit
     return float(-0.5 * scaled @ weights - np.log(np.diag(factor)).sum())
 
@@ -100,11 +106,11 @@ def _kernel(apart: Array, length: float) -> Array:
 
 @dataclass(frozen=True)
 class Unscored:
-    """What a study expects before it has scores: the nearer a schedule comes to Gaussian data, the better.
+    """A study without scores: it guesses losses from the distances to Gaussian data.
 
     Attributes:
-        features: Of the schedules that are on their way, (n, features), n > 0.
-        costs: What an image costs, (n,).
+        features: Features of the started schedules, (n, features), n > 0.
+        costs: Their costs per image, (n,).
         limit: The budget.
     """
 
@@ -113,9 +119,9 @@ class Unscored:
     limit: float
 
     def expected_gains(self, wanted: Array, costs: Array, headroom: float) -> Array:
-        """Takes and returns what `Results` does; nothing is expected of a cache, whose errors are not known."""
-        guessed, given = (every[:, DISTANCES].mean(axis=1, keepdims=True) for every in (wanted, self.features))
-        front, reference = np.column_stack([self.costs, given]), reference_point(self.limit, given)
+        """Computes expected gains as `Results` does; 0 for feature caches, whose errors the distances miss."""
+        guessed, started = (every[:, DISTANCES].mean(axis=1, keepdims=True) for every in (wanted, self.features))
+        front, reference = np.column_stack([self.costs, started]), reference_point(self.limit, started)
         below = functools.partial(normal_below, guessed, np.full_like(guessed, _UNSURE))
         gains = expected_gains(costs, below, front, front.min(axis=0), reference, headroom)
         return np.where(wanted[:, CACHES].any(axis=1), 0.0, gains)
@@ -123,102 +129,130 @@ class Unscored:
 
 @dataclass(frozen=True)
 class Results:
-    """What a study knows of schedules: n that have a result, and r whose result is on its way.
+    """A study with scores: n scored schedules and p pending ones.
 
-    Losses beyond the reference count as the reference: how bad a useless schedule is says little of the good ones,
-    and would drown them.
+    Losses beyond the reference are clipped to it: how bad a useless schedule is says little about the good ones.
 
     Attributes:
-        features: Of those with a result, (n, features).
-        costs: What an image costs, (n,).
-        whole: Whether they were scored on all prompts, (n,); if not, they are no members of the front yet.
-        losses: Mean scores, turned so that less is better, (n, losses).
-        errors: Standard errors of those, over prompts.
-        running: Features of those on their way, (r, features).
-        running_costs: What an image costs, (r,).
-        reference: Worst cost and losses that count, (1 + losses,).
+        features: Features of the scored schedules, (n, features).
+        costs: Their costs per image, (n,).
+        complete: Whether they were scored on all prompts, (n,); only these are on the front.
+        losses: Their mean scores, signed so that less is better, (n, losses).
+        errors: Standard errors of the losses over prompts, (n, losses).
+        pending: Features of the pending schedules, (p, features).
+        pending_costs: Their costs per image, (p,).
+        reference: The reference point of the hypervolume: cost, then losses, (1 + losses,).
     """
 
     features: Array
     costs: Array
-    whole: npt.NDArray[np.bool_]
+    complete: npt.NDArray[np.bool_]
     losses: Array
     errors: Array
-    running: Array
-    running_costs: Array
+    pending: Array
+    pending_costs: Array
     reference: Array
 
-    @functools.cached_property
-    def believed(self) -> Array:
-        """Losses that are predicted of those with a result, (n, losses): without the luck that they had."""
-        return self._warp.back(_predicted(self._surrogates, self.features))
-
-    def on_front(self) -> npt.NDArray[np.bool_]:
-        """Which of those with a result are on the front of cost and believed losses, (n,)."""
-        on_front: npt.NDArray[np.bool_] = dominators(np.column_stack([self.costs, self.believed])) == 0
-        return on_front
-
-    def expected_gains(self, wanted: Array, costs: Array, headroom: float) -> Array:
-        """Expected growth of the hypervolume by each of m schedules, once all that runs is there.
-
-        What runs is believed to score what is predicted of it, and known from then on. The front that is to be
-        beaten is that of believed losses: one of measured ones is made of the lucky.
+    @classmethod
+    def of(
+        cls, plan: Plan, scored: Sequence[Trial], references: Sequence[Trial], pending: Sequence[Trial]
+    ) -> Results:
+        """Reads scored and pending trials.
 
         Args:
-            wanted: Their features, (m, features).
-            costs: What they cost, (m,).
+            plan: The search.
+            scored: Trials that succeeded, at least one.
+            references: Trials that succeeded, with the losses of the reference point; if none, the scored ones.
+            pending: Trials without known outcomes.
+        """
+        losses = np.array([trial.result.losses for trial in references or scored])
+        return cls(
+            features=features_of(scored),
+            costs=np.array([trial.cost for trial in scored]),
+            complete=np.array([plan.is_last(trial.rung) for trial in scored]),
+            losses=np.array([trial.result.losses for trial in scored]),
+            errors=np.array([trial.result.errors for trial in scored]),
+            pending=features_of(pending),
+            pending_costs=np.array([trial.cost for trial in pending]),
+            reference=reference_point(plan.budget.limit, losses),
+        )
+
+    @functools.cached_property
+    def posterior_means(self) -> Array:
+        """Posterior mean losses of the scored schedules, (n, losses), which removes evaluation noise."""
+        return self._warp.inverse(_predicted(self._surrogates, self.features))
+
+    def on_front(self) -> npt.NDArray[np.bool_]:
+        """Finds the scored schedules on the front of cost and posterior mean losses, (n,)."""
+        return nondominated(np.column_stack([self.costs, self.posterior_means]), keep_equal=True)
+
+    def expected_gains(self, wanted: Array, costs: Array, headroom: float) -> Array:
+        """Computes the expected hypervolume improvement of m candidates, once all pending schedules are scored.
+
+        A pending schedule counts as scored, without error, at its posterior mean (the kriging believer;
+        Ginsbourger, Le Riche, Carraro, 2010). The front to improve on is that of posterior mean losses, because
+        a front of measured losses consists of lucky schedules.
+
+        Args:
+            wanted: Features of the candidates, (m, features).
+            costs: Their costs per image, (m,).
             headroom: See `studies.propose.improvement.expected_gains`.
         """
-        front = np.column_stack([self.costs, self.believed])
-        best, front = front.min(axis=0), front[self.whole]
+        front = np.column_stack([self.costs, self.posterior_means])
+        best, front = front.min(axis=0), front[self.complete]
         surrogates = self._surrogates
-        if len(self.running):
-            believed = _predicted(surrogates, self.running)
-            front = np.vstack([front, np.column_stack([self.running_costs, self._warp.back(believed)])])
+        if len(self.pending):
+            means = _predicted(surrogates, self.pending)
+            front = np.vstack([front, np.column_stack([self.pending_costs, self._warp.inverse(means)])])
             surrogates = _fitted(
-                np.vstack([self.features, self.running]),
-                np.vstack([self._values, believed]),
-                np.vstack([self._errors, np.zeros_like(believed)]),
+                np.vstack([self.features, self.pending]),
+                np.vstack([self._values, means]),
+                np.vstack([self._errors, np.zeros_like(means)]),
                 [surrogate.length for surrogate in surrogates],
             )
-        means, unsure = np.array([surrogate.predict(wanted) for surrogate in surrogates]).transpose(1, 2, 0)
+        means, deviations = np.array([surrogate.predict(wanted) for surrogate in surrogates]).transpose(1, 2, 0)
 
         def below(losses: Array) -> Array:
-            return normal_below(means, unsure, self._warp.there(losses))
+            return normal_below(means, deviations, self._warp.forward(losses))
 
         return expected_gains(costs, below, front, best, self.reference, headroom)
 
     @functools.cached_property
-    def _counted(self) -> Array:
-        counted: Array = np.minimum(self.losses, self.reference[1:])
-        return counted
+    def _clipped(self) -> Array:
+        clipped: Array = np.minimum(self.losses, self.reference[1:])
+        return clipped
 
     @functools.cached_property
     def _warp(self) -> Warp:
-        return Warp.between(self._counted, self.reference[1:], self.errors)
+        return Warp.between(self._clipped, self.reference[1:], self.errors)
 
     @functools.cached_property
     def _values(self) -> Array:
-        """What predictions are made from, (n, losses): counted losses on the scale."""
-        return self._warp.there(self._counted)
+        """The training targets of the surrogates, (n, losses): clipped, warped losses."""
+        return self._warp.forward(self._clipped)
 
     @functools.cached_property
     def _errors(self) -> Array:
-        """Errors of the values, (n, losses): those where losses are predicted, not where luck put them."""
-        first = _fitted(self.features, self._values, self._warp.errors(self._counted, self.errors))
-        return self._warp.errors(self._warp.back(_predicted(first, self.features)), self.errors)
+        """Errors of the warped losses, (n, losses), at predicted losses instead of noisy measured ones."""
+        first = _fitted(self.features, self._values, self._warp.errors(self._clipped, self.errors))
+        return self._warp.errors(self._warp.inverse(_predicted(first, self.features)), self.errors)
 
     @functools.cached_property
     def _surrogates(self) -> list[Surrogate]:
         return _fitted(self.features, self._values, self._errors)
 
 
+def features_of(trials: Sequence[Trial]) -> Array:
+    """Computes the features of the schedules of some trials, (n, features)."""
+    return np.array([features(trial.schedule, trial.price) for trial in trials])
+
+
 def _fitted(known: Array, values: Array, errors: Array, lengths: Sequence[float] | None = None) -> list[Surrogate]:
-    """One for each column of the values, and of their errors, (n, losses); see `Surrogate` for the rest."""
+    """Fits a surrogate to each column of the values and their errors, (n, losses); see `Surrogate`."""
     each: Sequence[float | None] = lengths or [None] * len(values.T)
     return [Surrogate(known, *of_loss) for of_loss in zip(values.T, errors.T, each, strict=True)]
 
 
 def _predicted(surrogates: Sequence[Surrogate], wanted: Array) -> Array:
-    """Values of schedules of features (m, features), (m, surrogates)."""
+    """Returns posterior means at features (m, features), (m, surrogates)."""
     return np.array([surrogate.means(wanted) for surrogate in surrogates]).T

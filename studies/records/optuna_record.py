@@ -1,8 +1,12 @@
-"""The Optuna study on disk: finished trials in order, for resuming and for other tools that read Optuna."""
+"""The Optuna study on disk: a record of the finished trials, for tools that read Optuna studies.
+
+The record decides nothing: a resumed search replays its trials from the scores, and then compares them with it.
+"""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,45 +15,99 @@ from tuner.errors import UserError, one_line
 
 if TYPE_CHECKING:
     import optuna
+    from optuna.trial import FrozenTrial
 
     from studies.plan.plan import Plan
     from studies.records.study_folder import StudyFolder
 
+_OWNER = "tuner.study_id"
+
 
 class TrialRecord:
-    """Keeps finished trials in an Optuna storage, each written in one piece.
+    """Writes finished trials to an Optuna storage, each in one piece.
 
     Args:
         plan: The search.
         folder: The study's folder; the caller holds its lock.
         storage: What ``open_storage`` returned; None for the journal in the folder.
 
+    Attributes:
+        trials: The trials in the Optuna study, in order.
+        earlier: How many of them were written in earlier sittings.
+
     Raises:
         UserError: If the storage has another study of this name.
     """
 
     def __init__(self, plan: Plan, folder: StudyFolder, storage: optuna.storages.BaseStorage | None):
-        import optuna
-
-        storage = storage or _open_journal(folder.journal)
-        self._study = optuna.create_study(
-            storage=storage, study_name=folder.name, directions=plan.value_directions, load_if_exists=True
-        )
-        owner = self._study.user_attrs.get("tuner.study_id")
-        if plan.settings.storage is None or (owner is None and not self._study.get_trials(deepcopy=False)):
-            self._study.set_user_attr("tuner.study_id", folder.id)
-        elif owner != folder.id:
+        self._plan = plan
+        self._folder = folder
+        self._storage = storage or _open_journal(folder.journal)
+        self._study = self._create()
+        owner = self._study.user_attrs.get(_OWNER)
+        empty = owner is None and not self._study.get_trials(deepcopy=False)
+        if plan.settings.storage is not None and owner != folder.id and not empty:
             raise UserError(
                 f"Storage {plan.settings.storage!r} already has a study {folder.name!r} of another folder; choose "
                 "another name with --study, or another --storage."
             )
+        self._describe()
         self.trials = self._study.get_trials()
+        self._added = 0
+        self.earlier = len(self.trials)
 
-    def add(self, trial: optuna.trial.FrozenTrial) -> None:
-        """Adds a finished trial, unless an earlier sitting did."""
-        if trial.number >= len(self.trials):
+    def add(self, trial: FrozenTrial) -> None:
+        """Adds the next finished trial, unless an earlier sitting did.
+
+        A trial differs from the recorded one if a task failed transiently in an earlier sitting and has succeeded
+        since, because later trials depend on its scores. The record is then written anew.
+        """
+        if self._added < len(self.trials) and not _same(trial, self.trials[self._added]):
+            self._rewrite(self.trials[: self._added])
+        if self._added == len(self.trials):
             self._study.add_trial(trial)
             self.trials.append(trial)
+        self._added += 1
+
+    def _create(self) -> optuna.Study:
+        import optuna
+
+        return optuna.create_study(
+            storage=self._storage,
+            study_name=self._folder.name,
+            directions=self._plan.value_directions,
+            load_if_exists=True,
+        )
+
+    def _describe(self) -> None:
+        """Names the owner and the values of the Optuna study."""
+        import optuna
+
+        if self._study.user_attrs.get(_OWNER) != self._folder.id:
+            self._study.set_user_attr(_OWNER, self._folder.id)
+        cost = "TFLOPs" if self._plan.budget.time is None else "seconds"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            if self._study.metric_names is None:
+                self._study.set_metric_names([*self._plan.directions, cost])
+
+    def _rewrite(self, kept: Sequence[FrozenTrial]) -> None:
+        """Replaces the Optuna study by one that has only some of its trials."""
+        import optuna
+
+        optuna.delete_study(study_name=self._folder.name, storage=self._storage)
+        self._study = self._create()
+        self._describe()
+        self._study.add_trials(kept)
+        self.trials = list(kept)
+
+
+def _same(trial: FrozenTrial, recorded: FrozenTrial) -> bool:
+    """Whether two trials have the same schedule, origin and state."""
+    names = ("label", "schedule", "continues")
+    return trial.state == recorded.state and all(
+        trial.user_attrs[name] == recorded.user_attrs.get(name) for name in names
+    )
 
 
 def _open_journal(journal: Path) -> optuna.storages.BaseStorage:

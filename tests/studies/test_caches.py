@@ -269,7 +269,7 @@ def test_a_search_that_gains_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_hypervolume_is_that_of_a_union_of_boxes() -> None:
-    from studies.engine.stopping import hypervolume
+    from studies.judge.pareto import hypervolume
 
     assert hypervolume([[1, 2, 2], [2, 1, 2], [3, 3, 3]], [3, 3, 3]) == pytest.approx(2 + 2 - 1)
     assert hypervolume([[4, 0, 0]], [3, 3, 3]) == 0

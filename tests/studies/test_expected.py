@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -10,11 +11,10 @@ import numpy as np
 import pytest
 
 from objectives.base import loss_sign
-from studies.judge.early_stopping import Estimate
 from studies.plan.plan import Plan, make_plan
 from studies.propose.expected_scores import expected_scores
 from studies.propose.random_trial import Draw
-from studies.propose.trial import Trial
+from studies.propose.trial import Outcome, Trial
 from studies.records.results import PROPOSED
 from tests.studies.toy import toy_settings
 
@@ -33,7 +33,8 @@ def trials(plan: Plan) -> list[Trial]:
     schedules = [plan.space.suggest(Draw(rng, None)) for _ in range(COUNT)]
     schedules.sort(key=lambda schedule: plan.price(schedule).tflops)
     labels = ["plain-2"] + [PROPOSED] * (COUNT - 1)
-    return [Trial(n, labels[n], one, plan.price(one), rung=0) for n, one in enumerate(schedules)]
+    prices = [plan.price(one) for one in schedules]
+    return [Trial(n, labels[n], one, prices[n], prices[n].tflops, None) for n, one in enumerate(schedules)]
 
 
 @pytest.fixture
@@ -51,39 +52,40 @@ def merits(plan: Plan, found: list[dict[str, float]]) -> dict[str, np.ndarray]:
     }
 
 
-def estimates(plan: Plan, means: np.ndarray, error: float) -> list[dict[str, Estimate]]:
-    ways = plan.directions.items()
-    return [{name: Estimate(-loss_sign(way) * float(mean), error) for name, way in ways} for mean in means]
+def scored(plan: Plan, trials: list[Trial], means: np.ndarray, error: float) -> list[Trial]:
+    objectives = len(plan.directions)
+    return [
+        replace(one, outcome=Outcome({}, (-float(mean),) * objectives, (error,) * objectives, False))
+        for one, mean in zip(trials, means, strict=True)
+    ]
 
 
 def test_what_is_expected_is_nearer_to_the_truth_than_what_was_measured(
     plan: Plan, trials: list[Trial], truth: np.ndarray
 ) -> None:
     luck = 0.5 * np.random.default_rng(0).normal(size=COUNT)
-    found = expected_scores(plan, trials, estimates(plan, truth + luck, 0.5))
+    found = expected_scores(plan, scored(plan, trials, truth + luck, 0.5))
     assert [set(each) for each in found] == [set(plan.directions)] * COUNT
     for merit in merits(plan, found).values():
         assert np.abs(merit - truth).mean() < 0.85 * np.abs(luck).mean()
 
 
 def test_a_score_without_error_is_expected_again(plan: Plan, trials: list[Trial], truth: np.ndarray) -> None:
-    means = estimates(plan, truth, 1e-9)
-    for each, measured in zip(expected_scores(plan, trials, means), means, strict=True):
-        for name, estimate in measured.items():
-            assert each[name] == pytest.approx(estimate.mean, abs=0.15 * truth.std())
+    measured = scored(plan, trials, truth, 1e-9)
+    for merit in merits(plan, expected_scores(plan, measured)).values():
+        assert merit == pytest.approx(truth, abs=0.15 * truth.std())
 
 
 def test_how_bad_a_useless_schedule_is_stays_known(plan: Plan, trials: list[Trial], truth: np.ndarray) -> None:
     hopeless = truth.copy()
     hopeless[7] = truth[0] - 1000
-    found = expected_scores(plan, trials, estimates(plan, hopeless, 0.1))
+    found = expected_scores(plan, scored(plan, trials, hopeless, 0.1))
     for merit in merits(plan, found).values():
         assert merit[7] == pytest.approx(hopeless[7], abs=5)
         assert merit[8] == pytest.approx(truth[8], abs=1)
 
 
 def test_of_a_few_trials_nothing_is_expected_but_what_was_measured(plan: Plan, trials: list[Trial]) -> None:
-    measured = estimates(plan, np.array([3.0, 1.0, 2.0]), 1.0)
-    assert expected_scores(plan, trials[:3], measured) == [
-        {name: estimate.mean for name, estimate in each.items()} for each in measured
-    ]
+    measured = scored(plan, trials[:3], np.array([3.0, 1.0, 2.0]), 1.0)
+    for merit in merits(plan, expected_scores(plan, measured)).values():
+        assert merit.tolist() == [3.0, 1.0, 2.0]

@@ -5,7 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from studies.engine.stopping import hypervolume
+from studies.judge.pareto import hypervolume
 from studies.propose.improvement import expected_gains, normal_below, reference_point
 
 FRONT = np.array([[1.0, 4.0, 5.0], [2.0, 2.0, 4.5], [5.0, 1.0, 1.0]])

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from objectives.base import Direction
-from studies.judge.pareto import front, knee, pick
+from studies.judge.pareto import attained, front, knee, nondominated, pick
 from studies.records.results import Candidate
 from tuner.errors import UserError
 from tuner.presets import Score
@@ -48,6 +49,21 @@ def test_the_front_is_what_brute_force_finds(rows: list[tuple[float, float, floa
     assert set(vectors) == expected
     assert [c.trial for c in found] == [rows.index(vector) for vector in vectors], "the earliest of equals"
     assert [c.tflops for c in found] == sorted(c.tflops for c in found)
+
+
+@given(rows=st.integers(1, 4).flatmap(lambda m: st.lists(st.lists(small, min_size=m, max_size=m), max_size=12)))
+def test_nondominated_points_are_what_brute_force_finds(rows: list[list[float]]) -> None:
+    beaten = [any(np.less_equal(a, b).all() and a != b for a in rows) for b in rows]
+    first = [rows.index(row) == i for i, row in enumerate(rows)]
+    assert nondominated(rows, keep_equal=True).tolist() == [not worse for worse in beaten]
+    expected = [not worse and is_first for worse, is_first in zip(beaten, first, strict=True)]
+    assert nondominated(rows, keep_equal=False).tolist() == expected
+
+
+@given(rows=values, points=values)
+def test_a_point_is_attained_by_what_equals_or_dominates_it(rows: list[Any], points: list[Any]) -> None:
+    expected = [any(all(a <= b for a, b in zip(row, point, strict=True)) for row in rows) for point in points]
+    assert attained(np.array(points), np.array(rows)).tolist() == expected
 
 
 @given(rows=values, spec=st.sampled_from(["knee", "cheapest", "best:clip", "best:fid"]), data=st.data())

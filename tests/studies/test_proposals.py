@@ -10,11 +10,12 @@ import optuna
 import pytest
 
 from studies import search
-from studies.judge.early_stopping import Estimate
 from studies.plan.plan import Plan, make_plan
-from studies.propose.proposer import Proposal, Proposer
+from studies.propose.proposer import promotions, propose, waiting_references
 from studies.propose.surrogate import Results, Unscored
+from studies.propose.trial import Outcome, Trial, as_optuna
 from studies.records.results import PROPOSED
+from studies.work.task import Failure
 from tests.search_spaces.anchored import loadable
 from tests.studies.toy import Counting, toy_settings
 from tuner.schedule import Schedule
@@ -36,46 +37,37 @@ class Coarse:
         raise ValueError("nothing is known.")
 
 
-def scored(number: int) -> dict[str, Estimate]:
-    return {"clip": Estimate(float(number % 5), 0.0), "image_reward": Estimate(0.0, 0.1)}
-
-
 def coarse_plan(out: Path) -> Plan:
     return replace(make_plan(toy_settings(out)), space=Coarse(), references=())
 
 
+def finished(trial: Trial, promotable: bool = False) -> Trial:
+    """Gives a trial scores that depend on its number."""
+    return replace(trial, outcome=Outcome({}, (-float(trial.number % 5), 0.0), (0.0, 0.1), promotable))
+
+
 def test_no_schedule_is_proposed_twice(tmp_path: Path) -> None:
     plan = coarse_plan(tmp_path)
-    proposer = Proposer(plan)
-    hashes = []
-    for number in range(12):
-        hashes.append(proposer.propose().schedule.content_hash)
-        proposer.tell(scored(number), rests=False)
-    assert len(set(hashes)) == 12
-    assert plan.space.asked > 12  # the sampler did repeat itself
-    assert proposer.propose().schedule.content_hash in hashes  # there is no thirteenth
+    trials: list[Trial] = []
+    for _ in range(12):
+        trials.append(finished(propose(plan, trials, ())))
+    hashes = {trial.schedule.content_hash for trial in trials}
+    assert len(hashes) == 12
+    assert plan.space.asked > 12  # the draws did repeat themselves
+    assert propose(plan, trials, ()).schedule.content_hash in hashes  # there is no thirteenth
 
 
-def test_a_replayed_study_proposes_what_the_first_one_did(tmp_path: Path) -> None:
-    def run(replayed: int) -> list[tuple[str, dict[str, Any]]]:
-        proposer = Proposer(coarse_plan(tmp_path))
-        found: list[tuple[str, dict[str, Any]]] = []
-        for number in range(11):
-            if number < replayed:
-                content_hash, params = whole[number]
-                schedule = Schedule.model_validate({"stages": [{"steps": 4, "shift": float(params["shift"])}]})
-                assert schedule.content_hash == content_hash
-                proposer.start(Proposal(PROPOSED, schedule, params))
-            else:
-                schedule = proposer.propose().schedule
-            trial = proposer.tell(scored(number), rests=False)
-            found.append((schedule.content_hash, trial.params))
-        return found
-
-    whole: list[tuple[str, dict[str, Any]]] = []
-    whole = run(0)
-    for replayed in (3, 8):
-        assert run(replayed) == whole
+def test_a_proposal_depends_on_visible_outcomes_and_pending_schedules_alone(tmp_path: Path) -> None:
+    plan = make_plan(toy_settings(tmp_path))
+    trials: list[Trial] = []
+    for _ in range(7):
+        trials.append(finished(propose(plan, trials[:-2], trials[-2:])))
+    visible, pending = trials[:-2], [replace(trial, outcome=None) for trial in trials[-2:]]
+    expected = propose(plan, visible, trials[-2:])
+    assert expected.number == 7
+    assert propose(make_plan(toy_settings(tmp_path)), visible, pending) == expected
+    assert propose(plan, [*visible[:-1], replace(visible[-1], outcome=Failure("why"))], pending) != expected
+    assert propose(plan, visible, [pending[0], visible[0]]) != expected
 
 
 class Forked:
@@ -98,62 +90,69 @@ def all_promise_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(known, "expected_gains", as_many)
 
 
-def forked(out: Path, rungs: int) -> tuple[Proposer, list[Proposal]]:
-    """Returns a proposer of a forked space, and six proposals with the same first stage."""
-    space = Forked()
-    plan = replace(make_plan(toy_settings(out, rungs=rungs, search_prompts=32)), space=space, references=())
-    params = [{"end": 0.5, "shift": 2.0 + number} for number in range(6)]
-    return Proposer(plan), [
-        Proposal(PROPOSED, space.suggest(optuna.trial.FixedTrial(each)), each) for each in params
-    ]
+def forked(out: Path, rungs: int) -> tuple[Plan, list[Trial]]:
+    """Returns a plan of a forked space, and six trials with the same first stage."""
+    plan = replace(make_plan(toy_settings(out, rungs=rungs, search_prompts=32)), space=Forked(), references=())
+    return plan, [forked_trial(plan, number, 0.5, 2.0 + number) for number in range(6)]
 
 
-def score(proposer: Proposer, proposals: list[Proposal], resting: tuple[int, ...] = ()) -> None:
-    for number, proposal in enumerate(proposals):
-        proposer.start(proposal)
-        proposer.tell(scored(number), rests=number in resting)
+def forked_trial(plan: Plan, number: int, end: float, shift: float, rung: int = 0) -> Trial:
+    params = {"end": end, "shift": shift}
+    schedule = plan.space.suggest(optuna.trial.FixedTrial(params))
+    price = plan.price(schedule)
+    return Trial(number, PROPOSED, schedule, price, plan.budget.cost(price), params, rung)
+
+
+def next_ends(plan: Plan, trials: list[Trial]) -> set[float]:
+    """Where the first stages of the next six proposals end, while none of them finishes."""
+    pending: list[Trial] = []
+    for _ in range(6):
+        pending.append(propose(plan, trials, pending))
+    return {trial.schedule.stages[0].sigmas[-1] for trial in pending}
 
 
 def test_of_what_promises_the_same_the_one_is_chosen_whose_first_stage_is_kept(
     tmp_path: Path, all_promise_the_same: None
 ) -> None:
-    proposer, known = forked(tmp_path, rungs=1)
-    score(proposer, known)
-    assert {proposer.propose().schedule.stages[0].sigmas[-1] for _ in range(6)} == {0.5}
+    plan, trials = forked(tmp_path, rungs=1)
+    assert next_ends(plan, [finished(trial) for trial in trials]) == {0.5}
 
 
-def test_of_what_promises_the_same_one_goes_on_that_a_part_of_the_prompts_is_left_of(
+def test_of_what_promises_the_same_one_is_promoted_that_was_scored_on_a_part_of_the_prompts(
     tmp_path: Path, all_promise_the_same: None
 ) -> None:
-    proposer, known = forked(tmp_path, rungs=2)
-    score(proposer, known, resting=(2, 4))
-    on = [one._replace(rung=1, continues=number) for number, one in enumerate(known) if number in (2, 4)]
-    assert proposer.resting == on
-    assert [proposer.propose(), proposer.propose()] == on
-    assert proposer.resting == []
-    assert proposer.propose().rung == 0
-    trial = proposer.tell(scored(0), rests=False)
-    assert (trial.user_attrs["prompts"], trial.user_attrs["continues"]) == (32, 2)
+    plan, trials = forked(tmp_path, rungs=2)
+    trials = [finished(trial, promotable=trial.number in (2, 4)) for trial in trials]
+    first = propose(plan, trials, ())
+    second = propose(plan, trials, [first])
+    assert [(trial.number, trial.rung, trial.continues, trial.outcome) for trial in (first, second)] == [
+        (6, 1, 2, None),
+        (7, 1, 4, None),
+    ]
+    assert (first.schedule, second.schedule) == (trials[2].schedule, trials[4].schedule)
+    assert promotions(plan, trials, [*trials, first, second]) == []
+    assert propose(plan, trials, [first, second]).rung == 0
+    recorded = as_optuna(plan, finished(first))
+    assert (recorded.user_attrs["prompts"], recorded.user_attrs["continues"]) == (32, 2)
+    assert not recorded.user_attrs["partial"]
+    assert as_optuna(plan, trials[2]).user_attrs["partial"]
 
 
 def test_a_stage_is_kept_on_the_prompts_alone_that_were_run(tmp_path: Path, all_promise_the_same: None) -> None:
-    proposer, known = forked(tmp_path, rungs=2)
-    other = known[0]._replace(schedule=Forked().suggest(optuna.trial.FixedTrial({"end": 0.4, "shift": 3.0})))
-    for one in (*known, other, other._replace(rung=1)):  # of the two beginnings, only the other has run on all
-        proposer.start(one)
-    for number in range(8):
-        proposer.tell(scored(number), rests=False)
-    assert {proposer.propose().schedule.stages[0].sigmas[-1] for _ in range(6)} == {0.4}
+    plan, trials = forked(tmp_path, rungs=2)
+    trials += [forked_trial(plan, 6, 0.4, 3.0), forked_trial(plan, 7, 0.4, 3.0, rung=1)]
+    assert next_ends(plan, [finished(trial) for trial in trials]) == {0.4}  # the only one that has run on all
 
 
 def test_a_space_that_a_reference_exhausts_repeats_it(tmp_path: Path) -> None:
     plan = make_plan(toy_settings(tmp_path, budget="1nfe", space="plain"))
     (reference,) = plan.references  # one step, which is all that the space holds
-    proposer = Proposer(plan)
-    assert proposer.propose() == Proposal(reference.label, reference.schedule, {"steps": 1})
-    assert proposer.tell(None, rests=False).params == {"steps": 1}
-    again = proposer.propose()
-    assert again == Proposal("search", reference.schedule, {"steps": 1})  # at no cost, as it is evaluated already
+    first = propose(plan, (), ())
+    assert (first.label, first.schedule, first.params) == (reference.label, reference.schedule, {"steps": 1})
+    failed = replace(first, outcome=Failure("why"))
+    assert as_optuna(plan, failed).params == {"steps": 1}
+    again = propose(plan, [failed], ())  # at no cost, as it is evaluated already
+    assert (again.label, again.schedule, again.params) == (PROPOSED, reference.schedule, {"steps": 1})
 
 
 def test_a_reference_comes_next_when_it_promises_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,13 +160,14 @@ def test_a_reference_comes_next_when_it_promises_most(tmp_path: Path, monkeypatc
         return np.arange(len(costs)) == 0  # of the references that wait, the cheapest
 
     plan = make_plan(toy_settings(tmp_path))
-    proposer = Proposer(plan)
+    pending: list[Trial] = []
     with monkeypatch.context() as patch:
         patch.setattr(Unscored, "expected_gains", first)
-        labels = [proposer.propose().label for _ in plan.references]
-    assert labels == [reference.label for reference in plan.references]
-    assert proposer.waiting == []
-    assert proposer.propose().label == "search"
+        for _ in plan.references:
+            pending.append(propose(plan, (), pending))
+    assert [trial.label for trial in pending] == [reference.label for reference in plan.references]
+    assert waiting_references(plan, pending) == []
+    assert propose(plan, (), pending).label == PROPOSED
 
 
 @pytest.mark.parametrize("space", loadable())

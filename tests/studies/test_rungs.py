@@ -8,7 +8,7 @@ import numpy as np
 import optuna
 import pytest
 
-from benchmarks.busy_workers import RandomProposer
+from benchmarks.busy_workers import propose_at_random
 from studies import search
 from studies.judge.early_stopping import ERROR_RATE, estimated, is_beaten
 from studies.plan.plan import make_plan
@@ -105,11 +105,10 @@ def test_being_better_on_one_objective_is_enough_to_go_on() -> None:
 
 def test_a_mean_is_the_baselines_and_the_difference_so_far() -> None:
     scores, baseline = [1.0, 3.0, 2.0, 6.0], [0.0, 1.0, 2.0, 3.0]
-    whole, half = estimated(scores, baseline), estimated(scores[:2], baseline)
-    assert whole.mean == pytest.approx(np.mean(scores))
-    assert whole.error == pytest.approx(np.std([1.0, 2.0, 0.0, 3.0], ddof=1) / 2)
-    assert half.mean == pytest.approx(np.mean(baseline) + 1.5)
-    assert half.error == pytest.approx(np.std([1.0, 2.0], ddof=1) / np.sqrt(2))
+    error = np.std([1.0, 2.0, 0.0, 3.0], ddof=1) / 2
+    assert estimated(scores, baseline) == pytest.approx((np.mean(scores), error))
+    error = np.std([1.0, 2.0], ddof=1) / np.sqrt(2)
+    assert estimated(scores[:2], baseline) == pytest.approx((np.mean(baseline) + 1.5, error))
 
 
 def test_equal_differences_and_no_rivals_prove_nothing() -> None:
@@ -123,7 +122,7 @@ def test_equal_differences_and_no_rivals_prove_nothing() -> None:
 def random_proposals() -> Iterator[None]:
     """Some of which are worth stopping."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("studies.engine.loop.Proposer", RandomProposer)
+        patch.setattr("studies.engine.loop.propose", propose_at_random)
         yield
 
 
@@ -226,5 +225,6 @@ def test_the_study_says_on_how_many_prompts_a_trial_scored_and_which_it_continue
     assert continued
     for trial in trials:
         first = trial.user_attrs["continues"]
+        assert trial.user_attrs["partial"] == (first is None)
         assert trial.user_attrs["prompts"] == (16 if first is None else 32)
         assert first is None or trials[first].user_attrs["schedule"] == trial.user_attrs["schedule"]

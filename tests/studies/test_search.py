@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
+import studies.engine.loop
 import studies.plan.plan
 from studies import Progress, StudyResult, open_study, search
-from studies.engine.loop import Loop
-from studies.plan.plan import make_plan
+from studies.plan.plan import Plan, make_plan
+from studies.propose.trial import Trial
 from tests.studies.toy import Counting, find_blueprint, toy_settings
 from tuner import presets
 from tuner.errors import UserError
@@ -225,17 +226,18 @@ def test_after_the_time_limit_nothing_new_is_proposed(tmp_path: Path, plain_run:
 
 
 def test_a_proposal_sees_all_trials_but_the_last_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[tuple[int, int]] = []
-    propose = Loop._propose
+    seen: list[tuple[int, int]] = []
+    propose = studies.engine.loop.propose
 
-    def spy(loop: Loop) -> Any:
-        schedule = propose(loop)
-        told.append((len(loop.trials), loop._told))
-        return schedule
+    def spy(plan: Plan, visible: list[Trial], pending: list[Trial]) -> Trial:
+        assert [trial.number for trial in (*visible, *pending)] == list(range(len(visible) + len(pending)))
+        assert all(trial.succeeded for trial in visible)
+        seen.append((len(visible) + len(pending), len(visible)))
+        return propose(plan, visible, pending)
 
-    monkeypatch.setattr(Loop, "_propose", spy)
+    monkeypatch.setattr(studies.engine.loop, "propose", spy)
     search(toy_settings(tmp_path, lag=3), executor=Shuffled())
-    assert told == [(number, max(0, number - 2)) for number in range(9)]  # the tenth is a reference that waited
+    assert seen == [(number, max(0, number - 2)) for number in range(9)]  # the tenth is a reference that waited
 
 
 def test_an_existing_study_is_not_overwritten(tmp_path: Path) -> None:

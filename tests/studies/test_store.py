@@ -7,13 +7,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
 
-from studies import list_studies, open_study, search
+from studies import SearchSettings, list_studies, open_study, search
 from studies.plan.identity import fingerprint
 from studies.plan.plan import make_plan
+from studies.records.optuna_record import TrialRecord, open_storage
 from studies.records.score_log import ScoreLog
 from studies.work.task import ChunkResult, Failure, Task
 from tests.studies.test_search import comparable
@@ -117,9 +119,51 @@ def test_optuna_can_read_the_study(tmp_path: Path, kind: str) -> None:
         means = [baseline[name].mean + candidate.scores[name].delta for name in ("clip", "image_reward")]
         assert trial.values == pytest.approx([*means, candidate.tflops])
         assert trial.user_attrs["schedule"] == candidate.schedule.model_dump(mode="json")
+        assert trial.duration is not None
+    assert study.metric_names == ["clip", "image_reward", "TFLOPs"]
     proposed = [trial for trial in study.trials if trial.user_attrs["label"] == "search"]
     assert len(proposed) == 3
     assert all(trial.params for trial in proposed)
+
+
+@pytest.mark.parametrize("kind", ["journal", "sqlite"])
+def test_a_record_that_a_resumed_study_disagrees_with_is_written_anew(tmp_path: Path, kind: str) -> None:
+    """A task that failed for want of memory succeeds in the second sitting, so later trials are others."""
+
+    class FullOnce(Counting):
+        def next(self) -> tuple[Task, ChunkResult | Failure]:
+            task, outcome = super().next()
+            return task, Failure("no memory", transient=True) if len(self.ran) == 5 else outcome
+
+    def settings_in(name: str) -> SearchSettings:
+        url = None if kind == "journal" else f"sqlite:///{tmp_path}/{name}.db"
+        return toy_settings(tmp_path / name, storage=url)
+
+    def recorded_in(name: str) -> list[Any]:
+        folder = open_study(settings_in(name).out, "toy-3x")
+        record = TrialRecord(make_plan(settings_in(name)), folder, open_storage(settings_in(name).storage))
+        return [(trial.state, trial.values, trial.params, trial.user_attrs) for trial in record.trials]
+
+    healthy = search(settings_in("healthy"), executor=Counting())
+    search(settings_in("full"), executor=FullOnce())
+    before = recorded_in("full")
+    assert optuna.trial.TrialState.FAIL in {state for state, *_ in before}
+    resumed = search(settings_in("full"), executor=Counting(), resume=True)
+    assert resumed.front == healthy.front
+    assert recorded_in("full") == recorded_in("healthy") != before
+
+
+def test_the_record_decides_nothing(tmp_path: Path) -> None:
+    """A study whose journal is lost is the same study, and its journal is written again."""
+    settings = toy_settings(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        search(settings, executor=Counting(interrupt_after=25))
+    folder = open_study(settings.out, settings.name)
+    folder.journal.unlink()
+    resumed = search(settings, executor=Counting(), resume=True)
+    whole = search(toy_settings(tmp_path / "whole"), executor=Counting())
+    assert comparable(resumed) == comparable(whole)
+    assert TrialRecord(make_plan(settings), folder, None).earlier == len(recorded(whole))
 
 
 def test_a_storage_with_another_study_of_that_name_is_refused(tmp_path: Path) -> None:

@@ -71,15 +71,15 @@ def test_an_unsure_value_moves_a_prediction_less() -> None:
     assert abs(unsure - VALUES[0]) < abs(sure - VALUES[0])
 
 
-def test_what_runs_already_promises_less() -> None:
+def test_what_is_pending_already_promises_less() -> None:
     losses = np.column_stack([VALUES, -VALUES])
     costs = POINTS.sum(axis=1) + 1
     wanted = described(np.array([[4.0, 4.0]]))
 
-    def promised(running: np.ndarray) -> float:
+    def promised(pending: np.ndarray) -> float:
         reference = np.array([9.0, *losses.max(axis=0)])
-        running_costs = np.full(len(running), 2.0)
-        results = Results(KNOWN, costs, WHOLE, losses, np.zeros_like(losses), running, running_costs, reference)
+        pending_costs = np.full(len(pending), 2.0)
+        results = Results(KNOWN, costs, WHOLE, losses, np.zeros_like(losses), pending, pending_costs, reference)
         return float(results.expected_gains(wanted, np.array([2.0]), headroom=0.1)[0])
 
     assert promised(wanted) < promised(wanted[:0])
@@ -100,14 +100,14 @@ def test_what_was_scored_on_a_part_of_the_prompts_is_still_to_be_won() -> None:
     assert gains[0] < 0.2 * gains[1]
 
 
-def test_what_is_believed_is_nearer_to_the_truth_than_unsure_scores() -> None:
+def test_posterior_means_are_nearer_to_the_truth_than_unsure_scores() -> None:
     truth, errors = np.column_stack([VALUES, -VALUES]), np.full((40, 2), 0.5)
     measured = truth + np.random.default_rng(1).normal(size=(40, 2)) * errors
-    believed = results_of(measured, errors).believed
-    assert np.abs(believed - truth).mean() < 0.7 * np.abs(measured - truth).mean()
+    predicted = results_of(measured, errors).posterior_means
+    assert np.abs(predicted - truth).mean() < 0.7 * np.abs(measured - truth).mean()
 
 
-def test_a_lucky_schedule_is_not_on_the_front_that_is_believed() -> None:
+def test_a_lucky_schedule_is_not_on_the_front_of_posterior_means() -> None:
     losses, errors = np.column_stack([VALUES, VALUES]), np.full((40, 2), 0.01)
     lucky, best = int(np.argsort(VALUES)[20]), int(np.argmin(VALUES))
     losses[lucky], errors[lucky] = VALUES.min() - 0.5, 3.0
@@ -129,7 +129,7 @@ def test_losses_beyond_the_reference_count_as_the_reference() -> None:
     reference = np.array([9.0, 2.0, 2.0])
     nowhere = KNOWN[:0], np.empty(0)
     found = [
-        Results(KNOWN, np.ones(40), WHOLE, beyond, errors, *nowhere, reference).believed
+        Results(KNOWN, np.ones(40), WHOLE, beyond, errors, *nowhere, reference).posterior_means
         for beyond in (losses, np.where(losses > 2, 1e3, losses))
     ]
     assert found[0] == pytest.approx(found[1])
