@@ -34,6 +34,8 @@ from tuner.tiny.scenes import Split, captions, draw_scene, parse_caption, render
 BATCH = 50
 REWARD = "image_reward:tiny"
 STEP_COUNTS = (50, 25, 12, 8, 6, 4, 3, 2)
+GUIDANCE = (1.0, 1.5, 2.0, 4.0)
+_GUIDED_STEPS = 12
 PLAIN_SHIFTS = (1.5, 2.0, 3.0, 4.5)
 
 
@@ -69,8 +71,8 @@ class Comparison:
 class Bench:
     """The model, the scorer and a set of prompts with one fixed noise seed each."""
 
-    def __init__(self, split: Split, prompts: int) -> None:
-        self.model: FlowModel = blueprint("tiny").load("cpu", "float32")
+    def __init__(self, model: str, split: Split, prompts: int) -> None:
+        self.model: FlowModel = blueprint(model).load("cpu", "float32")
         self.tiny = self.model.blueprint
         self.prompts = captions(split, prompts)
         self._reward = objectives.load(REWARD)
@@ -128,6 +130,12 @@ def staged(
     return Schedule(stages=(low, Stage(sigmas=partial_sigmas(high_steps, start, shift))))
 
 
+def guided(schedule: Schedule, scale: float) -> Schedule:
+    """Gives every stage a guidance scale."""
+    stages = tuple(stage.model_copy(update={"guidance": scale}) for stage in schedule.stages)
+    return schedule.model_copy(update={"stages": stages})
+
+
 STAGED = {
     "2 x 32 px, 2 x 64 px": staged(0.5, 2, 2.0, 2, 0.85, 1.0),
     "2 x 32 px, 3 x 64 px": staged(0.5, 2, 2.0, 3, 0.8, 2.0),
@@ -161,19 +169,27 @@ def bars(
     ]
 
 
-def measure(split: Split, prompts: int) -> dict[str, Any]:
+def measure(model: str, split: Split, prompts: int) -> dict[str, Any]:
     """Runs everything; returns the bars, the step table and the staged comparisons as plain JSON types."""
     started = time.monotonic()
-    bench = Bench(split, prompts)
+    bench = Bench(model, split, prompts)
     rng = np.random.default_rng(0)
     scenes = [draw_scene(parse_caption(caption), rng) for caption in bench.prompts]
     renders = {
         side: accuracy([render(scene, side) for scene in scenes], bench.prompts)["joint"] for side in (64, 32)
     }
     plain = [bench.run(f"{steps} steps", bench.tiny.plain(steps))[0] for steps in STEP_COUNTS]
+    if bench.tiny.passes > 1:
+        plain += [
+            bench.run(
+                f"{_GUIDED_STEPS} steps, guidance {scale:g}", guided(bench.tiny.plain(_GUIDED_STEPS), scale)
+            )[0]
+            for scale in GUIDANCE
+        ]
     half = accuracy(bench.images(bench.tiny.baseline((32, 32)), 32), bench.prompts)
     comparisons = [bench.compare(name, schedule) for name, schedule in STAGED.items()]
     return {
+        "model": model,
         "split": split,
         "prompts": prompts,
         "bars": [asdict(bar) for bar in bars(renders, plain, half, comparisons)],
@@ -194,25 +210,28 @@ def report(result: dict[str, Any]) -> str:
     lines = [
         f"{'holds ' if bar['holds'] else 'MISSED'}  {bar['name']}: {bar['measured']}" for bar in result["bars"]
     ]
-    lines += ["", *(f"{row[0]:>22}" + "".join(f"{cell:>9}" for cell in row[1:]) for row in rows), ""]
+    lines += ["", *(f"{row[0]:>24}" + "".join(f"{cell:>9}" for cell in row[1:]) for row in rows), ""]
     for pair in result["staged"]:
         low, high = pair["ci95"]
         lines.append(
             f"{pair['staged']['schedule']} against {pair['plain']['schedule']}: reward {pair['delta']:+.3f}, "
             f"95 % interval [{low:+.3f}, {high:+.3f}]"
         )
-    return "\n".join([*lines, "", f"{result['prompts']} {result['split']} prompts, {result['seconds']} s"])
+    return "\n".join(
+        [*lines, "", f"{result['model']}, {result['prompts']} {result['split']} prompts, {result['seconds']} s"]
+    )
 
 
 def main() -> int:
     """Prints the measurements; returns 0 whether or not the bars hold, since a miss is a result."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.tiny_quality", description=__doc__)
+    parser.add_argument("--model", choices=("tiny", "tiny-cfg"), default="tiny")
     parser.add_argument("--prompts", type=int, default=200)
     parser.add_argument("--split", choices=("held_out", "search"), default="held_out")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     options = parser.parse_args()
     torch.set_grad_enabled(False)
-    result = measure(options.split, options.prompts)
+    result = measure(options.model, options.split, options.prompts)
     print(json.dumps(result) if options.json else report(result))
     return 0
 
