@@ -13,6 +13,15 @@ from tuner.cli.main import main
 
 PAGE = Path(__file__).parents[1] / "docs" / "exporting.md"
 
+STOCHASTIC = """
+name: stochastic
+model: flux
+source: docs/exporting.md
+height: 1024
+width: 1024
+schedule: {solver: euler-ancestral, stages: [{steps: 8}]}
+"""
+
 
 def examples() -> list[tuple[str, str]]:
     """Returns every command with the output that stands below it, if any."""
@@ -30,6 +39,7 @@ def test_every_example_runs_and_prints_what_the_page_shows(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("list.txt").write_text("1, 0.9, 0.5, 0.25, 0", encoding="utf-8")
+    Path("stochastic.yaml").write_text(STOCHASTIC, encoding="utf-8")
     commands = examples()
     assert len(commands) > 10
     for command, shown in commands:

@@ -93,12 +93,14 @@ def test_no_preset_leaves_without_what_it_asks_for(target: str) -> None:
     plain = exported_or_refused(target, preset(), blueprint)
     changes: list[Callable[[], Preset]] = [
         lambda: preset(solver="heun"),
+        lambda: preset(solver="ab2"),
+        lambda: preset(guidance=2.0),
         lambda: preset(reuse=(1,)),
         lambda: preset(amplitudes=((-1, 1), (-1, 1), (-1, 1))),
         lambda: preset(sigmas=(1, 0.7, 0.41, 0)),
         lambda: preset(cache={"kind": "taylorseer"}),
     ]
-    assert len({plain, *(exported_or_refused(target, change(), blueprint) for change in changes)}) == 6
+    assert len({plain, *(exported_or_refused(target, change(), blueprint) for change in changes)}) == 8
 
 
 def test_an_unknown_format_gets_a_suggestion() -> None:
