@@ -17,6 +17,8 @@ from PIL import Image
 from rich.console import Console
 from scipy.stats import norm
 
+import studies.plan.plan
+import studies.workers.latency
 from studies import SearchSettings, StudyResult, open_study, search
 from studies.judge.pareto import front, knee
 from studies.records.results import Pick
@@ -32,6 +34,7 @@ from tests.studies.study_files import picture, write_study
 from tests.studies.toy import Counting, find_blueprint, toy_settings
 from tuner import models
 from tuner.errors import UserError
+from tuner.latency import LatencyTable
 from tuner.presets import Score
 
 HOSTILE = "</script><script>alert(1)</script><!--<img src=x onerror=alert(1)>&\u2028"
@@ -184,7 +187,6 @@ def test_amounts_have_no_exponents() -> None:
 
 
 def test_the_command_of_a_study_is_parsed_to_its_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    import studies
     from tuner.cli.search import command as search_command
 
     settings = SearchSettings(
@@ -213,8 +215,6 @@ def test_the_command_of_a_study_is_parsed_to_its_settings(monkeypatch: pytest.Mo
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory: pytest.TempPathFactory) -> StudyFolder:
-    import studies.plan.plan
-
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(studies.plan.plan, "blueprint", find_blueprint)
         settings = toy_settings(tmp_path_factory.mktemp("toy"), rungs=1)
@@ -265,6 +265,33 @@ def test_an_interrupted_study_has_a_page_that_says_so(tmp_path: Path) -> None:
         if one.stopped_at == known.stopped_at:
             assert one.scores == known.scores
     assert "partial: the search" not in page(folder)
+
+
+def test_a_study_in_seconds_has_an_axis_and_a_budget_in_seconds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = LatencyTable("abacus", 1.0, {(8, 8): 0.1, (16, 16): 0.2, (24, 24): 0.5, (32, 32): 1.0})
+    monkeypatch.setattr(studies.workers.latency, "measure", lambda *_: table)
+    settings = toy_settings(tmp_path, budget="6s", workers=0, trials=2)
+    result = search(settings, executor=Counting())
+    folder = open_study(settings.out, settings.name)
+    data = Contents(folder).data()
+    assert data["budget"]["seconds"] == 6
+    assert data["baseline"]["seconds"] == 21
+    assert [one["seconds"] for one in data["candidates"]] == [one.seconds for one in result.evaluated]
+    assert "s per image instead of 21 s" in page(folder)
+
+
+def test_a_study_of_a_model_that_is_not_here_has_a_page_without_its_exports(tmp_path: Path) -> None:
+    result = toy_study().model_copy(update={"model": "gone"})
+    folder = write_study(tmp_path / "gone-3x", result, DIRECTIONS, ["a", "b"], ["c"])
+    contents = Contents(folder)
+    data = contents.data()
+    assert data["budget"]["tflops"] is None
+    forms = {form["name"]: form for form in data["exports"][result.pick.trial]}
+    assert "text" in forms["yaml"]
+    assert "name one with --model" in forms["comfyui"]["refused"]
+    assert page(folder)
 
 
 def test_a_study_without_any_finished_schedule_is_refused_in_one_line(tmp_path: Path) -> None:

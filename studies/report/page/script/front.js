@@ -68,7 +68,7 @@
   };
   const limit = (axis) => (axis.key === "speedup" ? data.budget.tflops && data.baseline.tflops / data.budget.tflops : data.budget[axis.key]);
 
-  const summary = (one, x, y) => {
+  const summary = (one) => {
     const cost = `${number(one.speedup, 3)}× cheaper, ${number(one.tflops)} TFLOPs, ${one.nfe} passes` + (timed ? `, ${number(one.seconds, 3)} s` : "");
     const scores = data.objectives.map(({ name }) => {
       const [, delta, low, high] = one.scores[name];
@@ -78,16 +78,71 @@
     return [cost, ...scores, ...left];
   };
 
+  const guide = (chart, along, value, name) => {
+    const { across, up, width, margin, bottom } = chart;
+    const spot = along ? across.place(value) : up.place(value);
+    const ends = along ? { x1: spot, x2: spot, y1: margin.top, y2: bottom } : { x1: margin.left, x2: width - margin.right, y1: spot, y2: spot };
+    chart.root.append(svg("line", { ...ends, class: name }));
+    return spot;
+  };
+
+  // Where the baseline scores, and where the budget ends.
+  const drawGuides = (chart, x, y) => {
+    for (const [axis, along] of [[x, true], [y, false]]) {
+      if (axis.objective) guide(chart, along, 0, "zero");
+      const value = limit(axis);
+      if (!value) continue;
+      const spot = guide(chart, along, value, "budget");
+      const at = along ? { x: spot + 5, y: chart.bottom - 8 } : { x: chart.margin.left + 6, y: spot - 6 };
+      chart.root.append(svg("text", { ...at, class: "budget-name" }, `budget ${data.budget.text}`));
+    }
+  };
+
+  // The intervals of a schedule on those axes that have any.
+  const bars = (one, { across, up }, x, y) => {
+    const name = `of-${groupOf(one)}`;
+    const [px, py] = [across.place(x.of(one)), up.place(y.of(one))];
+    const made = [];
+    if (x.interval) {
+      const [x1, x2] = x.interval(one).map(across.place);
+      made.push(svg("line", { x1, x2, y1: py, y2: py, class: name }));
+    }
+    if (y.interval) {
+      const [y1, y2] = y.interval(one).map(up.place);
+      made.push(svg("line", { x1: px, x2: px, y1, y2, class: name }));
+    }
+    return made;
+  };
+
+  const point = (one, [px, py], joined) => {
+    const state = one.front ? (joined.has(one) ? "joined" : "hidden-member") : "beside";
+    const picked = one.trial === data.pick;
+    return svg("g", {
+      role: "option",
+      class: `point of-${groupOf(one)} ${state}${picked ? " pick" : ""}`,
+      transform: `translate(${px} ${py})`,
+      tabindex: one.trial === focused ? 0 : -1,
+      "data-trial": one.trial,
+      "aria-selected": one === Page.selected,
+      "aria-label": [Page.title(one) + (picked ? ", the pick" : ""), one.spec, ...summary(one)].join(", "),
+    }, svg("circle", { r: 13, class: "halo" }), svg("path", { d: picked ? star : marks[one.family] }));
+  };
+
+  // What matters more is drawn later, on top of what matters less.
+  const order = { stopped: 0, search: 1, plain: 2, preset: 3, front: 4 };
+  const rank = (one) => (one.trial === data.pick ? 9 : one === Page.selected ? 8 : order[groupOf(one)] + (one.front ? 1 : 0));
+
   function draw() {
     const [x, y] = [axisOf(id("x-axis")), axisOf(id("y-axis"))];
     const all = data.candidates.filter((one) => shown.has(groupOf(one)) || one.trial === data.pick);
     const whole = id("whole-range").checked;
+    const narrow = place.clientWidth < 560;
     const chart = Page.chart(place, {
-      height: place.clientWidth < 560 ? 340 : 460,
+      height: narrow ? 340 : 460,
       x: range(x, all, whole),
       y: range(y, all, whole),
       xLabel: title(x) + (x.log ? " (log scale)" : ""),
-      yLabel: place.clientWidth < 560 ? y.name : title(y),
+      yLabel: narrow ? y.name : title(y),
       role: "group",
       label: `${title(y)} against ${title(x)}`,
       format: y.format,
@@ -96,57 +151,21 @@
     const { root, across, up, width, margin, bottom } = chart;
     const at = (one) => [across.place(x.of(one)), up.place(y.of(one))];
     const inside = ([px, py]) => px >= margin.left - 1 && px <= width - margin.right + 1 && py >= margin.top - 1 && py <= bottom + 1;
-    const line = (x1, y1, x2, y2, name) => root.append(svg("line", { x1, y1, x2, y2, class: name }));
 
-    if (y.objective) line(margin.left, up.place(0), width - margin.right, up.place(0), "zero");
-    if (x.objective) line(across.place(0), margin.top, across.place(0), bottom, "zero");
-    for (const [axis, along] of [[x, true], [y, false]]) {
-      const value = limit(axis);
-      if (!value) continue;
-      const spot = along ? across.place(value) : up.place(value);
-      if (along) line(spot, margin.top, spot, bottom, "budget");
-      else line(margin.left, spot, width - margin.right, spot, "budget");
-      root.append(svg("text", along ? { x: spot + 5, y: bottom - 8, class: "budget-name" } : { x: margin.left + 6, y: spot - 6, class: "budget-name" }, `budget ${data.budget.text}`));
-    }
-    const members = all.filter((one) => one.front);
-    const steps = staircase(members, x, y);
+    drawGuides(chart, x, y);
+    const steps = staircase(all.filter((one) => one.front), x, y);
     const joined = new Set(steps);
-    const clip = svg("clipPath", { id: "inside" }, svg("rect", { x: margin.left, y: margin.top, width: width - margin.left - margin.right, height: bottom - margin.top }));
-    root.append(clip, svg("path", { d: Page.path(steps.map(at), true), class: "stairs", "clip-path": "url(#inside)" }));
-
-    const barred = svg("g", { class: "bars", "clip-path": "url(#inside)", "aria-hidden": "true" });
-    root.append(barred);
-    const points = svg("g", { role: "listbox", "aria-label": "Schedules" });
-    const order = { stopped: 0, search: 1, plain: 2, preset: 3, front: 4 };
-    const rank = (one) => (one.trial === data.pick ? 9 : one === Page.selected ? 8 : order[groupOf(one)] + (one.front ? 1 : 0));
-    const visible = all.filter((one) => inside(at(one)));
+    const visible = all.filter((one) => inside(at(one))).sort((a, b) => rank(a) - rank(b));
     if (!visible.some((one) => one.trial === focused) && visible.length) focused = visible[0].trial;
-    for (const one of [...visible].sort((a, b) => rank(a) - rank(b))) {
-      const [px, py] = at(one);
-      const group = groupOf(one);
-      const state = one.front ? (joined.has(one) ? "joined" : "hidden-member") : "beside";
-      if (one.front || one.family !== "search" || one === Page.selected) {
-        for (const [axis, along] of [[x, true], [y, false]]) {
-          if (!axis.interval) continue;
-          const [low, high] = axis.interval(one);
-          barred.append(svg("line", along
-            ? { x1: across.place(low), x2: across.place(high), y1: py, y2: py, class: `of-${group}` }
-            : { x1: px, x2: px, y1: up.place(low), y2: up.place(high), class: `of-${group}` }));
-        }
-      }
-      const picked = one.trial === data.pick;
-      const option = svg("g", {
-        role: "option",
-        class: `point of-${group} ${state}${picked ? " pick" : ""}`,
-        transform: `translate(${px} ${py})`,
-        tabindex: one.trial === focused ? 0 : -1,
-        "data-trial": one.trial,
-        "aria-selected": one === Page.selected,
-        "aria-label": [Page.title(one) + (picked ? ", the pick" : ""), one.spec, ...summary(one)].join(", "),
-      }, svg("circle", { r: 13, class: "halo" }), svg("path", { d: picked ? star : marks[one.family] }));
-      points.append(option);
-    }
-    root.append(svg("path", { d: "M-6-6H6V6H-6Z", class: "baseline-mark", transform: `translate(${at(data.baseline)})` }), points);
+    const barred = visible.filter((one) => one.front || one.family !== "search" || one === Page.selected);
+    const inner = { x: margin.left, y: margin.top, width: width - margin.left - margin.right, height: bottom - margin.top };
+    root.append(
+      svg("clipPath", { id: "inside" }, svg("rect", inner)),
+      svg("path", { d: Page.path(steps.map(at), true), class: "stairs", "clip-path": "url(#inside)" }),
+      svg("g", { class: "bars", "clip-path": "url(#inside)", "aria-hidden": "true" }, ...barred.flatMap((one) => bars(one, chart, x, y))),
+      svg("path", { d: "M-6-6H6V6H-6Z", class: "baseline-mark", transform: `translate(${at(data.baseline)})` }),
+      svg("g", { role: "listbox", "aria-label": "Schedules" }, ...visible.map((one) => point(one, at(one), joined))),
+    );
     const outside = all.length - visible.length;
     if (outside) root.append(svg("text", { x: width - margin.right - 4, y: margin.top + 12, "text-anchor": "end", class: "outside" }, `${outside} outside this range`));
     place.append(el("div", { class: "tip", hidden: true }));
