@@ -18,6 +18,8 @@ from studies.report.page.votes import read_votes, tallies
 from tests.browser.conftest import MARKUP, PROMPTS, Browser
 from tests.studies.example import study
 
+pytestmark = pytest.mark.servers
+
 
 def find(browser: Browser, css: str) -> WebElement:
     return browser.driver.find_element(By.CSS_SELECTOR, css)

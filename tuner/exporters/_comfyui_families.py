@@ -46,6 +46,14 @@ FAMILIES = {
         guidance="input",
         flux_sampling=True,
     ),
+    "FluxPipeline in two passes": Family(
+        clip_loader="DualCLIPLoader",
+        clip_type="flux",
+        clip=("t5xxl_fp16.safetensors", "clip_l.safetensors"),
+        vae="ae.safetensors",
+        guidance="true",
+        flux_sampling=True,
+    ),
     "Flux2Pipeline": Family(
         clip_type="flux2",
         clip=("mistral_3_small_flux2_bf16.safetensors",),

@@ -36,6 +36,7 @@ class Family:
         noise: Turns the shape of spatial latents into the one that is drawn.
         packs: Whether these expressions call ``pack`` and ``unpack``.
         caches: Whether the pipeline tells a feature cache which guidance pass a call is.
+        asks_for_negative: Whether the pipeline guides only if it is given a negative prompt, even an empty one.
         more: Further arguments.
     """
 
@@ -47,6 +48,7 @@ class Family:
     noise: Callable[[Shape], Shape] = tuple
     packs: bool = False
     caches: bool = False
+    asks_for_negative: bool = False
     more: tuple[tuple[str, Any], ...] = ()
 
     def arguments(self, model: PipelineBlueprint) -> dict[str, Any]:
@@ -56,7 +58,7 @@ class Family:
             arguments[self.guidance] = model.guidance
         if isinstance(model, WanBlueprint) and model.boundary and model.low_guidance is not None:
             arguments["guidance_scale_2"] = model.low_guidance
-        if model.passes > 1 and model.negative_prompt:
+        if model.passes > 1 and (model.negative_prompt or self.asks_for_negative):
             arguments["negative_prompt"] = model.negative_prompt
         if isinstance(model, VideoBlueprint):
             arguments["num_frames"] = model.frames
@@ -84,6 +86,9 @@ _AS_ASKED = (("use_resolution_binning", False),)
 
 FAMILIES = {
     "FluxPipeline": Family(to_pipe="pack(x)", from_pipe=_UNPACKED, packs=True, caches=True),
+    "FluxPipeline in two passes": Family(
+        guidance="true_cfg_scale", to_pipe="pack(x)", from_pipe=_UNPACKED, packs=True, asks_for_negative=True
+    ),
     "ChromaPipeline": Family(to_pipe="pack(x)", from_pipe=_UNPACKED, packs=True),
     "QwenImagePipeline": Family(
         guidance="true_cfg_scale", to_pipe="pack(x)", from_pipe=_UNPACKED, packs=True, caches=True

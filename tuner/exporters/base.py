@@ -184,7 +184,7 @@ def known_family(
 
     Args:
         target: The target's name, as users know it.
-        families: What the exporter knows, by the class of the pipeline.
+        families: What the exporter knows, by the class of the pipeline or ``exported_as``.
         preset: What is exported.
         blueprint: The preset's model.
         unknown: Why other families are refused; ``{model}`` stands for the model's name.
@@ -195,10 +195,11 @@ def known_family(
         RefusedError: If the exporter does not know the family.
     """
     model = known_model(preset, blueprint)
-    family = families.get(getattr(model, "pipeline_class", ""))
-    if family is None or not isinstance(model, PipelineBlueprint):
-        raise RefusedError(target, None, unknown.format(model=model.name), remedy)
-    return model, family
+    if isinstance(model, PipelineBlueprint):
+        family = families.get(model.exported_as or model.pipeline_class)
+        if family is not None:
+            return model, family
+    raise RefusedError(target, None, unknown.format(model=model.name), remedy)
 
 
 def check_asked_levels(target: str, schedule: Schedule, model: PipelineBlueprint) -> None:

@@ -48,6 +48,8 @@ class PipelineBlueprint(Blueprint):
     transformer_class: ClassVar[str]
     model_class: ClassVar[_Wraps]
     """The family's `PipelineModel`."""
+    exported_as: ClassVar[str] = ""
+    """The family's name in exporters where the class of the pipeline does not tell it."""
     batched_guidance: ClassVar[bool] = True
     """Whether both guidance passes run as one batch, as the pipeline does it, or one after the other."""
     draws_float32: ClassVar[bool] = False

@@ -99,6 +99,7 @@ class TwoPassFluxBlueprint(FluxBlueprint):
 
     true_guidance = True
     batched_guidance = False
+    exported_as = "FluxPipeline in two passes"
 
 
 BLUEPRINT = FluxBlueprint(
