@@ -121,7 +121,7 @@ def compare(
                 "search": name,
                 "tflops_spent": float(np.median([runs[name, seed][0][-1].spent for seed in seeds])),
                 "final_hypervolume": float(np.median([runs[name, seed][1][-1] for seed in seeds])),
-                "share_of_best_peers_spend": _median(ratios),
+                "share_of_best_peers_spend": median_with_interval(ratios),
                 "shares": [None if np.isinf(ratio) else ratio for ratio in ratios],
                 "hypervolume_at_an_eighth": float(np.median(early)),
                 "gain_at_equal_spend": gain and gain.delta,
@@ -131,7 +131,7 @@ def compare(
     return {"seeds": list(seeds), "best_peer": best, "rows": rows}
 
 
-def _median(values: Sequence[float]) -> list[float | None]:
+def median_with_interval(values: Sequence[float]) -> list[float | None]:
     """The median and the 95 % bootstrap interval of it; None for what was never reached."""
     drawn = np.random.default_rng(0).choice(np.array(values), (2000, len(values)))
     medians = np.sort(np.median(np.where(np.isfinite(drawn), drawn, 1e9), axis=1))

@@ -89,7 +89,7 @@ def test_sizes_that_the_model_cannot_make_are_refused() -> None:
 
 def test_a_flow_starts_from_noise_alone_at_sigma_one_only() -> None:
     with pytest.raises(
-        UserError, match=r"flux starts from noise alone, so the first sigma must be 1, but it is 0\.9"
+        UserError, match=r"flux starts from noise alone, so the first sigma must be 1, or 0\.98 at least"
     ):
         price(Schedule(stages=(Stage(sigmas=(0.9, 0)),)), FLUX)
 

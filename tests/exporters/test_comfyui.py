@@ -200,7 +200,7 @@ def test_shipped_presets_on_small_networks(name: str) -> None:
         check(model, smaller)
     else:
         assert refusal.startswith("ComfyUI cannot carry")
-    assert (refusal is None) == (name.startswith(("swd-flux", "swd-sd3", "swd-tiny", "ralu")))
+    assert (refusal is None) == (name.startswith(("swd-flux", "swd-sd3", "swd-tiny", "ralu", "oss-flux")))
 
 
 class Network:

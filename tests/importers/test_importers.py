@@ -227,7 +227,7 @@ def test_lists_of_ratios_are_those_of_noise_predicting_models(tmp_path: Path) ->
         ("one, two", "no list of numbers"),
         ('{"a": 1}', "neither a workflow"),
         ('{"nodes": [], "links": []}', r"Export \(API\)"),
-        ("0.997, 0.5, 0", "first sigma must be 1"),
+        ("0.97, 0.5, 0", "first sigma must be 1"),
         ("1, 0.5, 0.7, 0", "strictly decrease"),
     ],
 )

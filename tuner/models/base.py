@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 _DEFAULT_OPTIONS = ModelOptions()
+_LOWEST_START = 0.98  # published schedules for flows start at up to this much less than pure noise
 
 Size: TypeAlias = tuple[int, int]
 """Height and width in output pixels."""
@@ -101,19 +102,19 @@ class Blueprint(ABC):
         """Returns the ``steps + 1`` noise levels of the stock pipeline for an output size."""
 
     def start(self, sigma: float) -> float:
-        """Returns the standard deviation of the noise that a schedule starts from, if it starts at this level.
+        """Returns the standard deviation of the noise that a schedule starts from at a noise level.
 
-        A flow is noise alone at sigma 1, and only there.
+        A flow is pure noise at sigma 1 only. Just below, sigma times the noise leaves out less than 2 % of the image.
 
         Raises:
             UserError: If the model cannot start there.
         """
-        if sigma != 1:
+        if not _LOWEST_START <= sigma <= 1:
             raise UserError(
-                f"{self.name} starts from noise alone, so the first sigma must be 1, but it is {sigma:g}; begin "
-                "the first stage with 1."
+                f"{self.name} starts from noise alone, so the first sigma must be 1, or {_LOWEST_START} at least, but "
+                f"it is {sigma:g}; begin the first stage with 1."
             )
-        return 1.0
+        return sigma
 
     @abstractmethod
     def meta_forward(self, size: Size, cache: FeatureCache | None = None) -> None:
