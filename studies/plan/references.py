@@ -56,7 +56,7 @@ def references(
 
     steps = next(n for n in range(model.steps, 0, -1) if n == 1 or fits(model.plain(n, size)))
     halves = [steps, *(steps >> k for k in range(1, steps.bit_length()) if steps >> k >= _FEWEST_STEPS)]
-    found = [Reference(f"plain-{n}", model.plain(n, size)) for n in halves]
+    found = [Reference(f"plain:{n}", model.plain(n, size)) for n in halves]
     shipped = [preset for preset in map(presets.load, presets.available()) if suits(preset, model)]
     for preset in (*shipped, *(start(name, model, size, target) for name in starts)):
         name = preset.name
