@@ -32,7 +32,7 @@ class Estimate(BaseModel):
         references: Denoiser TFLOPs of all references.
         proposals: Denoiser TFLOPs of all proposals if each spends the whole budget on every search prompt; less if
             ``--max-tflops`` allows less.
-        held_out: Denoiser TFLOPs of the baseline and the pick on the held-out prompts.
+        held_out: Denoiser TFLOPs of the check on unseen prompts: the baseline, the pick and its rivals.
         total: Denoiser TFLOPs of all these.
         images: Images that are decoded and scored.
         workers: Processes that share the work.
@@ -70,13 +70,14 @@ def estimate(settings: SearchSettings, load: Load | None = None) -> Estimate:
     """
     plan = make_plan(settings, latencies)
     search, held_out = len(plan.prompts.search), len(plan.prompts.held_out)
+    further = len(plan.prompts.further)
     references = sum(plan.price(reference.schedule).tflops for reference in plan.references) * search
     proposals = settings.trials * plan.budget.tflops * search
     if settings.max_tflops is not None:
         proposals = min(proposals, settings.max_tflops - plan.least_tflops)
     baseline = plan.baseline_price.tflops * search
     total = plan.least_tflops + proposals
-    images = (1 + len(plan.references) + settings.trials) * search + 2 * held_out
+    images = (1 + len(plan.references) + settings.trials) * search + 4 * held_out + 3 * further
     device = device_of(settings.gpus_per_worker)
     evaluator = load() if load else Evaluator.load(settings.model, plan.objectives, device, settings.options)
     per_tflop, per_image = _time(evaluator, plan)

@@ -8,16 +8,18 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from studies.engine.loop import Loop, paired_scores
+from studies.engine.check import UnseenPrompts, presets_among
+from studies.engine.loop import Loop
 from studies.engine.progress import OnProgress, Phase, Progress
-from studies.judge.pareto import front, pick
+from studies.judge.pareto import front
+from studies.judge.within import choose
+from studies.plan.check import most_check_tflops
 from studies.plan.plan import Plan, make_plan
 from studies.records.export import preset_of
 from studies.records.optuna_record import TrialRecord, open_storage
-from studies.records.results import PROPOSED, Baseline, Candidate, Mean, Pick, Reused, StudyResult
+from studies.records.results import PROPOSED, Baseline, Candidate, Checked, Mean, Pick, Reused, Rival, StudyResult
 from studies.records.score_log import EarlierScores, ScoreLog
 from studies.records.study_folder import StudyFolder, start_study
-from studies.work.task import Failure
 from studies.workers.dispatcher import Evaluations
 from studies.workers.latency import latencies
 from studies.workers.start import start_workers
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from studies.plan.settings import SearchSettings
+    from studies.work.task import Task
     from studies.workers.executors import Executor
     from tuner.schedule import Schedule
 
@@ -117,7 +120,7 @@ class _Sitting:
             raise RuntimeError(
                 f"none of the {len(self._loop.trials)} trials succeeded; {self._folder.scores} says why."
             )
-        chosen = self._check_on_held_out(pick(finished, plan.settings.pick, plan.directions))
+        chosen, rivals, checks, note = self._check(finished)
         members = front(finished, plan.directions)
         references = [other for other in finished if other.label != PROPOSED and other not in members]
         self._keep_images([plan.baseline, *(candidate.schedule for candidate in (*members, *references, chosen))])
@@ -137,6 +140,9 @@ class _Sitting:
             exported=str(exported) if exported else None,
             reused=Reused(**self._evaluations.tflops_reused),
             ended_by=self._loop.ended_by,
+            rivals=rivals,
+            checks=checks,
+            pick_note=note,
         )
         preset = preset_of(chosen, self._folder, result)
         presets.save(preset, self._folder.preset)
@@ -159,15 +165,29 @@ class _Sitting:
             self._evaluations.wait()
         self._folder.keep_images_of(set(hashes))
 
-    def _check_on_held_out(self, chosen: Candidate) -> Pick:
-        tasks = [self._plan.held_out_tasks(schedule) for schedule in (self._plan.baseline, chosen.schedule)]
-        for some in tasks:
-            self._evaluations.request(some)
+    def _check(self, finished: Sequence[Candidate]) -> tuple[Pick, list[Rival], list[Checked], str | None]:
+        """Picks a schedule, and measures it on unseen prompts."""
+        chosen, note = self._choose(finished)
+        presets = presets_among(finished)
+        unseen = UnseenPrompts(self._plan, self._evaluations, self._draw)
+        picked, rivals = unseen.measure(chosen, self._choose(presets)[0] if presets else None)
+        return picked, rivals, unseen.decide(chosen, rivals), note
+
+    def _choose(self, candidates: Sequence[Candidate]) -> tuple[Candidate, str | None]:
+        trials, plan = self._loop.trials, self._plan
+        return choose(
+            candidates,
+            plan.settings.pick,
+            plan.directions,
+            lambda candidate: trials[candidate.trial].result.scores,
+            self._loop.baseline,
+        )
+
+    def _draw(self, tasks: Sequence[Task]) -> None:
+        self._evaluations.request(tasks)
         while self._evaluations.working:
             self._report("held-out")
             self._evaluations.wait()
-        baseline, scores = (self._evaluations.outcome(some) for some in tasks)
-        return Pick(**dict(chosen), held_out=paired_scores(_succeeded(scores), _succeeded(baseline)))
 
     def _baseline(self) -> Baseline:
         price = self._plan.baseline_price
@@ -199,8 +219,9 @@ class _Sitting:
             return None
         plan = self._plan
         finished = len(self._loop.finished)
-        unseen = [task for task in plan.held_out_tasks(plan.baseline) if not self._evaluations.has(task)]
-        held_out = (plan.baseline_price.tflops + plan.budget.tflops) * sum(len(task.prompts) for task in unseen)
+        tasks = plan.held_out_tasks(plan.baseline)
+        left = sum(len(task.prompts) for task in tasks if not self._evaluations.has(task))
+        held_out = most_check_tflops(plan) * left / (len(plan.prompts.held_out) + len(plan.prompts.further))
         trials = (self._loop.total - finished) * self._loop.tflops_of_trials / max(1, finished)
         return (trials + held_out) / rate
 
@@ -213,9 +234,3 @@ def _check_trials(record: TrialRecord, settings: SearchSettings) -> None:
             f"Study {settings.name!r} has {recorded} trials, but --trials is {settings.trials}; ask for at least "
             f"{recorded}, or start another study with --study."
         )
-
-
-def _succeeded(outcome: dict[str, list[float]] | Failure | None) -> dict[str, list[float]]:
-    if isinstance(outcome, dict):
-        return outcome
-    raise RuntimeError(f"an evaluation that the outcome needs has failed: {outcome and outcome.reason}")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from studies.plan.plan import options_identity
+from studies.plan.references import PLAIN
 from studies.work.own_options import Contender, OwnOptions, drawing_price
 from tuner import presets
 from tuner.errors import UserError
@@ -18,9 +19,6 @@ from tuner.models import Blueprint, ModelOptions, Size
 
 if TYPE_CHECKING:
     from tuner.presets import Preset
-
-PLAIN = "plain:"
-"""Prefix of the name of plain steps."""
 
 
 def load_named(names: Sequence[str]) -> dict[str, Preset]:

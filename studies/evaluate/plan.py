@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import objectives
 from studies.evaluate.contenders import contender, load_named, plain, with_plain_rivals
 from studies.evaluate.settings import EvalSettings
-from studies.judge.noninferiority import Margin, parse_margins
 from studies.plan.identity import fingerprint
+from studies.plan.margins import Margin, parse_margins
 from studies.plan.plan import (
     check_counts,
     default_chunk,

@@ -11,7 +11,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from studies.plan.check import most_check_tflops, with_further
 from studies.plan.identity import fingerprint, made_by
+from studies.plan.margins import WITHIN, Margin, parse_margins
 from studies.plan.prompts import PromptSets, load_prompts
 from studies.plan.references import Reference, references
 from studies.plan.rungs import in_random_order, rung_sizes
@@ -51,6 +53,7 @@ class Plan:
         objectives: ``name:weights`` of each objective.
         directions: Direction in which each objective improves, by its plain name.
         prompts: The prompts of the search; a rung uses the first of them.
+        margins: The largest loss that counts as none, by the plain name of the objective.
         rungs: Number of search prompts up to each rung; the last rung has all.
         chunk: Prompts per unit of work.
         baseline: The model's own default sampler.
@@ -66,6 +69,7 @@ class Plan:
     objectives: tuple[str, ...]
     directions: Mapping[str, Direction]
     prompts: PromptSets
+    margins: Mapping[str, Margin]
     rungs: tuple[int, ...]
     chunk: int
     baseline: Schedule
@@ -136,9 +140,18 @@ class Plan:
         """Returns the denoiser TFLOPs of a schedule on the prompts that a rung adds."""
         return price.tflops * (self.rungs[rung] - self.scored_before(rung))
 
-    def held_out_tasks(self, schedule: Schedule) -> list[Task]:
-        """Splits a schedule's evaluation on the held-out prompts into units of work."""
-        return self._tasks(schedule, self.prompts.held_out, 0, self.image_seeds + len(self.prompts.search), keep=0)
+    def held_out_tasks(self, schedule: Schedule, prompts: int = 0) -> list[Task]:
+        """Splits a schedule's evaluation on the held-out prompts into units of work.
+
+        Args:
+            schedule: The schedule.
+            prompts: Go on over further unseen prompts until there are at least so many, if there are.
+        """
+        first_seed, held_out = self.image_seeds + len(self.prompts.search), self.prompts.held_out
+        tasks = self._tasks(schedule, held_out, 0, first_seed, keep=0)
+        unseen = (*held_out, *self.prompts.further)
+        more = self._tasks(schedule, unseen, len(held_out), first_seed, keep=0)
+        return tasks + [task for task in more if task.seeds[0] - first_seed < prompts]
 
     def image_number(self, task: Task) -> int:
         """Returns the number, from 0, of the search prompt of a task's first image."""
@@ -171,11 +184,10 @@ class Plan:
 
     @property
     def least_tflops(self) -> float:
-        """Upper bound of the denoiser TFLOPs of the baseline, the references and the held-out check."""
-        search, held_out = len(self.prompts.search), len(self.prompts.held_out)
+        """Upper bound of the denoiser TFLOPs of the baseline, the references and the check on unseen prompts."""
         references = sum(self.price(reference.schedule).tflops for reference in self.references)
-        baseline = self.baseline_price.tflops
-        return (baseline + references) * search + (baseline + self.budget.tflops) * held_out
+        searched = (self.baseline_price.tflops + references) * len(self.prompts.search)
+        return searched + most_check_tflops(self)
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -232,6 +244,7 @@ def make_plan(settings: SearchSettings, measure: Measure | None = None) -> Plan:
 
     least = {"trials": 0, "seed": 0, "search_prompts": 2, "held_out_prompts": 2}
     check_counts(settings, least | dict.fromkeys(("lag", "rungs", "chunk", "patience"), 1))
+    check_counts(settings, {"check_prompts": 2, "check_tflops": 0})
     if settings.workers is not None and settings.workers < 0:
         raise UserError(f"`workers` must be 0 (this process) or more, but got {settings.workers}.")
     if settings.gpus_per_worker is not None and settings.gpus_per_worker < 0:
@@ -249,6 +262,7 @@ def make_plan(settings: SearchSettings, measure: Measure | None = None) -> Plan:
         prompts,
         search=in_random_order(prompts.search)[: settings.search_prompts],
         held_out=prompts.held_out[: settings.held_out_prompts],
+        further=prompts.held_out[settings.held_out_prompts :],
     )
     check_fit(specs, (*prompts.search, *prompts.held_out), videos=model.frames > 1)
     baseline = model.baseline(size)
@@ -270,6 +284,7 @@ def make_plan(settings: SearchSettings, measure: Measure | None = None) -> Plan:
         objectives=specs,
         directions=directions,
         prompts=prompts,
+        margins=parse_margins(settings.margin, list(directions)),
         rungs=rung_sizes(len(prompts.search), settings.rungs),
         chunk=settings.chunk or default_chunk(size),
         baseline=baseline,
@@ -278,6 +293,7 @@ def make_plan(settings: SearchSettings, measure: Measure | None = None) -> Plan:
         references=references(model, size, budget, tuple(starts), target),
         target=target,
     )
+    plan = replace(plan, prompts=with_further(plan))
     if settings.max_tflops is not None and settings.max_tflops < plan.least_tflops:
         raise UserError(
             f"`max_tflops` {settings.max_tflops:g} does not pay for the baseline, the references and the check of "
@@ -357,6 +373,9 @@ def directions_of(specs: Sequence[str]) -> dict[str, Direction]:
 
 
 def _check_pick(spec: str, directions: Mapping[str, Direction]) -> None:
+    if spec.startswith(WITHIN):
+        parse_margins(spec.removeprefix(WITHIN), list(directions))
+        return
     accepted = ["knee", "cheapest", *(f"best:{name}" for name in directions)]
     if spec not in accepted:
-        raise UserError(f"Pick {spec!r} is not one of {', '.join(accepted)}.")
+        raise UserError(f"Pick {spec!r} is not one of {', '.join(accepted)}, {WITHIN}1%.")

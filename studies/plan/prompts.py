@@ -27,15 +27,17 @@ class PromptSets:
         search: Prompts that score candidates.
         held_out: Prompts that score the pick, after the search.
         name: Name of the shipped set, or of the user's file.
+        further: More unseen prompts, on which the check of the pick may go on.
     """
 
     search: tuple[str, ...]
     held_out: tuple[str, ...]
     name: str
+    further: tuple[str, ...] = ()
 
     @property
     def hash(self) -> str:
-        """Hash of the prompts and their split, sixteen hex digits."""
+        """Hash of the prompts and their split without the further ones, sixteen hex digits."""
         text = json.dumps([self.search, self.held_out])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from tuner.presets import Preset
 
 
+PLAIN = "plain:"
+"""Prefix of the name of plain steps, as in ``plain:12``."""
+
 _FEWEST_STEPS = 2  # of plain sampling; a single step is a blur on every model
 
 
@@ -56,7 +59,7 @@ def references(
 
     steps = next(n for n in range(model.steps, 0, -1) if n == 1 or fits(model.plain(n, size)))
     halves = [steps, *(steps >> k for k in range(1, steps.bit_length()) if steps >> k >= _FEWEST_STEPS)]
-    found = [Reference(f"plain-{n}", model.plain(n, size)) for n in halves]
+    found = [Reference(f"{PLAIN}{n}", model.plain(n, size)) for n in halves]
     shipped = [preset for preset in map(presets.load, presets.available()) if suits(preset, model)]
     for preset in (*shipped, *(start(name, model, size, target) for name in starts)):
         name = preset.name
@@ -68,6 +71,13 @@ def references(
     unlike.pop(model.baseline(size).content_hash, None)
     kept = [reference for reference in found if unlike.get(reference.schedule.content_hash) is reference]
     return tuple(sorted(kept, key=lambda reference: budget.cost(price(reference.schedule, model, size))))
+
+
+def plain_steps_at(tflops: float, model: Blueprint, size: Size) -> int:
+    """Returns the smallest number of plain steps that cost at least so many TFLOPs, or the baseline's steps."""
+    enough = tflops * (1 - 1e-9)
+    counts = range(1, model.steps + 1)
+    return next((n for n in counts if price(model.plain(n, size), model, size).tflops >= enough), model.steps)
 
 
 def suits(preset: Preset, model: Blueprint) -> bool:

@@ -46,7 +46,13 @@ class SearchSettings(BaseModel):
 
     Attributes:
         study: Name of the study and of its folder; None for ``MODEL-BUDGET``.
-        pick: Which member of the front is exported: ``knee``, ``cheapest`` or ``best:OBJECTIVE``.
+        pick: Which member of the front is exported: ``knee``, ``cheapest``, ``best:OBJECTIVE`` or
+            ``within:MARGIN``.
+        check_prompts: The check of the pick goes on over at most this many unseen prompts, until it is decided
+            (``studies.judge.sequential``). None for the held-out prompts, or for all with ``check_tflops``.
+        check_tflops: Denoiser TFLOPs that the check may take if the pick spends the whole budget; None for no
+            limit.
+        margin: The largest loss that counts as none in that check; see `parse_margins`.
         out: Folder that holds the studies.
         workers: Worker processes; 0 to evaluate in this process; None for one per GPU share, or per CPU core.
         gpus_per_worker: GPUs of each worker, may be a fraction; None for 1 where there is a GPU, else 0.
@@ -80,6 +86,9 @@ class SearchSettings(BaseModel):
 
     study: str | None = None
     pick: str = "knee"
+    check_prompts: int | None = None
+    check_tflops: float | None = None
+    margin: str = "1%"
     out: str = "runs"
     workers: int | None = None
     gpus_per_worker: float | None = None

@@ -84,6 +84,71 @@ class Pick(Candidate):
     held_out: dict[str, Score]
 
 
+class Rival(_Priced):
+    """What the pick is measured against on the unseen prompts.
+
+    Attributes:
+        label: ``"plain:N"`` for plain steps that cost as much as the pick or a little more, or a preset's name.
+        tflops: TFLOPs per image.
+        speedup: The baseline's TFLOPs over ``tflops``.
+        schedule: The schedule.
+        held_out: Its scores against the baseline's, by objective.
+        pick: The pick's scores against this schedule's, by objective.
+    """
+
+    label: str
+    speedup: float
+    schedule: Schedule
+    held_out: dict[str, Score]
+    pick: dict[str, Score]
+
+
+class Loss(BaseModel):
+    """What a schedule loses against the baseline on one objective, as a sequential check found it.
+
+    Attributes:
+        mean: Mean paired loss in points; negative for a gain.
+        low: Lower end of its repeated confidence interval.
+        high: Upper end.
+        margin: The margin as the user stated it.
+        points: The margin in points.
+        within: Whether the loss is within the margin; None while that is open.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    mean: float
+    low: float
+    high: float
+    margin: str
+    points: float
+    within: bool | None
+
+
+class Checked(BaseModel):
+    """Whether a schedule is as good as the baseline, as `studies.judge.sequential` decided it.
+
+    Attributes:
+        label: ``"pick"``, ``"plain:N"``, or a preset's name.
+        prompts: How many unseen prompts were looked at.
+        losses: The loss on each objective at the last look.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    label: str
+    prompts: int
+    losses: dict[str, Loss]
+
+    @property
+    def verdict(self) -> Literal["as good", "worse", "undecided"]:
+        """As good: within the margin on every objective. Worse: beyond it on at least one."""
+        found = [loss.within for loss in self.losses.values()]
+        if False in found:
+            return "worse"
+        return "undecided" if None in found else "as good"
+
+
 class Reused(BaseModel):
     """Denoiser TFLOPs that reuse saved.
 
@@ -109,6 +174,10 @@ class StudyResult(BaseModel):
         tflops_spent: Denoiser TFLOPs of everything that ran: baseline, references, trials, held-out scoring.
         reused: Denoiser TFLOPs that reuse saved.
         ended_by: The rule that ended the search.
+        rivals: What the pick is measured against on the unseen prompts: plain steps at its cost, and the best
+            preset.
+        checks: Whether the pick, and plain steps at its cost, are as good as the baseline.
+        pick_note: Why the pick is not what its rule asks for; None if it is.
         baseline: The full-cost sampler.
         front: Pareto front within the budget, of cost and expected scores, cheapest first.
         references: Presets and step reductions that are not on the front; shown beside it.
@@ -134,3 +203,6 @@ class StudyResult(BaseModel):
     exported: str | None = None
     reused: Reused = Reused()
     ended_by: EndedBy = "trials"
+    rivals: list[Rival] = []
+    checks: list[Checked] = []
+    pick_note: str | None = None

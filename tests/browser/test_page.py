@@ -101,12 +101,12 @@ def test_families_can_be_hidden_and_axes_chosen(browser: Browser, page: Path) ->
     result = study()
     assert points(browser) == {one.trial for one in result.evaluated}
     find(browser, "#families input[value='plain']").click()
-    plain = {one.trial for one in result.evaluated if one.label.startswith("plain-")}
+    plain = {one.trial for one in result.evaluated if one.label.startswith("plain:")}
     assert points(browser) == {one.trial for one in result.evaluated} - plain | {result.pick.trial}
     Select(find(browser, "#x-axis")).select_by_value("clip")
     Select(find(browser, "#y-axis")).select_by_value("image_reward")
     assert "clip" in (find(browser, "#front-chart svg").get_attribute("aria-label") or "")
-    searched = [one for one in result.front if one.label == "search" or not one.label.startswith("plain-")]
+    searched = [one for one in result.front if one.label == "search" or not one.label.startswith("plain:")]
     best = max(searched, key=lambda one: one.scores["clip"].delta)
     assert "joined" in (find(browser, f".point[data-trial='{best.trial}']").get_attribute("class") or "")
 

@@ -43,7 +43,7 @@ def candidate(
 def study() -> StudyResult:
     """Eight steps of plain reduction, two presets, thirty searched trials."""
     rng = np.random.default_rng(0)
-    plain = [candidate(i, f"plain-{n}", [(1.0, n)], -2.2 / n, -6.0 / n) for i, n in enumerate((4, 8, 12, 16))]
+    plain = [candidate(i, f"plain:{n}", [(1.0, n)], -2.2 / n, -6.0 / n) for i, n in enumerate((4, 8, 12, 16))]
     presets = [
         candidate(4, "bottleneck-flux-3x", [(1.0, 6), (0.5, 16), (1.0, 5)], -0.22, -0.42),
         candidate(5, "bottleneck-flux-2x", [(1.0, 12), (0.5, 19), (1.0, 7)], -0.09, -0.3),

@@ -32,7 +32,7 @@ def trials(plan: Plan) -> list[Trial]:
     rng = Random(0)
     schedules = [plan.space.suggest(Draw(rng, None)) for _ in range(COUNT)]
     schedules.sort(key=lambda schedule: plan.price(schedule).tflops)
-    labels = ["plain-2"] + [PROPOSED] * (COUNT - 1)
+    labels = ["plain:2"] + [PROPOSED] * (COUNT - 1)
     prices = [plan.price(one) for one in schedules]
     return [Trial(n, labels[n], one, prices[n], prices[n].tflops, None) for n, one in enumerate(schedules)]
 

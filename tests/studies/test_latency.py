@@ -87,7 +87,7 @@ def test_a_search_within_seconds_measures_once_and_reports_seconds(
     blueprint = make_plan(settings, studies.workers.latency.latencies).blueprint
     for candidate in result.evaluated:
         assert candidate.seconds == TABLE.seconds(price(candidate.schedule, blueprint)) <= 6 + 1e-6
-    assert {"plain-5", "plain-2"} <= {candidate.label for candidate in result.evaluated}
+    assert {"plain:5", "plain:2"} <= {candidate.label for candidate in result.evaluated}
     assert open_study(settings.out, settings.name).identity["latency"] == TABLE.as_dict()
     assert "s/image" in markdown(result)
     assert "takes 21 s" in markdown(result)

@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from studies.judge.noninferiority import Margin, non_inferiority, parse_margins
+from studies.judge.noninferiority import non_inferiority
+from studies.plan.margins import Margin, parse_margins
 from tuner.errors import UserError
 
 RNG = np.random.default_rng(0)

@@ -44,7 +44,7 @@ def test_every_reference_is_within_the_budget_and_enqueued_where_a_space_has_it(
 def test_a_preset_that_fits_stays_as_it_is_and_a_dearer_one_is_rescaled() -> None:
     limit = parse_budget("3x", BASELINE, MODEL, MODEL.size)
     found = {reference.label: reference.schedule for reference in references(MODEL, MODEL.size, limit)}
-    assert {"plain-16", "plain-8", "bottleneck-flux-2x-rescaled"} <= found.keys()
+    assert {"plain:16", "plain:8", "bottleneck-flux-2x-rescaled"} <= found.keys()
     rescaled = found["bottleneck-flux-2x-rescaled"]
     loose = references(MODEL, MODEL.size, parse_budget("1x", BASELINE, MODEL, MODEL.size))
     assert {"bottleneck-flux-2x", "bottleneck-flux-3x", "bottleneck-flux-5stage"} <= {r.label for r in loose}

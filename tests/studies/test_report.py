@@ -42,7 +42,7 @@ def test_the_terminal_table_has_a_row_for_every_member_of_the_front() -> None:
     for member in result.front:
         assert f"{member.speedup:.2f}x" in text.getvalue()
     assert text.getvalue().count("(pick)") == 1
-    assert "plain-8" in text.getvalue()
+    assert "plain:8" in text.getvalue()
 
 
 def test_what_is_quoted_of_the_pick_is_what_it_scores_on_unseen_prompts() -> None:

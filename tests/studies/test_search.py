@@ -56,7 +56,7 @@ def test_a_search_finds_a_front_within_the_budget_and_exports_its_pick(tmp_path:
             if candidate.stopped_at is None:  # else the baseline has other prompts, too
                 assert score.delta == pytest.approx(score.mean - result.baseline.scores[name].mean)
             assert score.ci95[0] <= score.delta <= score.ci95[1]
-    assert {"plain-6", "plain-3"} <= {candidate.label for candidate in result.evaluated}
+    assert {"plain:6", "plain:3"} <= {candidate.label for candidate in result.evaluated}
     assert result.pick.trial in {candidate.trial for candidate in result.front}
     assert set(result.pick.held_out) == {"clip", "image_reward"}
 
@@ -220,7 +220,7 @@ def test_a_failing_baseline_ends_the_search(tmp_path: Path, plain_run: StudyResu
 def test_after_the_time_limit_nothing_new_is_proposed(tmp_path: Path, plain_run: StudyResult) -> None:
     settings = toy_settings(tmp_path, time_limit=1e-9)
     result = search(settings, executor=Counting())
-    assert [candidate.label for candidate in result.evaluated] == ["plain-3"]  # a study has a result
+    assert [candidate.label for candidate in result.evaluated] == ["plain:3"]  # a study has a result
     resumed = search(settings.model_copy(update={"time_limit": None}), executor=Counting(), resume=True)
     assert [c.schedule for c in resumed.evaluated] == [c.schedule for c in plain_run.evaluated]
 

@@ -209,8 +209,8 @@ def test_a_plan_for_a_flux_model_refers_to_the_published_presets(tmp_path: Path)
     settings = toy_settings(tmp_path, model="tiny", size=None)
     plan = make_plan(settings)
     labels = [reference.label for reference in plan.references]
-    assert labels[:2] == ["plain-2", "plain-4"]  # the cheapest first
-    assert {"plain-8", "plain-16"} <= set(labels)
+    assert labels[:2] == ["plain:2", "plain:4"]  # the cheapest first
+    assert {"plain:8", "plain:16"} <= set(labels)
     names = {label.removesuffix("-rescaled") for label in labels}
     assert {"bottleneck-flux-2x", "bottleneck-flux-3x", "bottleneck-flux-5stage"} <= names
     assert plan.objectives == ("clip:tiny", "image_reward:tiny")

@@ -160,7 +160,7 @@ def family(candidate: Candidate) -> str:
     """Names where a candidate comes from: ``plain`` step reduction, a published ``preset``, or the ``search``."""
     if candidate.label == PROPOSED:
         return "search"
-    return "plain" if candidate.label.startswith("plain-") else "preset"
+    return "plain" if candidate.label.startswith("plain:") else "preset"
 
 
 def _rounded(values: Iterable[float]) -> list[float]:

@@ -6,7 +6,8 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from studies.judge.intervals import paired_score
-from studies.judge.pareto import front, pick
+from studies.judge.pareto import front
+from studies.judge.within import choose
 from studies.records.results import PROPOSED, Baseline, Candidate, Mean, Pick, Reused, StudyResult
 from studies.report.page.prices import prices
 from tuner.errors import UserError
@@ -43,7 +44,13 @@ def result_so_far(study: StudyFolder, scores: ScoreLines, recorded: optuna.Study
             "prompts; wait, or continue it with `--resume`."
         )
     members = front(finished, study.directions)
-    chosen = pick(finished, study.settings.pick, study.directions)
+    chosen, _ = choose(
+        finished,
+        study.settings.pick,
+        study.directions,
+        lambda one: {name: scores.of(one.schedule.content_hash, name) for name in study.directions},
+        {name: scores.of(study.baseline.content_hash, name) for name in study.directions},
+    )
     baseline = known.baseline
     return StudyResult(
         study=study.name,

@@ -1,0 +1,134 @@
+"""The end of a search: the pick and its rivals on unseen prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from studies.engine.loop import paired_scores
+from studies.judge.sequential import ERROR_RATE, levels, look, looks
+from studies.plan.references import PLAIN, plain_steps_at
+from studies.records.results import PROPOSED, Checked, Pick, Rival
+from studies.work.task import Failure
+
+if TYPE_CHECKING:
+    from studies.judge.early_stopping import Scores
+    from studies.plan.plan import Plan
+    from studies.records.results import Candidate
+    from studies.work.task import Task
+    from studies.workers.dispatcher import Evaluations
+    from tuner.schedule import Schedule
+
+PICK = "pick"
+"""Label of the pick among the checked schedules."""
+
+
+@dataclass(frozen=True)
+class UnseenPrompts:
+    """Draws schedules on prompts that the search never saw.
+
+    Args:
+        plan: The search.
+        evaluations: Keeps the outcomes of tasks.
+        draw: Runs tasks and returns when they are finished.
+    """
+
+    plan: Plan
+    evaluations: Evaluations
+    draw: Callable[[Sequence[Task]], None]
+
+    def measure(self, chosen: Candidate, best_preset: Candidate | None) -> tuple[Pick, list[Rival]]:
+        """Scores the pick, plain steps at its cost, and the best preset on the held-out prompts.
+
+        Rivals that are the pick or the baseline, or that fail, are left out.
+
+        Args:
+            chosen: The pick.
+            best_preset: What the pick rule chooses of the presets within the budget; None if there are none.
+
+        Raises:
+            RuntimeError: If the pick or the baseline fails.
+        """
+        plan = self.plan
+        rivals = self._rivals(chosen, best_preset)
+        drawn = [plan.baseline, chosen.schedule, *rivals.values()]
+        self.draw([task for schedule in drawn for task in plan.held_out_tasks(schedule)])
+        baseline, mine = (self._scores(schedule) for schedule in drawn[:2])
+        return Pick(**dict(chosen), held_out=paired_scores(_succeeded(mine), _succeeded(baseline))), [
+            self._rival(label, schedule, scores, _succeeded(mine), _succeeded(baseline))
+            for label, schedule in rivals.items()
+            if isinstance(scores := self._scores(schedule), dict)
+        ]
+
+    def decide(self, chosen: Candidate, rivals: Sequence[Rival]) -> list[Checked]:
+        """Looks at more and more unseen prompts until the pick, and plain steps, are decided; see `look`.
+
+        Each look has its number of prompts and its levels before anything is drawn, so it decides the same on any
+        number of workers and after any interruption. A schedule that fails on a prompt stays as it was.
+
+        Args:
+            chosen: The pick.
+            rivals: Its rivals; those that are plain steps are decided, too.
+        """
+        plan = self.plan
+        first, most = len(plan.prompts.held_out), len(plan.prompts.held_out) + len(plan.prompts.further)
+        counts = looks(most, first)
+        rates = levels(counts, ERROR_RATE)
+        found: dict[str, Checked] = {}
+        schedules = {PICK: chosen.schedule}
+        schedules |= {rival.label: rival.schedule for rival in rivals if rival.label.startswith(PLAIN)}
+        left = dict(schedules)
+        for count, rate in zip(counts, rates, strict=True):
+            drawn = [plan.baseline, *left.values()]
+            self.draw([task for schedule in drawn for task in plan.held_out_tasks(schedule, count)])
+            baseline = self._scores(plan.baseline, count)
+            for label, schedule in list(left.items()):
+                scores = self._scores(schedule, count)
+                if isinstance(scores, dict) and isinstance(baseline, dict):
+                    losses = look(scores, baseline, plan.margins, plan.directions, (rate, rate))
+                    found[label] = Checked(label=label, prompts=count, losses=losses)
+                if label not in found or found[label].prompts < count or found[label].verdict != "undecided":
+                    del left[label]
+            if not left:
+                break
+        return [found[label] for label in schedules if label in found]
+
+    def _rivals(self, chosen: Candidate, best_preset: Candidate | None) -> dict[str, Schedule]:
+        plan = self.plan
+        steps = plain_steps_at(chosen.tflops, plan.blueprint, plan.size)
+        rivals = {f"{PLAIN}{steps}": plan.blueprint.plain(steps, plan.size)}
+        if best_preset is not None:
+            rivals[best_preset.label] = best_preset.schedule
+        known = {plan.baseline.content_hash, chosen.schedule.content_hash}
+        return {label: schedule for label, schedule in rivals.items() if schedule.content_hash not in known}
+
+    def _rival(self, label: str, schedule: Schedule, scores: Scores, mine: Scores, baseline: Scores) -> Rival:
+        price = self.plan.price(schedule)
+        return Rival(
+            label=label,
+            tflops=price.tflops,
+            nfe=price.nfe,
+            seconds=self.plan.seconds(price),
+            speedup=self.plan.baseline_price.tflops / price.tflops,
+            schedule=schedule,
+            held_out=paired_scores(scores, baseline),
+            pick=paired_scores(mine, scores),
+        )
+
+    def _scores(self, schedule: Schedule, prompts: int | None = None) -> dict[str, list[float]] | Failure | None:
+        outcome = self.evaluations.outcome(self.plan.held_out_tasks(schedule, prompts or 0))
+        if not isinstance(outcome, dict) or prompts is None:
+            return outcome
+        return {name: values[:prompts] for name, values in outcome.items()}
+
+
+def presets_among(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Keeps the presets: neither proposals nor plain steps."""
+    return [one for one in candidates if one.label != PROPOSED and not one.label.startswith(PLAIN)]
+
+
+def _succeeded(outcome: Mapping[str, Sequence[float]] | Failure | None) -> Scores:
+    if outcome is None or isinstance(outcome, Failure):
+        raise RuntimeError(f"an evaluation that the outcome needs has failed: {outcome and outcome.reason}")
+    return outcome
