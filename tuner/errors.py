@@ -5,12 +5,16 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import unicodedata
 from collections.abc import Iterable
 
 _CREDENTIALS = (
     re.compile(r"(?<=://)([^\s/@:]*):[^\s/]*@"),  # user:password@host; the last @ before the path ends it
     re.compile(r"(?<=[?&])((?:ssl)?password|passwd|token|secret|access_key)=[^\s&'\"]*", re.IGNORECASE),
 )
+
+LONGEST_LINE = 2000
+"""Characters of the longest error that is shown."""
 
 
 def masked(text: str) -> str:
@@ -56,5 +60,25 @@ def unwritable(kind: str, path: os.PathLike[str], error: OSError) -> UserError:
 
 
 def one_line(message: object) -> str:
-    """Puts a message, e.g. another library's error, on one line; passwords in URLs are masked."""
-    return masked(" ".join(str(message).split()))
+    """Puts a message, e.g. another library's error, on one line of at most `LONGEST_LINE` characters.
+
+    Passwords in URLs are masked, and characters that control a terminal are replaced.
+    """
+    line = readable(" ".join(str(message).split()))
+    if len(line) > LONGEST_LINE:
+        line = f"{line[: LONGEST_LINE - 400]} [...] {line[-380:]}"  # rule and remedy stand at the end
+    return masked(line)
+
+
+def readable(text: str) -> str:
+    r"""Replaces what a terminal would obey or cannot show by its escape, e.g. ``\x1b``.
+
+    These are control characters (Unicode Cc), but for tabs and line ends, format characters (Cf), which reorder or
+    hide text, and lone surrogates (Cs). Joiners stay, because emoji and many scripts need them.
+    """
+    return "".join(one if _is_readable(one) else one.encode("unicode_escape").decode("ascii") for one in text)
+
+
+def _is_readable(character: str) -> bool:
+    kept = character in "\t\n\u200c\u200d"
+    return kept or unicodedata.category(character) not in ("Cc", "Cf", "Cs")

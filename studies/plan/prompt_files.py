@@ -5,7 +5,8 @@
 ``.csv``    a header with a prompt column (DrawBench: ``Prompts``)
 ``.tsv``    the same with tabs, quotes being part of the text (PartiPrompts: ``Prompt``)
 ``.jsonl``  an object or a string per line (GenEval's ``evaluation_metadata``: ``prompt``)
-``.json``   a list of strings or of objects, or an object that holds such lists (HPSv2, COCO: ``caption``)
+``.json``   a list of strings or of objects (VBench: ``prompt_en``), or an object that holds such lists (HPSv2,
+            COCO: ``caption``), or whose values are such objects (VBench-2.0)
 ==========  ================================================================================================
 
 A file of any other suffix is read as plain text.
@@ -14,17 +15,26 @@ A file of any other suffix is read as plain text.
 from __future__ import annotations
 
 import csv
+import io
+import itertools
 import json
 import os
+import re
+import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tuner.errors import UserError
+from tuner.errors import UserError, one_line
+from tuner.text_files import MEBIBYTE, read_text
 
-FIELDS = ("prompt", "prompts", "caption", "captions", "text")
+MOST_BYTES = 64 * MEBIBYTE
+MOST_PROMPTS = 1_000_000
+
+FIELDS = ("prompt", "prompts", "prompt_en", "caption", "captions", "text")
 """Names of the column or field with the prompt, in any case; the first that is found counts."""
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _REMEDY = f"name the one with the prompts {FIELDS[0]!r} (or one of {', '.join(FIELDS[1:])})"
 _EXAMPLE = '{"prompt": "a red fox"}'
 
@@ -42,20 +52,30 @@ def read_prompts(path: str | os.PathLike[str]) -> list[str]:
         UserError: If the file cannot be read as text, or breaks a rule of its format.
     """
     path = Path(path)
+    text = read_text(path, "Prompts file", MOST_BYTES, "give a text file, one prompt per line")
     read = {".csv": _from_csv, ".tsv": _from_csv, ".jsonl": _from_jsonl, ".json": _from_json}
-    found = read.get(path.suffix.lower(), _from_text)(path, _read(path))
-    return list(dict.fromkeys(prompt.strip() for prompt in found))
+    found = read.get(path.suffix.lower(), _from_text)(path, text)
+    prompts = list(dict.fromkeys(itertools.islice((prompt.strip() for prompt in found), MOST_PROMPTS + 1)))
+    if len(prompts) > MOST_PROMPTS:
+        raise UserError(f"Prompts file {str(path)!r} has more than {MOST_PROMPTS:,} prompts; split it.")
+    for prompt in prompts:
+        if _SURROGATE.search(prompt):
+            raise UserError(
+                f"Prompts file {str(path)!r} has half a character (a lone surrogate) in {prompt[:80]!r}; write "
+                "characters beyond U+FFFF as they are, or as a pair of escapes."
+            )
+    return prompts
 
 
 def _from_text(path: Path, text: str) -> Iterator[str]:
-    lines = (line.strip() for line in text.splitlines())
+    lines = (line.strip() for line in _lines(text))
     return (line for line in lines if line and not line.startswith("#"))
 
 
 def _from_csv(path: Path, text: str) -> Iterator[str]:
     tabs = path.suffix.lower() == ".tsv"
     rows = csv.reader(
-        text.splitlines(keepends=True),
+        io.StringIO(text, newline=""),
         delimiter="\t" if tabs else ",",
         quoting=csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL,
         strict=True,
@@ -77,6 +97,11 @@ def _from_csv(path: Path, text: str) -> Iterator[str]:
                     f"Prompts file {str(path)!r} has no {column!r} in line {rows.line_num}; fill it in, or remove "
                     "the line."
                 )
+            if any(cell.strip() for cell in row[len(header) :]):
+                raise UserError(
+                    f"Prompts file {str(path)!r} has {len(row)} cells in line {rows.line_num}, and its header names"
+                    f" {len(header)}; {'remove the extra tabs' if tabs else 'put prompts with commas in quotes'}."
+                )
             yield row[index]
     except csv.Error as error:
         raise UserError(
@@ -86,7 +111,7 @@ def _from_csv(path: Path, text: str) -> Iterator[str]:
 
 
 def _from_jsonl(path: Path, text: str) -> Iterator[str]:
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(_lines(text), start=1):
         if line.strip():
             value = _parsed(path, line, number, f"one object per line, such as {_EXAMPLE}")
             yield _prompt(path, f"line {number}", value)
@@ -114,6 +139,10 @@ def _parsed(path: Path, text: str, first: int, remedy: str) -> Any:
             f"Prompts file {str(path)!r} is not JSON in line {first + error.lineno - 1} ({error.msg}); write "
             f"{remedy}."
         ) from error
+    except (RecursionError, ValueError) as error:  # nested too deeply, or an integer of thousands of digits
+        raise UserError(
+            f"Prompts file {str(path)!r} cannot be read from line {first} on ({one_line(error)}); write {remedy}."
+        ) from error
 
 
 def _lists(data: Any) -> Mapping[str, Sequence[Any]]:
@@ -123,7 +152,11 @@ def _lists(data: Any) -> Mapping[str, Sequence[Any]]:
     if not isinstance(data, dict):
         return {}
     lists = {name: value for name, value in data.items() if isinstance(value, list)}
-    return {name: items for name, items in lists.items() if items and _has_prompt(items[0])}
+    lists = {name: items for name, items in lists.items() if items and _has_prompt(items[0])}
+    values = list(data.values())
+    if not lists and values and all(isinstance(one, dict) and _has_prompt(one) for one in values):
+        return {"": values}
+    return lists
 
 
 def _has_prompt(item: Any) -> bool:
@@ -142,7 +175,7 @@ def _prompt(path: Path, place: str, item: Any) -> str:
         item = item[field]
     if not isinstance(item, str) or not item.strip():
         raise UserError(
-            f"Prompts file {str(path)!r} has {item!r} for a prompt in {place}; write text, such as {_EXAMPLE}."
+            f"Prompts file {str(path)!r} has {reprlib.repr(item)} for a prompt in {place}; write text, such as {_EXAMPLE}."
         )
     return item
 
@@ -156,25 +189,6 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(map(repr, names)) or "nothing"
 
 
-def _read(path: Path) -> str:
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
-        raise UserError(
-            f"Prompts file {str(path)!r} does not exist; give a text file, one prompt per line."
-        ) from None
-    except IsADirectoryError:
-        raise UserError(
-            f"Prompts file {str(path)!r} is a folder; give a text file, one prompt per line."
-        ) from None
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"Prompts file {str(path)!r} is not UTF-8 text (byte {error.start}); save it as UTF-8."
-        ) from None
-    except OSError as error:
-        raise UserError(
-            f"Prompts file {str(path)!r} cannot be read: {error.strerror}; check its permissions."
-        ) from None
-    if "\0" in text:
-        raise UserError(f"Prompts file {str(path)!r} is not text: it has zero bytes; give one prompt per line.")
-    return text
+def _lines(text: str) -> list[str]:
+    r"""Splits text at ``\n``, ``\r\n`` and ``\r`` alone; ``str.splitlines`` ends lines at U+2028 and others, too."""
+    return re.split(r"\r\n|\n|\r", text)
