@@ -11,14 +11,14 @@ import inspect
 from typing import TYPE_CHECKING, Any
 
 from search_spaces.base import Carries, SearchSpace
-from tuner.errors import UserError
+from tuner.errors import UserError, unknown_name
 from tuner.registry import Registry
 
 if TYPE_CHECKING:
     from tuner.budget import Budget
     from tuner.models import Blueprint, Size
 
-__all__ = ["SearchSpace", "available", "load", "preset_of", "stage_sizes"]
+__all__ = ["SearchSpace", "available", "check_name", "load", "preset_of", "stage_sizes"]
 
 _REGISTRY = Registry("search space", __name__, __path__)
 
@@ -26,6 +26,20 @@ _REGISTRY = Registry("search space", __name__, __path__)
 def available() -> list[str]:
     """Lists the names that ``load`` accepts, sorted, without importing any space."""
     return _REGISTRY.available()
+
+
+def check_name(name: str) -> None:
+    """Checks the name of a space, without importing it.
+
+    Args:
+        name: As ``load`` takes it.
+
+    Raises:
+        UserError: If no space has this name.
+    """
+    plain = name.partition(":")[0]
+    if plain not in available():
+        raise unknown_name("search space", plain, available())
 
 
 def load(

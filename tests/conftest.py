@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from typing import Any
 
 # Nothing in the tests may reach for a hub: a missing file must fail at once.
@@ -14,6 +15,14 @@ import pytest
 from hypothesis import settings
 
 from tests.small_flux import small_flux
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keeps the counts of the tests apart from the user's, which may be those of other code."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TUNER_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

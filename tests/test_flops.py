@@ -7,7 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tuner import models, presets
 from tuner.errors import UserError
-from tuner.flops import price, tflops_per_call, tflops_per_pass
+from tuner.flops import count, price, tflops_per_call, tflops_per_pass
 from tuner.models import blueprint, wrap
 from tuner.sampling import sample
 from tuner.schedule import Schedule, Stage
@@ -37,7 +37,7 @@ def test_flux_per_call(side: int, tflops: float) -> None:
 def test_one_pass_of_every_image_family_at_1024(name: str, text_tokens: int, tflops: float) -> None:
     known = blueprint(name)
     assert known.text_tokens == text_tokens
-    assert tflops_per_pass(known, (1024, 1024)) == pytest.approx(tflops, rel=5e-3)
+    assert count(known, (1024, 1024)) == pytest.approx(tflops, rel=5e-3)
     assert tflops_per_call(known, (1024, 1024)) == known.passes * tflops_per_pass(known, (1024, 1024))
 
 

@@ -78,6 +78,23 @@ _FORMS = (
 )
 
 
+def read_budget(text: str) -> tuple[float, str]:
+    """Splits ``3x``, ``40%``, ``1200T``, ``4s``, ``16nfe`` or ``16`` into the number and the unit in lower case.
+
+    Raises:
+        UserError: If the text is no budget.
+    """
+    match = _PATTERN.fullmatch(text.strip())
+    if match is None:
+        raise UserError(f"Budget {text!r} is not a budget; {_FORMS}.")
+    number, unit = float(match[1]), match[2].lower()
+    if not 0 < number < math.inf:
+        raise UserError(f"Budget {text!r} must be a positive, finite number; {_FORMS}.")
+    if unit in ("nfe", "") and number != int(number):
+        raise UserError(f"Budget {text!r} must be a whole number of network forward passes, such as 16nfe.")
+    return number, unit
+
+
 def parse_budget(
     text: str,
     baseline: Price,
@@ -103,20 +120,13 @@ def parse_budget(
         UserError: If the text is no budget, or is dearer than the baseline, or buys less than one full-size
             step, which every schedule ends with.
     """
-    match = _PATTERN.fullmatch(text.strip())
-    if match is None:
-        raise UserError(f"Budget {text!r} is not a budget; {_FORMS}.")
-    number, unit = float(match[1]), match[2].lower()
-    if not 0 < number < math.inf:
-        raise UserError(f"Budget {text!r} must be a positive, finite number; {_FORMS}.")
+    number, unit = read_budget(text)
     if unit == "s":
         if latencies is None:
             raise ValueError("a budget in seconds needs `latencies`.")
         return _in_seconds(text, number, latencies(), baseline, blueprint, size)
     step = tflops_per_call(blueprint, size)
     if unit in ("nfe", ""):
-        if number != int(number):
-            raise UserError(f"Budget {text!r} must be a whole number of network forward passes, such as 16nfe.")
         per_step = blueprint.passes
         limit = Budget(number / per_step * step, int(number))
         budget, dearest, smallest = limit, f"{baseline.nfe}nfe", f"{per_step}nfe"

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from tuner import counts
 from tuner.feature_cache import FeatureCache, FirstBlockCache
 from tuner.models.base import Blueprint, Size
 from tuner.schedule import Schedule, Stage
@@ -191,11 +192,20 @@ def counting() -> Iterator[Callable[[], float]]:
         yield lambda: counter.get_total_flops() / 1e12
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=1024)
 def _count(key: _Hashed, size: Size, cache: FeatureCache | None = None) -> float:
+    return counts.once(key.blueprint, size, cache, lambda: count(key.blueprint, size, cache))
+
+
+def count(blueprint: Blueprint, size: Size, cache: FeatureCache | None = None) -> float:
+    """Builds the network on the meta device and counts the TFLOPs of a pass; with a cache, of two calls.
+
+    Raises:
+        UserError: If the network cannot be cached in this way.
+    """
     with counting() as tflops:
         if cache is None:
-            key.blueprint.meta_forward(size)
+            blueprint.meta_forward(size)
         else:
-            key.blueprint.meta_forward(size, cache)
-        return tflops() / key.blueprint.counted_passes
+            blueprint.meta_forward(size, cache)
+        return tflops() / blueprint.counted_passes

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,12 +12,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from studies.plan.check import most_check_tflops, with_further
 from studies.plan.identity import fingerprint, made_by
-from studies.plan.margins import WITHIN, Margin, parse_margins
+from studies.plan.margins import Margin, parse_margins
 from studies.plan.prompts import PromptSets, load_prompts
 from studies.plan.references import Reference, references
 from studies.plan.rungs import in_random_order, rung_sizes
 from studies.plan.settings import SearchSettings
 from studies.plan.target import Target, target_of
+from studies.plan.words import check_words
 from studies.work.task import Task
 from tuner.budget import Budget, parse_budget
 from tuner.errors import UserError
@@ -242,6 +242,7 @@ def make_plan(settings: SearchSettings, measure: Measure | None = None) -> Plan:
     import search_spaces
     from objectives import check_fit
 
+    check_words(settings)
     least = {"trials": 0, "seed": 0, "search_prompts": 2, "held_out_prompts": 2}
     check_counts(settings, least | dict.fromkeys(("lag", "rungs", "chunk", "patience"), 1))
     check_counts(settings, {"check_prompts": 2, "check_tflops": 0})
@@ -256,7 +257,6 @@ def make_plan(settings: SearchSettings, measure: Measure | None = None) -> Plan:
     target = target_of(settings, model, size)
     specs = objective_specs(settings.objectives, model)
     directions = directions_of(specs)
-    _check_pick(settings.pick, directions)
     prompts = load_prompts(settings.prompts, model)
     prompts = replace(
         prompts,
@@ -268,7 +268,6 @@ def make_plan(settings: SearchSettings, measure: Measure | None = None) -> Plan:
     baseline = model.baseline(size)
 
     def measured() -> LatencyTable:
-        check_name(settings.name)  # a study that was begun has its own table, found by name
         if measure is None:
             raise ValueError("a budget in seconds needs `measure`.")
         return measure(settings, model, size)
@@ -276,7 +275,6 @@ def make_plan(settings: SearchSettings, measure: Measure | None = None) -> Plan:
     budget = parse_budget(settings.budget, price(baseline, model, size), model, size, measured)
     around = search_spaces.preset_of(settings.space)
     starts = dict.fromkeys((*settings.start, *([around] if around else [])))
-    check_name(settings.name)
     plan = Plan(
         settings=settings,
         blueprint=model,
@@ -306,20 +304,6 @@ def make_plan(settings: SearchSettings, measure: Measure | None = None) -> Plan:
 def image_seeds(seed: int) -> int:
     """Returns the noise seed of a study's first prompt; studies with different seeds share no noise."""
     return seed * _SEED_STRIDE
-
-
-def check_name(name: str) -> str:
-    """Returns a study's name unchanged if it can name a folder.
-
-    Raises:
-        UserError: If it cannot.
-    """
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", name):
-        raise UserError(
-            f"Study name {name!r} cannot name a folder; use letters, digits, '.', '_', '+' and '-', "
-            "the first one a letter or a digit."
-        )
-    return name
 
 
 def versions() -> dict[str, str]:
@@ -370,12 +354,3 @@ def directions_of(specs: Sequence[str]) -> dict[str, Direction]:
     from objectives import direction, parse
 
     return {parse(spec)[0]: direction(spec) for spec in specs}
-
-
-def _check_pick(spec: str, directions: Mapping[str, Direction]) -> None:
-    if spec.startswith(WITHIN):
-        parse_margins(spec.removeprefix(WITHIN), list(directions))
-        return
-    accepted = ["knee", "cheapest", *(f"best:{name}" for name in directions)]
-    if spec not in accepted:
-        raise UserError(f"Pick {spec!r} is not one of {', '.join(accepted)}, {WITHIN}1%.")

@@ -1,0 +1,73 @@
+"""Counts what ``tuner/counts.json`` ships: ``python -m benchmarks.shipped_counts``; ``--anew`` for all of it.
+
+Every model of this package at its default size and at the stage sizes of the search spaces, with guidance, without
+and as the shipped presets have it; and the feature caches that search spaces propose, at the default size.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import json
+import sys
+from collections.abc import Iterator
+
+from search_spaces import stage_sizes
+from search_spaces._guidance import unguided
+from tuner import models, presets
+from tuner.counts import SHIPPED, counted, key_of
+from tuner.feature_cache import FeatureCache, PyramidAttentionBroadcast, TaylorSeerCache
+from tuner.flops import count
+from tuner.models import Blueprint, Size
+
+_PROPOSED = (
+    TaylorSeerCache(kind="taylorseer"),
+    TaylorSeerCache(kind="taylorseer", lite=True),
+    PyramidAttentionBroadcast(kind="pab", between=(0.0, 1.0)),
+)
+
+Counted = tuple[Blueprint, Size, FeatureCache | None]
+
+
+def wanted() -> Iterator[Counted]:
+    """Lists what is shipped, the default sizes first."""
+    known = [models.blueprint(name) for name in models.available()]
+    for model in known:
+        yield model, model.size, None
+    for model in known:
+        yield unguided(model), model.size, None
+    for preset in map(presets.load, presets.available()):
+        if preset.model in models.available():
+            model = models.blueprint(preset.model)
+            guided = model.with_options(preset.model_options) if preset.model_options else model
+            size = preset.height, preset.width
+            for stage in preset.schedule.stages:
+                yield guided, guided.stage_size(size, stage.scale), None
+            yield model, size, None
+    for model in known:
+        for cache in _PROPOSED:
+            for probe, _ in cache.shortened([0.5] * 8):
+                yield model, model.size, probe
+    for model in known:
+        for size in reversed(stage_sizes(model, model.size)):
+            yield model, size, None
+    for model in known:
+        for size in reversed(stage_sizes(model, model.size)):
+            yield unguided(model), size, None
+
+
+def main() -> None:
+    """Adds what is missing, and writes the file after every count."""
+    versions = {name: importlib.metadata.version(name) for name in ("diffusers", "torch")}
+    old = json.loads(SHIPPED.read_text()) if SHIPPED.is_file() and "--anew" not in sys.argv[1:] else {}
+    found: dict[str, float | str] = old.get("counts", {})
+    for model, size, cache in wanted():
+        key = key_of(model, size, cache)
+        if key not in found:
+            found[key] = counted(functools.partial(count, model, size, cache), cache)
+            print(f"{model.name} {size[0]}x{size[1]} {cache.kind if cache else ''}: {found[key]}", flush=True)
+            SHIPPED.write_text(json.dumps({**versions, "counts": dict(sorted(found.items()))}, indent=0) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""Checks what a user may mistype, before anything is counted or imported that takes long."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from studies.plan.margins import WITHIN, parse_margins
+from tuner.budget import read_budget
+from tuner.errors import UserError
+
+if TYPE_CHECKING:
+    from studies.plan.settings import SearchSettings
+
+
+def check_words(settings: SearchSettings) -> None:
+    """Checks the texts of a search: budget, names of space, objectives, pick, format, presets and study.
+
+    Raises:
+        UserError: If one of them means nothing.
+    """
+    import objectives
+    import search_spaces
+    from tuner import exporters, models
+
+    models.check_name(settings.model)
+    read_budget(settings.budget)
+    search_spaces.check_name(settings.space)
+    names = [objectives.parse(spec)[0] for spec in settings.objectives]
+    _check_pick(settings.pick, names)
+    if settings.for_target is not None:
+        exporters.load(settings.for_target)
+    check_name(settings.name)
+
+
+def _check_pick(pick: str, objectives: Sequence[str]) -> None:
+    if pick.startswith(WITHIN):
+        parse_margins(pick.removeprefix(WITHIN), list(objectives))
+        return
+    accepted = ["knee", "cheapest", *(f"best:{name}" for name in objectives)]
+    if pick not in accepted:
+        raise UserError(f"Pick {pick!r} is not one of {', '.join(accepted)}, {WITHIN}1%.")
+
+
+def check_name(name: str) -> str:
+    """Returns a study's name unchanged if it can name a folder.
+
+    Raises:
+        UserError: If it cannot.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", name):
+        raise UserError(
+            f"Study name {name!r} cannot name a folder; use letters, digits, '.', '_', '+' and '-', "
+            "the first one a letter or a digit."
+        )
+    return name
