@@ -104,15 +104,15 @@ class Blueprint(ABC):
     def start(self, sigma: float) -> float:
         """Returns the standard deviation of the noise that a schedule starts from at a noise level.
 
-        A flow is pure noise at sigma 1 only. Just below, sigma times the noise leaves out less than 2 % of the image.
+        A flow is pure noise at sigma 1 only. Just below, sigma times the noise leaves out under 2 % of the image.
 
         Raises:
             UserError: If the model cannot start there.
         """
         if not _LOWEST_START <= sigma <= 1:
             raise UserError(
-                f"{self.name} starts from noise alone, so the first sigma must be 1, or {_LOWEST_START} at least, but "
-                f"it is {sigma:g}; begin the first stage with 1."
+                f"{self.name} starts from noise alone, so the first sigma must be 1, or {_LOWEST_START} at least, "
+                f"but it is {sigma:g}; begin the first stage with 1."
             )
         return sigma
 
