@@ -65,13 +65,17 @@ class UnseenPrompts:
         """Looks at more and more unseen prompts until the pick, and plain steps, are decided; see `look`.
 
         Each look has its number of prompts and its levels before anything is drawn, so it decides the same on any
-        number of workers and after any interruption. A schedule that fails on a prompt stays as it was.
+        number of workers and after any interruption. A schedule that fails on a prompt stays as it was. Objectives
+        that compare with the baseline's own images have no say, because everything differs from those.
 
         Args:
             chosen: The pick.
             rivals: Its rivals; those that are plain steps are decided, too.
         """
         plan = self.plan
+        directions = {name: way for name, way in plan.directions.items() if name not in plan.fidelity}
+        if not directions:
+            return []
         first, most = len(plan.prompts.held_out), len(plan.prompts.held_out) + len(plan.prompts.further)
         counts = looks(most, first)
         rates = levels(counts, ERROR_RATE)
@@ -86,7 +90,7 @@ class UnseenPrompts:
             for label, schedule in list(left.items()):
                 scores = self._scores(schedule, count)
                 if isinstance(scores, dict) and isinstance(baseline, dict):
-                    losses = look(scores, baseline, plan.margins, plan.directions, (rate, rate))
+                    losses = look(scores, baseline, plan.margins, directions, (rate, rate))
                     found[label] = Checked(label=label, prompts=count, losses=losses)
                 if label not in found or found[label].prompts < count or found[label].verdict != "undecided":
                     del left[label]

@@ -143,6 +143,10 @@ class _Sitting:
             rivals=rivals,
             checks=checks,
             pick_note=note,
+            directions=dict(plan.directions),
+            fidelity=plan.fidelity,
+            search_prompts=len(plan.prompts.search),
+            held_out_prompts=len(plan.prompts.held_out),
         )
         preset = preset_of(chosen, self._folder, result)
         presets.save(preset, self._folder.preset)

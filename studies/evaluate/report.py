@@ -6,7 +6,10 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from studies.plan.plan import fidelity_objectives
 from studies.report.figures import contact_sheet
+from studies.report.layout import add_columns, columns_that_fit
+from studies.report.numbers import difference
 from studies.report.tables import markdown_table, shorthand
 
 if TYPE_CHECKING:
@@ -30,18 +33,28 @@ HOW_TO_READ = (
 )
 
 
-def tables(result: EvalResult) -> list[Table]:
-    """Makes one table per objective for the terminal."""
+def tables(result: EvalResult, width: int | None = None, top: int | None = None) -> list[Table]:
+    """Makes one table per objective for the terminal.
+
+    Args:
+        result: The evaluation.
+        width: Characters of a line; columns that do not fit are left out. None for every column.
+        top: Show so many rows alone, the dearest first; None for all.
+    """
     from rich.table import Table
 
     made = []
     for name in objective_names(result):
         header, rows = _cells(result, name)
+        rows = rows[:top]
+        against = f"against {result.baseline}"
+        shown = ("preset", "speedup", against, "at most", *(() if against in header else ("mean",)))
+        key = [index for index, column in enumerate(header) if column.startswith(shown)]
+        kept = columns_that_fit(header, rows, key, width)
         table = Table(title=f"{name}, {result.model}: {_sample(result)}", title_justify="left")
-        for index, column in enumerate(header):
-            table.add_column(column, justify="left" if index == 0 else "right", no_wrap=index < 6, overflow="fold")
+        add_columns(table, [header[index] for index in kept], left=("preset",))
         for row in rows:
-            table.add_row(*row)
+            table.add_row(*(row[index] for index in kept))
         made.append(table)
     return made
 
@@ -125,17 +138,17 @@ def _sample(result: EvalResult) -> str:
 def _cells(result: EvalResult, name: str) -> tuple[list[str], list[list[str]]]:
     """Makes header and rows; leaves out empty columns."""
     margin = _margin(result, name)
-    header = ["preset", "TFLOPs", "speedup", "NFE", "s/image", "mean", f"against {result.baseline}"]
+    header = ["preset", "speedup", f"against {result.baseline}"]
     header += [f"at most (margin {margin})" if margin else "at most"]
-    header += ["against plain steps at its cost", "against the next dearer"]
+    header += ["against plain steps at its cost", "mean", "against the next dearer", "NFE", "TFLOPs", "s/image"]
     rows = [
         [
             row.name,
-            f"{row.tflops:.4g}",
             f"{row.speedup:.2f}x",
+            *_judged(row, name, mean_only=name in fidelity_objectives(result.objectives)),
             str(row.nfe),
+            f"{row.tflops:.4g}",
             "" if row.seconds is None else f"{row.seconds:.3g}",
-            *_judged(row, name),
         ]
         for row in result.rows
     ]
@@ -143,14 +156,15 @@ def _cells(result: EvalResult, name: str) -> tuple[list[str], list[list[str]]]:
     return [header[index] for index in filled], [[row[index] for index in filled] for row in rows]
 
 
-def _judged(row: Evaluated, name: str) -> list[str]:
+def _judged(row: Evaluated, name: str, mean_only: bool) -> list[str]:
+    """Writes what is known of one objective; of one that compares with the baseline's images, the mean."""
     if row.failure is not None:
         return ["failed", "", "", "", ""]
     return [
-        f"{row.means[name]:.4g}",
-        _difference(row.baseline.get(name)),
-        _claim(row.non_inferior.get(name)),
+        "" if mean_only else _difference(row.baseline.get(name)),
+        "" if mean_only else _claim(row.non_inferior.get(name)),
         _against(row.plain, name),
+        f"{row.means[name]:.4g}",
         _against(row.dearer, name),
     ]
 
@@ -161,10 +175,7 @@ def _margin(result: EvalResult, name: str) -> str | None:
 
 
 def _difference(score: Score | None) -> str:
-    if score is None:
-        return ""
-    low, high = score.ci95
-    return f"{score.delta:+.3g} [{low:+.3g}, {high:+.3g}]"
+    return "" if score is None else difference(score)
 
 
 def _claim(claim: NonInferiority | None) -> str:

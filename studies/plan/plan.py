@@ -115,6 +115,11 @@ class Plan:
         """Noise seed of the first prompt; later prompts count up, search prompts first."""
         return image_seeds(self.settings.seed)
 
+    @cached_property
+    def fidelity(self) -> tuple[str, ...]:
+        """The objectives that compare images with the baseline's, by their plain names."""
+        return fidelity_objectives(self.objectives)
+
     def search_tasks(self, schedule: Schedule) -> list[Task]:
         """Splits a schedule's evaluation on the search prompts into units of work."""
         return self.tasks_up_to(schedule, len(self.rungs) - 1)
@@ -347,6 +352,13 @@ def objective_specs(objectives: Sequence[str], model: Blueprint) -> tuple[str, .
         (name, weights or (model.scorers if describe(name).about.embedded else None)) for name, weights in parsed
     ]
     return tuple(f"{name}:{weights}" if weights else name for name, weights in chosen)
+
+
+def fidelity_objectives(specs: Sequence[str]) -> tuple[str, ...]:
+    """Returns the plain names of the objectives that compare images with the baseline's."""
+    from objectives import describe, parse
+
+    return tuple(parse(spec)[0] for spec in specs if describe(spec).reads == "the baseline's images")
 
 
 def directions_of(specs: Sequence[str]) -> dict[str, Direction]:

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from objectives.base import Direction
 from tuner.presets import Score
 from tuner.schedule import Schedule
 
@@ -178,6 +179,10 @@ class StudyResult(BaseModel):
             preset.
         checks: Whether the pick, and plain steps at its cost, are as good as the baseline.
         pick_note: Why the pick is not what its rule asks for; None if it is.
+        directions: Which way each objective improves; empty in studies of earlier versions.
+        fidelity: Objectives that compare images with the baseline's.
+        search_prompts: How many prompts scored each member of the front.
+        held_out_prompts: How many unseen prompts scored the pick.
         baseline: The full-cost sampler.
         front: Pareto front within the budget, of cost and expected scores, cheapest first.
         references: Presets and step reductions that are not on the front; shown beside it.
@@ -206,3 +211,7 @@ class StudyResult(BaseModel):
     rivals: list[Rival] = []
     checks: list[Checked] = []
     pick_note: str | None = None
+    directions: dict[str, Direction] = {}
+    fidelity: tuple[str, ...] = ()
+    search_prompts: int | None = None
+    held_out_prompts: int | None = None

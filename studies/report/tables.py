@@ -5,43 +5,54 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from objectives.base import loss_sign
+from studies.judge.pareto import nondominated
 from studies.records.results import PROPOSED, Candidate, StudyResult
+from studies.report.ending import cost_lines, unseen_cells, verdicts
+from studies.report.layout import add_columns, columns_that_fit, distinct_shorthands, shorthand
+from studies.report.numbers import difference, score_text
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from tuner.presets import Score
-    from tuner.schedule import Schedule, Stage
+__all__ = ["front_table", "markdown", "markdown_table", "score_text", "shorthand"]
+
+_MARK = "*"
+_BEATEN = (
+    f"{_MARK} on the front by its expected score; another member costs no more and measured as well or better on "
+    "every objective"
+)
+_CHOSEN = "Chosen by expected scores; shown are scores on the search prompts. Quote those on unseen prompts."
 
 
-def front_table(result: StudyResult) -> Table:
+def front_table(result: StudyResult, width: int | None = None, top: int | None = None) -> Table:
     """Makes the front a table for the terminal; the pick is marked and bold.
 
     Its scores are those of the search prompts, which chose the front and so flatter it; the caption says so, and
     that members were chosen by what is expected of them, as one may be beaten by another's scores.
+
+    Args:
+        result: The outcome.
+        width: Characters of a line; columns that do not fit are left out. None for every column.
+        top: Show so many members alone, those next to the pick in cost; None for all.
     """
     from rich.table import Table
 
-    header, rows = _cells(result, result.front)
+    shown = _near_the_pick(result, top)
+    header, rows = _cells(result, shown)
+    kept = columns_that_fit(header, rows, range(3 + len(result.baseline.scores)), width)
+    beaten = any(_MARK in row[0] for row in rows)
+    left = "" if len(shown) == len(result.front) else f"{len(shown)} of {len(result.front)} members. "
     table = Table(
         title=f"Pareto front of {result.study}: {result.trials} trials on {result.model}",
-        caption="chosen by expected scores; shown are those on the search prompts, quote those on unseen prompts",
+        caption=f"{left}{_CHOSEN}" + (f"\n{_BEATEN}" if beaten else ""),
+        caption_justify="left",
     )
-    for index, column in enumerate(header):
-        numeric = column in ("TFLOPs", "speedup", "NFE", "s/image")
-        table.add_column(column, justify="left" if index < 2 else "right", no_wrap=numeric, overflow="fold")
-    for candidate, row in zip(result.front, rows, strict=True):
-        table.add_row(*row, style="bold" if candidate.trial == result.pick.trial else None)
+    add_columns(table, [header[index] for index in kept], left=("trial", "steps@scale"))
+    for candidate, row in zip(shown, rows, strict=True):
+        picked = candidate.trial == result.pick.trial
+        table.add_row(*(row[index] for index in kept), style="bold" if picked else None)
     return table
-
-
-def pick_on_unseen_prompts(result: StudyResult) -> str:
-    """Says in one line what the pick scores where nothing was chosen: the numbers to quote."""
-    scores = ", ".join(f"{name} {score_text(score)}" for name, score in result.pick.held_out.items())
-    return (
-        f"pick: trial {result.pick.trial}, {result.pick.speedup:.2f}x fewer TFLOPs than the baseline; on prompts "
-        f"that the search never saw: {scores}"
-    )
 
 
 def markdown(result: StudyResult) -> str:
@@ -51,75 +62,91 @@ def markdown(result: StudyResult) -> str:
     timed = "" if baseline.seconds is None else f" and takes {baseline.seconds:.3g} s"
     parts = [
         f"# Study {result.study}",
-        f"Model {result.model}, {result.trials} trials, {result.elapsed_s:.0f} s, "
-        f"{result.tflops_spent:.4g} denoiser TFLOPs in all.",
+        f"Model {result.model}, {result.trials} trials. {' '.join(cost_lines(result))}",
         f"The baseline costs {baseline.tflops:.4g} TFLOPs and {baseline.nfe} network calls per image{timed}: "
         f"{scores}. Behind each score stands its paired difference to the baseline on the same prompts and noise, "
         "with the 95 % bootstrap interval of that difference.",
         f"## Pick: trial {pick.trial}, {pick.speedup:.2f}x",
         f"`{result.preset}` holds it: {shorthand(pick.schedule)}, {pick.tflops:.4g} TFLOPs.",
+        *([result.pick_note] if result.pick_note else []),
         markdown_table(
             ["objective", "search prompts", "prompts never seen"],
-            [[name, score_text(score), score_text(pick.held_out[name])] for name, score in pick.scores.items()],
+            [
+                [name, score_text(score), score_text(pick.held_out[name]) if name in pick.held_out else ""]
+                for name, score in pick.scores.items()
+            ],
         ),
+    ]
+    if result.rivals:
+        parts += ["On the prompts never seen, paired:", markdown_table(*unseen_cells(result))]
+    parts += verdicts(result)
+    header, rows = _cells(result, result.front)
+    parts += [
         "## Pareto front",
         "By what all results together lead to expect of each schedule. Scores are those on the search prompts, "
         "which chose these schedules: quote the pick's scores on prompts never seen.",
-        markdown_table(*_cells(result, result.front)),
+        markdown_table(header, rows),
+        *([_BEATEN.replace(_MARK, f"\\{_MARK}")] if any(_MARK in row[0] for row in rows) else []),
     ]
     if result.references:
         parts += ["## References off the front", markdown_table(*_cells(result, result.references))]
     return "\n\n".join(parts) + "\n"
 
 
-def shorthand(schedule: Schedule) -> str:
-    """Writes a schedule in a few characters, each stage as steps@scale: ``8@0.5 > 6@1 dpmpp-2m``.
+def _near_the_pick(result: StudyResult, top: int | None) -> list[Candidate]:
+    """Keeps ``top`` members of the front around the pick."""
+    if top is None or top >= len(result.front):
+        return result.front
+    trials = [candidate.trial for candidate in result.front]
+    place = trials.index(result.pick.trial) if result.pick.trial in trials else 0
+    first = min(max(0, place - top // 2), len(trials) - top)
+    return result.front[first : first + top]
 
-    A stage names its solver unless it is Euler's, the number of steps that reuse a velocity, and its guidance.
-    """
-    return " > ".join(_stage(stage) for stage in schedule.resolved)
 
-
-def _stage(stage: Stage) -> str:
-    text = f"{stage.steps}@{stage.scale:.3g}"
-    if stage.solver != "euler":
-        text += f" {stage.solver}"
-    if stage.reuse:
-        text += f" -{len(stage.reuse)}"
-    if stage.guidance is not None:
-        text += f" g{stage.guidance:.3g}"
-    if stage.guide is not None:
-        text += f" in [{stage.guide[1]:.2g}, {stage.guide[0]:.2g}]"
-    return text
+def _beaten(result: StudyResult, candidates: Sequence[Candidate]) -> set[int]:
+    """Returns the trials whose measured scores another one dominates."""
+    if not result.directions:
+        return set()
+    losses = [
+        [one.cost, *(loss_sign(way) * one.scores[name].mean for name, way in result.directions.items())]
+        for one in candidates
+    ]
+    kept = nondominated(losses, keep_equal=True)
+    return {one.trial for one, is_kept in zip(candidates, kept, strict=True) if not is_kept}
 
 
 def _cells(result: StudyResult, candidates: Sequence[Candidate]) -> tuple[list[str], list[list[str]]]:
+    """Makes header and rows, the most important columns first."""
     timed = ["s/image"] if result.baseline.seconds is not None else []
-    header = ["trial", "steps@scale", "TFLOPs", "speedup", "NFE", *timed, *result.baseline.scores]
+    names = list(result.baseline.scores)
+    header = ["trial", "speedup", "steps@scale"]
+    header += [name if name in result.fidelity else f"{name} difference" for name in names]
+    means = [name for name in names if name not in result.fidelity]
+    header += [*timed, *(f"{name} mean" for name in means), "TFLOPs", "NFE"]
+    members = {member.trial for member in result.front}
+    beaten = _beaten(result, result.front)
     rows = []
-    for candidate in candidates:
+    for candidate, schedule in zip(
+        candidates, distinct_shorthands([one.schedule for one in candidates]), strict=True
+    ):
         mark = " (pick)" if candidate.trial == result.pick.trial else ""
+        mark += _MARK if candidate.trial in members & beaten else ""
         origin = "" if candidate.label == PROPOSED else f" {candidate.label}"
         if candidate.stopped_at is not None:
-            origin += f" (left after {candidate.stopped_at} prompts)"
+            origin += f" (stopped after {candidate.stopped_at} prompts)"
         rows.append(
             [
                 f"{candidate.trial}{origin}{mark}",
-                shorthand(candidate.schedule),
-                f"{candidate.tflops:.4g}",
                 f"{candidate.speedup:.2f}x",
-                str(candidate.nfe),
+                schedule,
+                *(difference(candidate.scores[name], name in result.fidelity) for name in names),
                 *(f"{candidate.seconds:.3g}" for _ in timed),
-                *(score_text(candidate.scores[name]) for name in result.baseline.scores),
+                *(f"{candidate.scores[name].mean:.4g}" for name in means),
+                f"{candidate.tflops:.4g}",
+                str(candidate.nfe),
             ]
         )
     return header, rows
-
-
-def score_text(score: Score) -> str:
-    """Writes a mean with its difference to the baseline and the interval of that difference."""
-    low, high = score.ci95
-    return f"{score.mean:.4g} ({score.delta:+.3g} [{low:+.3g}, {high:+.3g}])"
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -30,5 +30,5 @@ def test_a_dry_run_says_what_will_be_spent_and_writes_nothing(run: Callable[...,
     table = run(*arguments)
     assert table.code == 0
     assert "7 proposals" in table.out
-    assert "h on 2 workers" in table.out
+    assert " on 2 workers" in table.out
     assert list(tmp_path.iterdir()) == []

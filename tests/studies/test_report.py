@@ -4,6 +4,7 @@ import csv
 import io
 import itertools
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,12 +12,15 @@ from hypothesis import strategies as st
 from PIL import Image
 from rich.console import Console
 
-from studies.records.results import StudyResult
+from studies.records.results import Checked, Loss, StudyResult
 from studies.records.study_folder import StudyFolder
+from studies.report.ending import unseen_cells, verdict_text, verdicts, warnings
 from studies.report.figures import contact_sheet, front_figure
 from studies.report.files import write_report
+from studies.report.layout import distinct_shorthands
+from studies.report.numbers import duration
 from studies.report.staircase import staircase
-from studies.report.tables import front_table, markdown, pick_on_unseen_prompts, shorthand
+from studies.report.tables import front_table, markdown, shorthand
 from tests.studies.example import DIRECTIONS, study
 from tests.studies.study_files import write_study
 from tuner.errors import UserError
@@ -49,17 +53,91 @@ def test_what_is_quoted_of_the_pick_is_what_it_scores_on_unseen_prompts() -> Non
     result = study()
     unseen = {"clip": Score(mean=30.0, delta=-0.25, ci95=(-0.5, 0.0))}
     result = result.model_copy(update={"pick": result.pick.model_copy(update={"held_out": unseen})})
-    assert pick_on_unseen_prompts(result).endswith("never saw: clip 30 (-0.25 [-0.5, +0])")
-    text = io.StringIO()
-    Console(file=text, width=200).print(front_table(result))
-    assert "those on the search prompts, quote those on unseen prompts" in text.getvalue()
+    assert unseen_cells(result)[1] == [["clip", "30", "baseline", "1.00x", "-0.25 [-0.5, +0]"]]
+    assert "Quote those on unseen prompts" in " ".join(drawn(result).split())
 
 
-@pytest.mark.parametrize("width", [80, 120])
-def test_a_narrow_terminal_cuts_nothing(width: int) -> None:
+def drawn(result: StudyResult, width: int = 200, **options: Any) -> str:
     text = io.StringIO()
-    Console(file=text, width=width).print(front_table(study()))
-    assert "\u2026" not in text.getvalue()
+    Console(file=text, width=width).print(front_table(result, width, **options))
+    return text.getvalue()
+
+
+@pytest.mark.parametrize("width", [80, 100, 120])
+def test_a_narrow_terminal_cuts_nothing_and_leaves_out_the_least(width: int) -> None:
+    text = drawn(study(), width)
+    assert "\u2026" not in text
+    assert max(map(len, text.splitlines())) <= width
+    for member in study().front:
+        assert f"{member.speedup:.2f}x" in text
+    assert ("TFLOPs" in text) is (width > 120)
+
+
+def test_wide_shows_every_column_and_top_some_rows_around_the_pick() -> None:
+    assert "TFLOPs" in drawn(study(), 200)
+    few = drawn(study(), 200, top=3)
+    assert "3 of 10 members" in few
+    assert "(pick)" in few
+    assert few.count("x ") < drawn(study(), 200).count("x ")
+
+
+def test_a_member_that_measured_worse_than_another_is_marked() -> None:
+    result = study()
+    beaten = result.front[-1].model_copy(update={"trial": 99, "tflops": result.front[-1].tflops * 1.01})
+    with_it = result.model_copy(update={"front": [*result.front, beaten], "directions": dict(DIRECTIONS)})
+    text = drawn(with_it)
+    assert "99 plain:16*" in text
+    assert "* on the front by its expected score" in text
+    assert "on the front by its expected score" not in drawn(result)
+
+
+def test_a_comparison_with_the_baselines_images_shows_its_mean_alone() -> None:
+    result = study().model_copy(update={"fidelity": ("clip",)})
+    assert "clip difference" not in drawn(result)
+    score = result.pick.scores["clip"]
+    assert f"{score.mean:.4g}" in drawn(result)
+
+
+def test_two_schedules_that_differ_do_not_look_equal() -> None:
+    first = Stage(scale=0.5, steps=1)
+    several = [
+        Schedule(stages=(first, Stage(sigmas=(0.6, 0.0)))),
+        Schedule(stages=(first, Stage(sigmas=(0.8, 0.0)))),
+        Schedule(stages=(first, Stage(sigmas=(0.8, 0.0), resample="nearest"))),
+        Schedule(stages=(Stage(steps=4, shift=3.0),)),
+        Schedule(stages=(Stage(steps=4, shift=2.0),)),
+        Schedule(stages=(Stage(steps=5),)),
+    ]
+    assert distinct_shorthands(several) == [
+        "1@0.5 > 1@1 from 0.6",
+        "1@0.5 > 1@1 from 0.8 bilinear",
+        "1@0.5 > 1@1 from 0.8 nearest",
+        "4@1 shift 3",
+        "4@1 shift 2",
+        "5@1",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.5, "0.5 s"), (4.25, "4.2 s"), (61, "61 s"), (213, "4 min"), (5432, "91 min"), (9000, "2.5 h")],
+)
+def test_a_duration_has_the_unit_that_suits_it(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_each_verdict_says_what_was_decided() -> None:
+    def one(within: bool | None) -> Checked:
+        loss = Loss(mean=0.12, low=0.05, high=0.19, margin="1 %", points=0.04, within=within)
+        return Checked(label="pick", prompts=128, losses={"clip": loss})
+
+    assert verdict_text(one(True)).startswith("as good as the baseline (within 1 % on every objective")
+    assert verdict_text(one(False)).endswith("clip loses 0.12 [0.05, 0.19], margin 0.04")
+    assert verdict_text(one(None)).startswith("undecided after 128 unseen prompts: clip may lose up to 0.19")
+    result = study().model_copy(update={"checks": [one(True)], "search_prompts": 8})
+    assert verdicts(result)[0].startswith("pick (trial 11): as good")
+    assert "as good as the baseline" in markdown(result)
+    assert warnings(result)[0].startswith("warning: 8 search prompts are too few")
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -15,7 +16,10 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from studies import StudyResult
+
 _PIPE_WIDTH = 180
+_WIDE = 1000
 
 
 class SizeType(click.ParamType[tuple[int, int]]):
@@ -82,12 +86,22 @@ def print_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2))
 
 
-def stdout_console() -> Console:
-    """Makes a console on stdout that is wide enough for a table where it is no terminal, as in a pipe."""
+wide_option = click.option("--wide", is_flag=True, help="Show every column, even beyond the terminal's width.")
+top_option = click.option("--top", type=click.IntRange(1), metavar="N", help="Show N rows alone.")
+
+
+def stdout_console(wide: bool = False) -> Console:
+    """Makes a console on stdout that is wide enough for a table where it is no terminal, as in a pipe.
+
+    Args:
+        wide: Whether lines may be longer than the terminal's.
+    """
     from rich.console import Console
 
+    if wide:
+        return Console(width=_WIDE)
     console = Console()
-    return console if console.is_terminal else Console(width=_PIPE_WIDTH)
+    return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=_PIPE_WIDTH)
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> None:
@@ -103,3 +117,17 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title:
 def stdout_for_results() -> contextlib.AbstractContextManager[Any]:
     """Sends what libraries print to stderr: Ray tells there of a worker's death, in the midst of a result."""
     return contextlib.redirect_stdout(sys.stderr)
+
+
+def print_study(result: StudyResult, wide: bool, top: int | None) -> None:
+    """Prints the front of a study, its pick on unseen prompts, and whether that is as good as the baseline."""
+    from studies.report.ending import pick_line, unseen_cells, verdicts, warnings
+    from studies.report.tables import front_table
+
+    console = stdout_console(wide)
+    console.print(front_table(result, None if wide else console.width, top))
+    click.echo(pick_line(result))
+    if result.pick.held_out:
+        print_table(*unseen_cells(result))
+    for line in (*verdicts(result), *([result.pick_note] if result.pick_note else []), *warnings(result)):
+        click.echo(line)

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tuner.cli._common import json_option, out_option, print_json, stdout_console
+from tuner.cli._common import (
+    json_option,
+    out_option,
+    print_json,
+    print_study,
+    stdout_console,
+    top_option,
+    wide_option,
+)
 
 if TYPE_CHECKING:
     from studies.records.study_folder import StudyFolder
@@ -37,12 +45,21 @@ Examples:
     help="Print win rates of votes that were saved on the page; may be repeated.",
 )
 @out_option
+@wide_option
+@top_option
 @json_option
-def command(study: str, output: Path | None, votes: tuple[Path, ...], out: str, as_json: bool) -> None:
+def command(
+    study: str,
+    output: Path | None,
+    votes: tuple[Path, ...],
+    out: str,
+    wide: bool,
+    top: int | None,
+    as_json: bool,
+) -> None:
     """Prints the front or the votes, or writes a report in the format that the file's name asks for."""
     from studies import open_study
     from studies.report.files import write_report
-    from studies.report.tables import front_table, pick_on_unseen_prompts
     from tuner.errors import UserError
 
     folder = open_study(out, study)
@@ -55,9 +72,7 @@ def command(study: str, output: Path | None, votes: tuple[Path, ...], out: str, 
     elif as_json:
         print_json(folder.result().model_dump(mode="json"))
     else:
-        result = folder.result()
-        stdout_console().print(front_table(result))
-        click.echo(pick_on_unseen_prompts(result))
+        print_study(folder.result(), wide, top)
 
 
 def _print_votes(folder: StudyFolder, files: tuple[Path, ...], as_json: bool) -> None:

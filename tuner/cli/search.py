@@ -15,10 +15,12 @@ from tuner.cli._common import (
     model_options,
     out_option,
     print_json,
+    print_study,
     print_table,
     size_option,
-    stdout_console,
     stdout_for_results,
+    top_option,
+    wide_option,
 )
 from tuner.cli._progress import ProgressDisplay
 
@@ -106,7 +108,22 @@ class _DurationType(click.ParamType[float]):
 )
 @size_option
 @model_options
-@click.option("--pick", default="knee", show_default=True, help="Winner: knee, cheapest or best:OBJECTIVE.")
+@click.option(
+    "--pick",
+    default="knee",
+    show_default=True,
+    help="Winner: knee, cheapest, best:OBJECTIVE, or within:1% for the cheapest that is shown to lose less.",
+)
+@click.option(
+    "--check-prompts",
+    type=int,
+    metavar="N",
+    help="Check the pick on up to N unseen prompts, until it is as good as the baseline or worse.",
+)
+@click.option("--check-tflops", type=float, metavar="T", help="Check it on as many as T TFLOPs pay for.")
+@click.option(
+    "--margin", default="1%", show_default=True, help="Loss that counts as none: 1%, 0.05 or clip=1%,..."
+)
 @click.option("--study", metavar="NAME", help="Name of the study; by default MODEL-BUDGET.")
 @click.option("--resume", is_flag=True, help="Continue the study of this name.")
 @click.option("--dry-run", is_flag=True, help="Print what the search will cost at most, on this device, and exit.")
@@ -124,8 +141,12 @@ class _DurationType(click.ParamType[float]):
 @click.option("--storage", metavar="URL", help="Optuna storage; by default a journal in the study's folder.")
 @click.option("--tracking-uri", metavar="URI", help="MLflow server; by default a database in DIR.")
 @out_option
+@wide_option
+@top_option
 @json_option
-def command(as_json: bool, resume: bool, dry_run: bool, objectives: str, **options: Any) -> None:
+def command(
+    as_json: bool, resume: bool, dry_run: bool, objectives: str, wide: bool, top: int | None, **options: Any
+) -> None:
     """Runs the search with progress on stderr, and prints the front on stdout."""
     from studies import SearchSettings, open_study, search
     from studies.report.mlflow_study import TrackingError, log_study
@@ -152,11 +173,12 @@ def command(as_json: bool, resume: bool, dry_run: bool, objectives: str, **optio
     if as_json:
         print_json(result.model_dump(mode="json"))
     else:
-        _print_result(result)
+        _print_result(result, settings.for_target, wide, top)
 
 
 def _print_estimate(settings: SearchSettings, as_json: bool) -> None:
     from studies import estimate
+    from studies.report.numbers import duration
 
     found = estimate(settings)
     if as_json:
@@ -166,30 +188,27 @@ def _print_estimate(settings: SearchSettings, as_json: bool) -> None:
         "baseline": found.baseline,
         "references": found.references,
         f"{found.trials} proposals": found.proposals,
-        "held-out check": found.held_out,
+        "check on unseen prompts": found.held_out,
         "total": found.total,
     }
     rows = [(part, f"{tflops:.4g}") for part, tflops in parts.items()]
     print_table(("part", "TFLOPs at most"), rows, title=f"Study {found.study}")
     click.echo(
-        f"at most {found.hours:.3g} h on {found.workers} workers, {found.images} images; many schedules are "
-        "left after a part of the prompts, so it will be less"
+        f"at most {duration(3600 * found.hours)} on {found.workers} workers, {found.images} images; many "
+        "schedules are stopped after a part of the prompts, so it will be less"
     )
 
 
-def _print_result(result: StudyResult) -> None:
-    from studies.report.tables import front_table, pick_on_unseen_prompts
+def _print_result(result: StudyResult, target: str | None, wide: bool, top: int | None) -> None:
+    """Prints results first, then details, then what to do next."""
+    from studies.report.ending import cost_lines, next_lines
 
-    stdout_console().print(front_table(result))
-    click.echo(f"{pick_on_unseen_prompts(result)}\npreset: {result.preset}")
+    print_study(result, wide, top)
+    click.echo(f"preset: {result.preset}")
     if result.exported is not None:
         click.echo(f"export: {result.exported}")
-    stopped = sum(candidate.stopped_at is not None for candidate in result.evaluated)
-    reused = result.reused.prefixes + result.reused.scores
-    click.echo(
-        f"spent: {result.tflops_spent:.4g} TFLOPs, {reused:.4g} more were reused; {stopped} of "
-        f"{len(result.evaluated)} schedules were left after a part of the prompts; ended by {result.ended_by}"
-    )
+    for line in (*cost_lines(result), *next_lines(result, target or "comfyui")):
+        click.echo(line)
 
 
 def _show(display: ProgressDisplay, progress: Progress) -> None:

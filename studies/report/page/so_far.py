@@ -71,6 +71,8 @@ def result_so_far(study: StudyFolder, scores: ScoreLines, recorded: optuna.Study
         evaluated=candidates,
         pick=Pick(**dict(chosen), held_out={}),
         preset=str(study.preset),
+        directions=study.directions,
+        search_prompts=scores.prompts,
         reused=Reused(
             **{
                 reason: sum(line["reused"].get(reason, 0.0) for line in scores.lines)

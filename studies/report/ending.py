@@ -1,0 +1,105 @@
+"""The last lines of a search: what was found, what it took, and what to do next."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from studies.judge.sequential import FEWEST
+from studies.report.numbers import difference, duration
+
+if TYPE_CHECKING:
+    from studies.records.results import Checked, EndedBy, StudyResult
+
+_ENDED: dict[EndedBy, str] = {
+    "trials": "trial limit reached",
+    "time limit": "time limit reached",
+    "max tflops": "TFLOPs limit reached",
+    "patience": "no gain in the last trials",
+}
+
+
+def unseen_cells(result: StudyResult) -> tuple[list[str], list[list[str]]]:
+    """Makes header and rows of the pick on unseen prompts: against the baseline and its rivals."""
+    header = ["objective", "pick", "against", "speedup", "difference of the pick"]
+    rows = []
+    for name, score in result.pick.held_out.items():
+        only_mean = name in result.fidelity
+        mean = f"{score.mean:.4g}"
+        rows.append([name, mean, "baseline", "1.00x", "" if only_mean else difference(score)])
+        rows += [
+            [name, mean, rival.label, f"{rival.speedup:.2f}x", difference(rival.pick[name])]
+            for rival in result.rivals
+        ]
+    return header, rows
+
+
+def pick_line(result: StudyResult) -> str:
+    """Says in one line which schedule was picked."""
+    count = f" {result.held_out_prompts}" if result.held_out_prompts else ""
+    unseen = f"; on{count} prompts that the search never saw:" if result.pick.held_out else ""
+    return f"pick: trial {result.pick.trial}, {result.pick.speedup:.2f}x fewer TFLOPs than the baseline{unseen}"
+
+
+def verdicts(result: StudyResult) -> list[str]:
+    """Says of the pick, and of plain steps at its cost, whether they are as good as the baseline."""
+    return [f"{_name(result, one)}: {verdict_text(one)}" for one in result.checks]
+
+
+def verdict_text(one: Checked) -> str:
+    """Says which of three it was: as good within the margin, worse by so much, or undecided."""
+    where = f"on {one.prompts} unseen prompts"
+    if one.verdict == "as good":
+        margins = ", ".join(dict.fromkeys(loss.margin for loss in one.losses.values()))
+        return f"as good as the baseline (within {margins} on every objective, 95 % confidence) {where}"
+    if one.verdict == "worse":
+        lost = ", ".join(
+            f"{name} loses {loss.mean:.3g} [{loss.low:.3g}, {loss.high:.3g}], margin {loss.points:.3g}"
+            for name, loss in one.losses.items()
+            if loss.within is False
+        )
+        return f"worse than the baseline by more than the margin {where}: {lost}"
+    still = ", ".join(
+        f"{name} may lose up to {loss.high:.3g}, margin {loss.points:.3g}"
+        for name, loss in one.losses.items()
+        if loss.within is None
+    )
+    return f"undecided after {one.prompts} unseen prompts: {still}"
+
+
+def warnings(result: StudyResult) -> list[str]:
+    """Warns of samples that are too small for intervals to mean anything."""
+    counts = {"search": result.search_prompts, "held-out": result.held_out_prompts}
+    return [
+        f"warning: {count} {kind} prompts are too few; intervals over fewer than {FEWEST} mean little"
+        for kind, count in counts.items()
+        if count is not None and count < FEWEST
+    ]
+
+
+def cost_lines(result: StudyResult) -> list[str]:
+    """Says what the search took and why it ended."""
+    stopped = sum(candidate.stopped_at is not None for candidate in result.evaluated)
+    saved = result.reused.prefixes + result.reused.scores
+    return [
+        f"spent: {result.tflops_spent:.4g} TFLOPs in {duration(result.elapsed_s)}; saved by reuse: {saved:.4g} "
+        f"TFLOPs; {stopped} of {len(result.evaluated)} schedules stopped early; {_ENDED[result.ended_by]}."
+    ]
+
+
+def next_lines(result: StudyResult, export_format: str) -> list[str]:
+    """Says what to do with the result."""
+    undecided = any(one.verdict == "undecided" for one in result.checks)
+    more = [
+        "  tuner search ... --resume --check-prompts 1000   decide whether it is as good; needs --prompts FILE"
+    ]
+    return [
+        "next:",
+        f"  tuner report {result.study} -o report.html",
+        f'  tuner sample {result.preset} "..." -o image.png',
+        f"  tuner export {result.study} --format {export_format}",
+        *(more if undecided else []),
+    ]
+
+
+def _name(result: StudyResult, one: Checked) -> str:
+    return f"pick (trial {result.pick.trial})" if one.label == "pick" else one.label
