@@ -47,6 +47,8 @@ def command(name: str | None, plot: Path | None, schema: bool, as_json: bool) ->
             "name": preset.name,
             "model": preset.model,
             "source": preset.source,
+            "tflops": preset.cost.tflops if preset.cost else None,
+            "nfe": preset.cost.nfe if preset.cost else None,
             "speedup": preset.cost.speedup if preset.cost else None,
         }
         for preset in map(presets.load, presets.available())

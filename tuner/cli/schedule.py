@@ -48,7 +48,7 @@ class StepsType(click.ParamType[tuple[int, ...]]):
         return tuple(sorted(steps))
 
 
-@click.group(help="Makes schedules by rule, without a study.")
+@click.group(help="Makes schedules by rule, without a study.\n\n" + _EXAMPLES)
 def command() -> None:
     """The group; its help is in the decorator."""
 
