@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tuner.cli import _completion as complete
 from tuner.cli._common import json_option, print_json, print_table, size_option
 
 if TYPE_CHECKING:
@@ -26,8 +27,12 @@ the baseline is the model's own sampler.
 @click.command(
     help="Counts the TFLOPs of a schedule on a model, on meta tensors: no weights, no GPU.\n\n" + _EXAMPLES
 )
-@click.option("--model", required=True, help="Short name, hub id or local folder.")
-@click.option("--preset", help="Shipped preset or YAML file; without it, the model's baseline is priced.")
+@click.option("--model", required=True, shell_complete=complete.models, help="Short name, hub id or local folder.")
+@click.option(
+    "--preset",
+    shell_complete=complete.presets,
+    help="Shipped preset or YAML file; without it, the model's baseline is priced.",
+)
 @size_option
 @click.option("--frames", type=click.IntRange(1), help="Frames of a video; by default the model's.")
 @json_option

@@ -56,6 +56,7 @@ def command(as_json: bool) -> None:
             )
             for description in found
         ],
+        typed=["name"],
     )
     click.echo("\n".join(f"{description.name}: {description.summary}" for description in found))
 
