@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tuner.models.base import Blueprint
 
-_BF16 = 2  # bytes per number
+_FLOAT32, _BF16 = 4, 2  # bytes per number
 _SCALE = 4  # bytes per scale
 _NF4_BLOCK = 64  # weights per scale
 
@@ -26,12 +26,14 @@ class Weights:
 
     Attributes:
         parameters: Number of parameters.
+        float32_bytes: All of them in single precision, as on a CPU.
         bf16_bytes: All of them in bfloat16.
         int8_bytes: Linear layers in eight bits, the rest in bfloat16.
         nf4_bytes: Linear layers in four bits, the rest in bfloat16.
     """
 
     parameters: int
+    float32_bytes: int
     bf16_bytes: int
     int8_bytes: int
     nf4_bytes: int
@@ -57,6 +59,7 @@ def of_networks(networks: Sequence[Any]) -> Weights:
     scales = sum(math.ceil(weight.numel() / _NF4_BLOCK) for weight in linear)
     return Weights(
         parameters=parameters,
+        float32_bytes=_FLOAT32 * parameters,
         bf16_bytes=_BF16 * parameters,
         int8_bytes=kept + sum(weight.numel() + _SCALE * len(weight) for weight in linear),
         nf4_bytes=kept + sum(math.ceil(weight.numel() / 2) for weight in linear) + _SCALE * scales,

@@ -102,7 +102,7 @@ def test_flops_prices_a_preset_at_any_size(run: Run) -> None:
 def test_presets_are_listed_and_shown(run: Run) -> None:
     rows = json.loads(run("presets", "--json").out)
     assert [row["name"] for row in rows] == presets.available()
-    assert all(set(row) == {"name", "model", "source", "speedup"} for row in rows)
+    assert all(set(row) == {"name", "model", "source", "tflops", "nfe", "speedup"} for row in rows)
     shown = run("presets", "bottleneck-flux-3x", "--json")
     assert Preset.model_validate_json(shown.out) == presets.load("bottleneck-flux-3x")
     assert "2503.18940" in run("presets").out

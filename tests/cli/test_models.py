@@ -45,6 +45,7 @@ def test_the_weights_of_a_model_are_those_of_its_pipeline(run: Run, flux_pipe: A
     assert counted["parameters"] == sum(sizes.values())
     matrices = [module.weight for module in flux_pipe.transformer.modules() if isinstance(module, torch.nn.Linear)]
     rest = 2 * (counted["parameters"] - sum(matrix.numel() for matrix in matrices))
+    assert counted["float32 GB"] == 2 * counted["bf16 GB"]
     assert counted["bf16 GB"] == pytest.approx(2e-9 * counted["parameters"])
     assert counted["int8 GB"] == pytest.approx(1e-9 * (rest + sum(m.numel() + 4 * len(m) for m in matrices)))
     four_bit = sum(m.numel() / 2 + 4 * -(-m.numel() // 64) for m in matrices)

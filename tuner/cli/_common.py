@@ -8,7 +8,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -104,11 +104,27 @@ def stdout_console(wide: bool = False) -> Console:
     return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=_PIPE_WIDTH)
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> None:
-    """Prints a table on stdout; numbers are the caller's strings, so that JSON and table never disagree."""
+def print_table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    title: str | None = None,
+    typed: Collection[str] = (),
+) -> None:
+    """Prints a table on stdout; numbers are the caller's strings, so that JSON and table never disagree.
+
+    Nothing is cut where a terminal is narrow: cells go on in the next line.
+
+    Args:
+        columns: Headers.
+        rows: Cells.
+        title: Shown above.
+        typed: Columns whose cells users type, which are kept in one line.
+    """
     from rich.table import Table
 
-    table = Table(*columns, title=title, title_justify="left")
+    table = Table(title=title, title_justify="left")
+    for column in columns:
+        table.add_column(column, overflow="fold", no_wrap=column in typed)
     for row in rows:
         table.add_row(*map(str, row))
     stdout_console().print(table)

@@ -22,7 +22,7 @@ Examples:
 """
 
 
-@click.group(help="Measures what each part of a published method is worth.")
+@click.group(help="Measures what each part of a published method is worth.\n\n" + _EXAMPLES)
 def command() -> None:
     """The group; its help is in the decorator."""
 

@@ -34,7 +34,7 @@ A data folder holds images and a metadata.jsonl of {"file_name": ..., "text": ..
 """
 
 
-@click.group(help="Trains a LoRA that makes a model need fewer or smaller steps.")
+@click.group(help="Trains a LoRA that makes a model need fewer or smaller steps.\n\n" + _EXAMPLES)
 def command() -> None:
     """The group of methods; its help is in the decorator."""
 

@@ -15,9 +15,16 @@ from tuner.cli._common import json_option, out_option, print_json, print_table
 
 _PACKAGES = ("torch", "diffusers", "transformers", "optuna", "ray", "mlflow", "open-clip-torch")
 _HUB_TIMEOUT_S = 3.0
+_EXAMPLES = """\b
+Examples:
+  tuner doctor
+  tuner doctor --out /data/runs --json      can studies be saved there?
+"""
 
 
-@click.command(help="Reports versions, CPU, memory, GPUs, hub access and whether studies can be saved here.")
+@click.command(
+    help="Reports versions, CPU, memory, GPUs, hub access and whether studies can be saved here.\n\n" + _EXAMPLES
+)
 @out_option
 @json_option
 def command(out: str, as_json: bool) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tuner.cli import _completion as complete
 from tuner.cli._common import out_option
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ Examples:
     help="Writes a schedule in the format of another tool, exactly or not at all.\n\n"
     "SOURCE is a study, a preset file or the name of a shipped preset.\n\n" + _EXAMPLES
 )
-@click.argument("source")
+@click.argument("source", shell_complete=complete.studies_and_presets)
 @click.option(
     "--pick",
     default="knee",

@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
+from tuner.cli import _completion as complete
 from tuner.cli._common import json_option, print_json, print_table, size_option
+
+if TYPE_CHECKING:
+    from tuner.presets import Preset
 
 _EXAMPLES = """\b
 Examples:
   tuner flops --model flux
   tuner flops --model flux --preset bottleneck-flux-3x
   tuner flops --model flux --preset flux-3x.yaml --size 768x1344 --json
+
+\b
+A preset is priced with the guidance that it was made for. Whatever its guidance,
+the baseline is the model's own sampler.
 """
 
 
 @click.command(
     help="Counts the TFLOPs of a schedule on a model, on meta tensors: no weights, no GPU.\n\n" + _EXAMPLES
 )
-@click.option("--model", required=True, help="Short name, hub id or local folder.")
-@click.option("--preset", help="Shipped preset or YAML file; without it, the model's baseline is priced.")
+@click.option("--model", required=True, shell_complete=complete.models, help="Short name, hub id or local folder.")
+@click.option(
+    "--preset",
+    shell_complete=complete.presets,
+    help="Shipped preset or YAML file; without it, the model's baseline is priced.",
+)
 @size_option
 @click.option("--frames", type=click.IntRange(1), help="Frames of a video; by default the model's.")
 @json_option
@@ -28,16 +42,21 @@ def command(
     """Prices a preset, or the baseline, and prints the cost by stage."""
     from tuner import presets
     from tuner.flops import price
-    from tuner.models import blueprint
+    from tuner.models import ModelOptions, blueprint
 
     known = blueprint(model)
-    if frames is not None:
-        known = known.with_frames(frames)
     loaded = presets.load(preset) if preset else None
+    if loaded and loaded.model not in (model, known.name, presets.ANY_MODEL):
+        _warn_of_another_model(loaded, model)
+    options = loaded.model_options if loaded and loaded.model_options else ModelOptions()
+    if frames is not None:
+        options = options.model_copy(update={"frames": frames})
+    if options.frames is not None:
+        known = known.with_frames(options.frames)
     if size is None:
         size = (loaded.height, loaded.width) if loaded and loaded.model == model else known.size
     baseline = price(known.baseline(size), known, size)
-    cost = price(loaded.schedule, known, size) if loaded else baseline
+    cost = price(loaded.schedule, known.with_options(options), size) if loaded else baseline
     speedup = baseline.tflops / cost.tflops
     if as_json:
         stages = [
@@ -78,4 +97,14 @@ def command(
     click.echo(
         f"{most}{cost.tflops:.6g} TFLOPs and {cost.nfe} network calls per image; the baseline takes "
         f"{baseline.tflops:.6g} TFLOPs: {speedup:.2f}x"
+    )
+
+
+def _warn_of_another_model(preset: Preset, model: str) -> None:
+    """Says on stderr that a preset was made for another model than the one that it is priced on."""
+    lora = "; its LoRA does not fit" if preset.model_options and preset.model_options.lora else ""
+    click.echo(
+        f"warning: preset {preset.name!r} was made for {preset.model}, not for {model}{lora}; for its own cost, "
+        f"give --model {preset.model}",
+        err=True,
     )

@@ -6,6 +6,8 @@ import importlib
 import pkgutil
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
 
 import click
 
@@ -14,6 +16,7 @@ import tuner.cli
 from tuner.errors import UserError, one_line
 
 EXIT_USAGE = 2
+_OWN = ("objectives", "search_spaces", "studies")
 EXIT_INTERRUPTED = 130
 
 _EXAMPLES = """\b
@@ -50,6 +53,23 @@ def app() -> None:
     """The command group; its help is in the decorator."""
 
 
+def _check_own_packages() -> None:
+    """Checks that no file of the user hides a package of this project; ``python -m`` looks in the folder first.
+
+    Raises:
+        UserError: If one does.
+    """
+    home = Path(tuner.__file__).resolve().parents[1]
+    for name in _OWN:
+        spec = find_spec(name)
+        found = Path(spec.origin) if spec and spec.origin else None
+        if found is not None and found.resolve() != home / name / "__init__.py":
+            raise UserError(
+                f"File {str(found)!r} hides the package {name!r} of tuner; rename it, or run the command from "
+                "another folder."
+            )
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line and exits: 0 done, 1 failure, 2 usage, 130 interrupted.
 
@@ -57,6 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: What follows ``tuner``; the process's own arguments if None.
     """
     try:
+        _check_own_packages()
         app.main(args=None if arguments is None else list(arguments), prog_name="tuner", standalone_mode=False)
     except (KeyboardInterrupt, click.Abort):
         click.echo("interrupted", err=True)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tuner.cli import _completion as complete
 from tuner.cli._common import json_option, print_json, print_table
 
 if TYPE_CHECKING:
@@ -17,13 +18,17 @@ Examples:
   tuner models
   tuner models flux sd3.5-large --cost
   tuner models flux wan2.2 --memory
+
+\b
+What --memory counts is the denoiser alone. Text encoders, VAE, activations and
+CUDA itself need more, which is not counted here; see docs/models.md.
 """
 
 
 @click.command(help="Lists models by short name, with the defaults that make up their baselines.\n\n" + _EXAMPLES)
-@click.argument("names", nargs=-1)
+@click.argument("names", nargs=-1, shell_complete=complete.models)
 @click.option("--cost", is_flag=True, help="Count TFLOPs instead of naming the source; a second or so per model.")
-@click.option("--memory", is_flag=True, help="Count the denoiser's weights instead, in three precisions.")
+@click.option("--memory", is_flag=True, help="Count the denoiser's weights instead, in four precisions.")
 @json_option
 def command(names: tuple[str, ...], cost: bool, memory: bool, as_json: bool) -> None:
     """Prints one row per model."""
@@ -34,7 +39,7 @@ def command(names: tuple[str, ...], cost: bool, memory: bool, as_json: bool) -> 
     if as_json:
         print_json(rows)
     else:
-        print_table(list(rows[0]), [list(map(_cell, row.values())) for row in rows])
+        print_table(list(rows[0]), [list(map(_cell, row.values())) for row in rows], typed=["model"])
 
 
 def _row(known: Blueprint, cost: bool) -> dict[str, Any]:
@@ -66,6 +71,7 @@ def _memory_row(known: Blueprint) -> dict[str, Any]:
     return {
         "model": known.name,
         "parameters": counted.parameters,
+        "float32 GB": counted.float32_bytes / 1e9,
         "bf16 GB": counted.bf16_bytes / 1e9,
         "int8 GB": counted.int8_bytes / 1e9,
         "nf4 GB": counted.nf4_bytes / 1e9,

@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 _HELP = """Lists what images can be scored by, with unit, direction, range and the licence of the weights.
 
 \b
+Examples:
+  tuner objectives
+  tuner objectives --json
+
+\b
 --objectives takes, with commas between them:
   NAME                           one of this list, with its default weights
   NAME:WEIGHTS                   a folder, a file, a hub id, ... as docs/objectives.md says
@@ -51,6 +56,7 @@ def command(as_json: bool) -> None:
             )
             for description in found
         ],
+        typed=["name"],
     )
     click.echo("\n".join(f"{description.name}: {description.summary}" for description in found))
 

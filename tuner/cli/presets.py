@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tuner.cli import _completion as complete
 from tuner.cli._common import json_option, print_json, print_table
 from tuner.errors import UserError, unwritable
 
@@ -23,7 +24,7 @@ Examples:
 
 
 @click.command(help="Lists the shipped presets with their sources, or shows one.\n\n" + _EXAMPLES)
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=complete.presets)
 @click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw stages and sigmas to a file.")
 @click.option("--schema", is_flag=True, help="Print the JSON Schema of preset files and nothing else.")
 @json_option
@@ -47,6 +48,8 @@ def command(name: str | None, plot: Path | None, schema: bool, as_json: bool) ->
             "name": preset.name,
             "model": preset.model,
             "source": preset.source,
+            "tflops": preset.cost.tflops if preset.cost else None,
+            "nfe": preset.cost.nfe if preset.cost else None,
             "speedup": preset.cost.speedup if preset.cost else None,
         }
         for preset in map(presets.load, presets.available())
@@ -60,6 +63,7 @@ def command(name: str | None, plot: Path | None, schema: bool, as_json: bool) ->
             (row["name"], row["model"], f"{row['speedup']:.2f}x" if row["speedup"] else "-", row["source"])
             for row in rows
         ],
+        typed=["name", "model"],
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from tuner.cli import _completion as complete
 from tuner.cli._common import json_option, print_json, print_table
 from tuner.errors import unknown_name
 
@@ -15,7 +16,7 @@ Examples:
 
 
 @click.command(help="Lists the shipped prompt sets with source and licence, or prints one.\n\n" + _EXAMPLES)
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=complete.prompt_sets)
 @json_option
 def command(name: str | None, as_json: bool) -> None:
     """Lists all sets, or prints the prompts of one, line by line; search and held-out prompts take turns."""
@@ -43,4 +44,4 @@ def command(name: str | None, as_json: bool) -> None:
     if as_json:
         print_json(rows)
     else:
-        print_table(list(rows[0]), [list(row.values()) for row in rows])
+        print_table(list(rows[0]), [list(row.values()) for row in rows], typed=["name"])

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tuner.cli import _completion as complete
 from tuner.cli._common import (
     json_option,
     out_option,
@@ -30,7 +31,7 @@ Examples:
 
 
 @click.command(help="Shows the Pareto front of a study.\n\n" + _EXAMPLES)
-@click.argument("study")
+@click.argument("study", shell_complete=complete.studies)
 @click.option(
     "-o",
     "--output",

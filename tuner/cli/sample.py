@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tuner.cli import _completion as complete
 from tuner.cli._common import model_options, size_option
 from tuner.errors import UserError, unwritable
 
@@ -25,7 +26,7 @@ Examples:
 
 
 @click.command(help="Generates an image or a video with a preset.\n\n" + _EXAMPLES)
-@click.argument("preset")
+@click.argument("preset", shell_complete=complete.presets)
 @click.argument("prompt")
 @click.option(
     "-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), help="Image file, or .mp4."

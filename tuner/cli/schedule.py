@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tuner.cli import _completion as complete
 from tuner.cli._common import json_option, print_json, print_table, size_option
 from tuner.cli._progress import ProgressDisplay
 from tuner.errors import UserError
@@ -48,7 +49,7 @@ class StepsType(click.ParamType[tuple[int, ...]]):
         return tuple(sorted(steps))
 
 
-@click.group(help="Makes schedules by rule, without a study.")
+@click.group(help="Makes schedules by rule, without a study.\n\n" + _EXAMPLES)
 def command() -> None:
     """The group; its help is in the decorator."""
 
@@ -57,10 +58,18 @@ def command() -> None:
     help="Distils a schedule from the model's own many-step trajectories: Optimal Stepsize, arXiv 2503.21774.\n\n"
     + _EXAMPLES
 )
-@click.option("--model", help="Short name, hub id or local folder; by default that of --preset.")
+@click.option(
+    "--model",
+    shell_complete=complete.models,
+    help="Short name, hub id or local folder; by default that of --preset.",
+)
 @click.option("--steps", type=StepsType(), help="Wanted steps; one table serves all of them.")
 @click.option("--all-steps", type=click.IntRange(1), metavar="K", help="Every number of steps up to K.")
-@click.option("--preset", help="Re-time the stages of this preset instead; each keeps its number of steps.")
+@click.option(
+    "--preset",
+    shell_complete=complete.presets,
+    help="Re-time the stages of this preset instead; each keeps its number of steps.",
+)
 @click.option("--teacher-steps", default=100, show_default=True, type=click.IntRange(2), help="Teacher's steps.")
 @click.option("--prompts", metavar="FILE", help="One prompt per line; by default the set that suits the model.")
 @click.option("--images", default=16, show_default=True, type=click.IntRange(1), help="Prompts to search on.")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import search_spaces
+from tuner.cli import _completion as complete
 from tuner.cli._common import (
     json_option,
     model_options,
@@ -60,7 +61,7 @@ class _DurationType(click.ParamType[float]):
 
 
 @click.command(help="Searches schedules that fit a compute budget.\n\n" + _EXAMPLES)
-@click.option("--model", required=True, help="Short name, hub id or local folder.")
+@click.option("--model", required=True, shell_complete=complete.models, help="Short name, hub id or local folder.")
 @click.option("--budget", required=True, help="What one image may cost: 3x, 40%, 1200T, 16nfe or 4s.")
 @click.option("-n", "--trials", default=60, show_default=True, help="Trials; one more for each reference.")
 @click.option("--time-limit", type=_DurationType(), help="Propose nothing new after this long, e.g. 30m.")

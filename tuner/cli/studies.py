@@ -8,8 +8,14 @@ import click
 
 from tuner.cli._common import json_option, out_option, print_json, print_table
 
+_EXAMPLES = """\b
+Examples:
+  tuner studies
+  tuner studies --out /data/runs --json
+"""
 
-@click.command(help="Lists the studies in DIR, finished and unfinished.")
+
+@click.command(help="Lists the studies in DIR, finished and unfinished.\n\n" + _EXAMPLES)
 @out_option
 @json_option
 def command(out: str, as_json: bool) -> None:

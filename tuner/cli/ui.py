@@ -18,9 +18,14 @@ from tuner.cli._common import out_option
 from tuner.errors import UserError
 
 _START_TIMEOUT_S = 120.0
+_EXAMPLES = """\b
+Examples:
+  tuner ui
+  tuner ui --out /data/runs --port 5001 --no-open
+"""
 
 
-@click.command(help="Opens the MLflow UI on the studies in DIR; Ctrl-C stops it.")
+@click.command(help="Opens the MLflow UI on the studies in DIR; Ctrl-C stops it.\n\n" + _EXAMPLES)
 @out_option
 @click.option("--port", default=5000, show_default=True, type=click.IntRange(1, 65535), help="Port on 127.0.0.1.")
 @click.option("--open/--no-open", "open_browser", default=True, help="Open a browser when the server answers.")
