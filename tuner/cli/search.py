@@ -16,11 +16,13 @@ from tuner.cli._common import (
     out_option,
     print_json,
     print_table,
+    resume_command,
     size_option,
     stdout_console,
     stdout_for_results,
 )
 from tuner.cli._progress import ProgressDisplay
+from tuner.errors import readable
 
 if TYPE_CHECKING:
     from studies import Progress, SearchSettings, StudyResult
@@ -139,7 +141,7 @@ def command(as_json: bool, resume: bool, dry_run: bool, objectives: str, **optio
         try:
             result = search(settings, on_progress=functools.partial(_show, display), resume=resume)
         except KeyboardInterrupt:
-            click.echo(f"study {settings.name!r} is saved; continue it with --resume", err=True)
+            click.echo(f"study {settings.name!r} is saved; continue it with: {resume_command()}", err=True)
             raise
         except RuntimeError as error:
             click.echo(f"error: study {settings.name!r} failed, what it finished is saved: {error}", err=True)
@@ -181,9 +183,9 @@ def _print_result(result: StudyResult) -> None:
     from studies.report.tables import front_table, pick_on_unseen_prompts
 
     stdout_console().print(front_table(result))
-    click.echo(f"{pick_on_unseen_prompts(result)}\npreset: {result.preset}")
+    click.echo(readable(f"{pick_on_unseen_prompts(result)}\npreset: {result.preset}"))
     if result.exported is not None:
-        click.echo(f"export: {result.exported}")
+        click.echo(readable(f"export: {result.exported}"))
     stopped = sum(candidate.stopped_at is not None for candidate in result.evaluated)
     reused = result.reused.prefixes + result.reused.scores
     click.echo(
