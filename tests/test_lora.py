@@ -149,7 +149,7 @@ def state_of(pipe: Any) -> dict[str, torch.Tensor]:
     ("weights", "message"),
     [
         (pair(f"{_ATTENTION}.to_q"), "reaches no layer"),
-        (pair("transformer.no_such_block.to_q"), "reaches no layer"),
+        (pair("transformer.no_such_block.to_q"), "not found in the base model"),
         (pair(f"unet.{_ATTENTION}.to_q"), "reaches no layer"),
         (
             pair(f"transformer.{_ATTENTION}.to_q") | {f"transformer.{_ATTENTION}.norm_q.weight": torch.ones(16)},

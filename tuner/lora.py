@@ -149,8 +149,8 @@ def _checked_pairs(pipe: Any, network: Any, source: str, folder: str, file: str 
     weights: dict[str, Any] = found[0] if isinstance(found, tuple) else found
     if others := [key for key in weights if not _LOW_RANK.search(key)]:
         raise UserError(
-            f"LoRA {source!r} brings {len(others)} weights beside its low-rank pairs, the first is {others[0]!r}, and "
-            "those could not be taken off again; use one of low-rank pairs alone."
+            f"LoRA {source!r} brings {len(others)} weights beside its low-rank pairs, the first is {others[0]!r}, "
+            "and those could not be taken off again; use one of low-rank pairs alone."
         )
     layers = dict(network.named_modules())
     downs = {match[1]: value for key, value in weights.items() if (match := _DOWN.fullmatch(key))}
@@ -158,8 +158,8 @@ def _checked_pairs(pipe: Any, network: Any, source: str, folder: str, file: str 
         width = getattr(layers.get(layer.partition(".")[2]), "in_features", None)
         if width is not None and down.ndim == 2 and down.shape[1] != width:
             raise UserError(
-                f"LoRA {source!r} expects {down.shape[1]} inputs of layer {layer!r}, and the model's has {width}; use "
-                "one that was made for this model."
+                f"LoRA {source!r} expects {down.shape[1]} inputs of layer {layer!r}, and the model's has {width}; "
+                "use one that was made for this model."
             )
     return len(downs)
 
@@ -170,8 +170,8 @@ def _check_reached(pipe: Any, network: Any, source: str, name: str, pairs: int) 
     reached = sum(name in layer.active_adapters or name in getattr(layer, "lora_A", ()) for layer in layers)
     if reached == 0:
         raise UserError(
-            f"LoRA {source!r} reaches no layer of {type(pipe).__name__}; check that it was made for this model, and "
-            "that its keys begin with the component's name, e.g. 'transformer.'."
+            f"LoRA {source!r} reaches no layer of {type(pipe).__name__}; check that it was made for this model, "
+            "and that its keys begin with the component's name, e.g. 'transformer.'."
         )
     if reached < pairs:
         warnings.warn(f"LoRA {source!r}: {pairs - reached} of {pairs} layers are not in this model.", stacklevel=3)

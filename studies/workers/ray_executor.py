@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable
+import signal
+import threading
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from studies.records.environment import environment
@@ -217,7 +220,7 @@ def _spawner(load: Load, gpus: float) -> Any:
 
 def _connect(address: str | None, workers: int | None) -> bool:
     """Connects to Ray; returns whether this process started it and must shut it down."""
-    with environment(_ENVIRONMENT | (_LOCAL_ENVIRONMENT if address is None else {})):
+    with environment(_ENVIRONMENT | (_LOCAL_ENVIRONMENT if address is None else {})), _own_sigterm():
         import ray
 
         if ray.is_initialized():
@@ -242,6 +245,17 @@ def _connect(address: str | None, workers: int | None) -> bool:
                 "or leave --ray-address out to use this machine."
             ) from error
         return True
+
+
+@contextlib.contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keeps what this process does at SIGTERM: Ray would exit at once, without saving or a word."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 def _shares(workers: int | None, gpus_per_worker: float | None) -> tuple[int, float]:

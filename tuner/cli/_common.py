@@ -30,9 +30,13 @@ class SizeType(click.ParamType[tuple[int, int]]):
         """Parses ``1024x768`` or ``512``."""
         if isinstance(value, tuple):
             return value
-        found = re.fullmatch(r"(\d+)(?:x(\d+))?", str(value).strip().lower())
+        found = re.fullmatch(r"(\d{1,6})(?:x(\d{1,6}))?", str(value).strip().lower())
         if not found:
-            self.fail(f"{value!r} is not a size; write HEIGHTxWIDTH in pixels, e.g. 1024x768, or 512.", param, ctx)
+            self.fail(
+                f"{value!r} is not a size; write HEIGHTxWIDTH in pixels, at most 999999, e.g. 1024x768, or 512.",
+                param,
+                ctx,
+            )
         height = int(found[1])
         return height, int(found[2] or height)
 

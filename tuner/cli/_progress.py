@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Self
 
 import click
 
+from tuner.errors import readable
+
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
@@ -66,6 +68,7 @@ class ProgressDisplay:
             total: Units that it has; None if that is not known.
             details: What else is worth knowing.
         """
+        phase, details = readable(phase), readable(details)
         new = self._shown is None or self._shown[0] != phase
         if self._bar.console.is_terminal:
             self._move(new, phase, done or 0, total, details)

@@ -14,7 +14,7 @@ import click
 
 import tuner
 import tuner.cli
-from tuner.errors import UserError, one_line, readable
+from tuner.errors import UserError, one_line
 
 EXIT_USAGE = 2
 EXIT_FAILURE = 1
@@ -74,12 +74,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         signal.signal(signal.SIGTERM, _terminate)
     try:
         app.main(args=given, prog_name="tuner", standalone_mode=False, obj=given)
-    except Terminated:
-        click.echo("terminated", err=True)
-        sys.exit(EXIT_TERMINATED)
-    except (KeyboardInterrupt, click.Abort):
-        click.echo("interrupted", err=True)
-        sys.exit(EXIT_INTERRUPTED)
+    except (KeyboardInterrupt, click.Abort) as error:
+        terminated = isinstance(error.__cause__ or error, Terminated)  # click makes an `Abort` of either
+        click.echo("terminated" if terminated else "interrupted", err=True)
+        sys.exit(EXIT_TERMINATED if terminated else EXIT_INTERRUPTED)
     except click.exceptions.NoArgsIsHelpError as help_text:  # a bare `tuner` shows what it can do
         click.echo(help_text.format_message(), err=True)
         sys.exit(EXIT_USAGE)
@@ -93,12 +91,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_FAILURE)
     except OSError as error:
-        place = "" if error.filename is None else f" {readable(os.fsdecode(error.filename))!r}"
-        click.echo(
-            f"error: the operating system refused{place} ({one_line(error.strerror or error)}); check the path, "
-            "its permissions and the free space.",
-            err=True,
-        )
+        place = "" if error.filename is None else f" {os.fsdecode(error.filename)!r}"
+        message = f"the operating system refused{place} ({error.strerror or error})"
+        click.echo(f"error: {one_line(f'{message}; check the path, its permissions and the room')}.", err=True)
         sys.exit(EXIT_USAGE)
     except UnicodeEncodeError as error:  # a lone surrogate in an argument
         click.echo(f"error: {one_line(repr(error.object))} is not text ({error.reason}); write UTF-8.", err=True)

@@ -142,7 +142,11 @@ def _read_config(source: str, part: str) -> Mapping[str, Any]:
     try:
         config: Any = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{part} of {source!r} is not JSON ({one_line(error)}); save the pipeline again.") from error
+        raise UserError(
+            f"{part} of {source!r} is not JSON ({one_line(error)}); save the pipeline again."
+        ) from error
     if not isinstance(config, dict):
-        raise UserError(f"{part} of {source!r} holds no object, but {type(config).__name__}; save the pipeline again.")
+        raise UserError(
+            f"{part} of {source!r} holds no object, but {type(config).__name__}; save the pipeline again."
+        )
     return config
