@@ -120,9 +120,16 @@ class _DurationType(click.ParamType[float]):
     show_default=True,
     help="Trials in flight; with many workers 12 x WORKERS / units per schedule, or 6 x with --rungs 1.",
 )
-@click.option("--workers", type=int, help="Worker processes; by default one per GPU, or per CPU core.")
+@click.option(
+    "--workers", type=click.IntRange(0, 4096), help="Worker processes; by default one per GPU, or per CPU core."
+)
 @click.option("--gpus-per-worker", type=float, metavar="F", help="GPUs of each worker; may be a fraction.")
 @click.option("--ray-address", metavar="A", help="Ray cluster to join; by default one is started here.")
+@click.option(
+    "--task-timeout",
+    type=_DurationType(),
+    help="Give a unit of work to another worker after this long; by default 20 times the longest, at least 10m.",
+)
 @click.option("--storage", metavar="URL", help="Optuna storage; by default a journal in the study's folder.")
 @click.option("--tracking-uri", metavar="URI", help="MLflow server; by default a database in DIR.")
 @out_option
