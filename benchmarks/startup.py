@@ -1,6 +1,6 @@
 """Times how soon the command line answers, as multiples of the time that ``import torch`` takes.
 
-Every run is a process of its own; what is reported is the least wall time of several, in turns, so that other work on
+Every run is a process of its own. The least wall time of several runs, in turns, is reported, so that other work on
 the machine decides little. Prices are those that the package knows: nothing is counted.
 
     python -m benchmarks.startup --json

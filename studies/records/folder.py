@@ -99,7 +99,7 @@ class Folder:
             except OSError as error:
                 raise UserError(
                     f"The file system of folder {str(self.path)!r} cannot lock files ({error.strerror}), so two "
-                    "processes could write one study; choose a folder on another one, e.g. a local disk, with --out."
+                    "processes could write one study; choose a local disk with --out."
                 ) from None
             yield
 
@@ -122,8 +122,8 @@ def saving(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(
-            f"{str(path)!r} cannot be written ({error.strerror or error}); what was finished is saved: make room, or "
-            "make the folder writable, and run the same command with --resume."
+            f"{str(path)!r} cannot be written ({error.strerror or error}); what was finished is saved: make room, "
+            "or make the folder writable, and run the same command with --resume."
         ) from error
 
 

@@ -7,11 +7,14 @@ import functools
 import json
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from tuner.errors import masked, readable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,9 +34,13 @@ class SizeType(click.ParamType[tuple[int, int]]):
         """Parses ``1024x768`` or ``512``."""
         if isinstance(value, tuple):
             return value
-        found = re.fullmatch(r"(\d+)(?:x(\d+))?", str(value).strip().lower())
+        found = re.fullmatch(r"(\d{1,6})(?:x(\d{1,6}))?", str(value).strip().lower())
         if not found:
-            self.fail(f"{value!r} is not a size; write HEIGHTxWIDTH in pixels, e.g. 1024x768, or 512.", param, ctx)
+            self.fail(
+                f"{value!r} is not a size; write HEIGHTxWIDTH in pixels, at most 999999, e.g. 1024x768, or 512.",
+                param,
+                ctx,
+            )
         height = int(found[1])
         return height, int(found[2] or height)
 
@@ -93,15 +100,30 @@ top_option = click.option("--top", type=click.IntRange(1), metavar="N", help="Sh
 def stdout_console(wide: bool = False) -> Console:
     """Makes a console on stdout that is wide enough for a table where it is no terminal, as in a pipe.
 
+    Every string is text to it: no Rich markup, no emoji codes, and nothing that a terminal would obey.
+
     Args:
         wide: Whether lines may be longer than the terminal's.
     """
     from rich.console import Console
+    from rich.text import Text
+
+    class Plain(Console):
+        def render_str(self, text: str, **how: Any) -> Text:
+            return super().render_str(
+                readable(text), **how | {"markup": False, "emoji": False, "highlight": False}
+            )
 
     if wide:
-        return Console(width=_WIDE)
-    console = Console()
-    return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=_PIPE_WIDTH)
+        return Plain(width=_WIDE)
+    console = Plain()
+    return console if console.is_terminal or "COLUMNS" in os.environ else Plain(width=_PIPE_WIDTH)
+
+
+def resume_command() -> str:
+    """Returns the command line that continues what the running one does; passwords are masked."""
+    given: list[str] = click.get_current_context().find_root().obj or []
+    return masked(shlex.join(["tuner", *given] + ([] if "--resume" in given else ["--resume"])))
 
 
 def print_table(
@@ -142,8 +164,8 @@ def print_study(result: StudyResult, wide: bool, top: int | None) -> None:
 
     console = stdout_console(wide)
     console.print(front_table(result, None if wide else console.width, top))
-    click.echo(pick_line(result))
+    click.echo(readable(pick_line(result)))
     if result.pick.held_out:
         print_table(*unseen_cells(result))
     for line in (*verdicts(result), *([result.pick_note] if result.pick_note else []), *warnings(result)):
-        click.echo(line)
+        click.echo(readable(line))

@@ -18,12 +18,14 @@ from tuner.cli._common import (
     print_json,
     print_study,
     print_table,
+    resume_command,
     size_option,
     stdout_for_results,
     top_option,
     wide_option,
 )
 from tuner.cli._progress import ProgressDisplay
+from tuner.errors import readable
 
 if TYPE_CHECKING:
     from studies import Progress, SearchSettings, StudyResult
@@ -136,9 +138,16 @@ class _DurationType(click.ParamType[float]):
     show_default=True,
     help="Trials in flight; with many workers 12 x WORKERS / units per schedule, or 6 x with --rungs 1.",
 )
-@click.option("--workers", type=int, help="Worker processes; by default one per GPU, or per CPU core.")
+@click.option(
+    "--workers", type=click.IntRange(0, 4096), help="Worker processes; by default one per GPU, or per CPU core."
+)
 @click.option("--gpus-per-worker", type=float, metavar="F", help="GPUs of each worker; may be a fraction.")
 @click.option("--ray-address", metavar="A", help="Ray cluster to join; by default one is started here.")
+@click.option(
+    "--task-timeout",
+    type=_DurationType(),
+    help="Give a unit of work to another worker after this long; by default 20 times the longest, at least 10m.",
+)
 @click.option("--storage", metavar="URL", help="Optuna storage; by default a journal in the study's folder.")
 @click.option("--tracking-uri", metavar="URI", help="MLflow server; by default a database in DIR.")
 @out_option
@@ -161,7 +170,7 @@ def command(
         try:
             result = search(settings, on_progress=functools.partial(_show, display), resume=resume)
         except KeyboardInterrupt:
-            click.echo(f"study {settings.name!r} is saved; continue it with --resume", err=True)
+            click.echo(f"study {settings.name!r} is saved; continue it with: {resume_command()}", err=True)
             raise
         except RuntimeError as error:
             click.echo(f"error: study {settings.name!r} failed, what it finished is saved: {error}", err=True)
@@ -205,11 +214,11 @@ def _print_result(result: StudyResult, target: str | None, wide: bool, top: int 
     from studies.report.ending import cost_lines, next_lines
 
     print_study(result, wide, top)
-    click.echo(f"preset: {result.preset}")
+    click.echo(readable(f"preset: {result.preset}"))
     if result.exported is not None:
-        click.echo(f"export: {result.exported}")
+        click.echo(readable(f"export: {result.exported}"))
     for line in (*cost_lines(result), *next_lines(result, target or "comfyui")):
-        click.echo(line)
+        click.echo(readable(line))
 
 
 def _show(display: ProgressDisplay, progress: Progress) -> None:
