@@ -21,6 +21,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from studies.plan.plan import versions
 from studies.plan.settings import SearchSettings
 from studies.records.folder import Folder
 from studies.records.results import StudyResult
@@ -76,6 +77,22 @@ class StudyFolder(Folder):
         return str(self._about["created"])
 
     @property
+    def versions(self) -> dict[str, str]:
+        """Versions of the packages that decide the numbers, when the study was started."""
+        found: dict[str, str] = self._about.get("versions") or versions()  # studies of before have none
+        return found
+
+    @property
+    def device(self) -> str | None:
+        """Type of the device that the study was started for, ``cpu`` or ``cuda``; None if it is not known."""
+        return self._about.get("device")
+
+    @property
+    def dtype(self) -> str | None:
+        """Precision of the weights; None if it is not known."""
+        return self._about.get("dtype")
+
+    @property
     def journal(self) -> Path:
         """The file of the Optuna study."""
         return self.path / "journal.log"
@@ -125,7 +142,7 @@ class StudyFolder(Folder):
         return self.path / "result.json"
 
 
-def start_study(folder: StudyFolder, plan: Plan, resume: bool) -> None:
+def start_study(folder: StudyFolder, plan: Plan, resume: bool, device: str = "cpu") -> None:
     """Writes the files of a new study, or checks that an earlier study can be resumed.
 
     A resumed study gets missing ``prompts.json`` and ``settings.json`` written again.
@@ -134,6 +151,7 @@ def start_study(folder: StudyFolder, plan: Plan, resume: bool) -> None:
         folder: The study's folder; the caller holds its lock.
         plan: The checked search.
         resume: Whether to continue an existing study; if there is none of that name, a new one starts.
+        device: Type of the workers' device, ``cpu`` or ``cuda``.
 
     Raises:
         UserError: If the study exists and ``resume`` is off, or if its settings would give another result.
@@ -156,6 +174,9 @@ def start_study(folder: StudyFolder, plan: Plan, resume: bool) -> None:
         "identity": plan.identity,
         "directions": dict(plan.directions),
         "baseline": plan.baseline.model_dump(mode="json"),
+        "versions": versions(),
+        "device": device,
+        "dtype": plan.settings.options.dtype or ("bfloat16" if device == "cuda" else "float32"),
     }
     _write_prompts(folder, plan)
     folder.write("settings.json", json.dumps(about, indent=2) + "\n")

@@ -18,7 +18,7 @@ Examples:
     help="Counts the TFLOPs of a schedule on a model, on meta tensors: no weights, no GPU.\n\n" + _EXAMPLES
 )
 @click.option("--model", required=True, help="Short name, hub id or local folder.")
-@click.option("--preset", help="Shipped preset or YAML file; without it, the model's baseline is priced.")
+@click.option("--preset", help="Shipped preset, YAML file or plain:N; without it, the model's baseline is priced.")
 @size_option
 @click.option("--frames", type=click.IntRange(1), help="Frames of a video; by default the model's.")
 @json_option
@@ -33,7 +33,7 @@ def command(
     known = blueprint(model)
     if frames is not None:
         known = known.with_frames(frames)
-    loaded = presets.load(preset) if preset else None
+    loaded = presets.load(preset, known, size) if preset else None
     if size is None:
         size = (loaded.height, loaded.width) if loaded and loaded.model == model else known.size
     baseline = price(known.baseline(size), known, size)
