@@ -86,7 +86,7 @@ def generate(
             loaded into it, and taken off again at the end: nothing of it has changed then. Its progress bar counts
             network calls.
         prompt: One prompt, or one per image; None with embeddings.
-        preset: A preset, its file or shipped name, or a bare schedule.
+        preset: A preset, its file or shipped name, ``plain:N`` for N plain steps, or a bare schedule.
         seed: Noise seed of the first image, the following images counting up; or one seed per image. None draws
             one.
         height: Output height in pixels; the preset's by default, the model's for a bare schedule.
@@ -115,7 +115,7 @@ def generate(
         raise unknown_argument(name, _DECIDED)
     if output_type not in get_args(OutputType):
         raise UserError(f"output_type must be one of {', '.join(get_args(OutputType))}, but got {output_type!r}.")
-    loaded = preset if isinstance(preset, (Preset, Schedule)) else presets.load(preset)
+    loaded = _preset(preset, pipe, (height, width))
     chosen = _options(options, loaded, guidance_scale, negative_prompt)
     model = _model(pipe, chosen)
     if max_sequence_length is not None:
@@ -162,7 +162,7 @@ def attach(pipe: Any, preset: Preset | Schedule | str | os.PathLike[str]) -> Att
     Raises:
         UserError: If the preset or the pipeline is not known.
     """
-    loaded = preset if isinstance(preset, (Preset, Schedule)) else presets.load(preset)
+    loaded = _preset(preset, pipe, (None, None))
     if not isinstance(pipe, FlowModel):
         wrap(pipe)
     return Attached(pipe, loaded)
@@ -193,6 +193,18 @@ class Attached:
         """Moves the pipeline and returns this object, as the pipeline returns itself."""
         self._pipe.to(*places, **how)
         return self
+
+
+def _preset(
+    preset: Preset | Schedule | str | os.PathLike[str], pipe: Any, size: tuple[int | None, int | None]
+) -> Preset | Schedule:
+    """Loads a preset that is named; plain steps are those of the pipeline's model at the given size."""
+    if isinstance(preset, (Preset, Schedule)):
+        return preset
+    if not os.fspath(preset).startswith(presets.PLAIN):
+        return presets.load(preset)
+    known = (pipe if isinstance(pipe, FlowModel) else wrap(pipe)).blueprint
+    return presets.load(preset, known, (size[0] or known.height, size[1] or known.width))
 
 
 def _options(

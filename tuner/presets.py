@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -17,11 +17,16 @@ from tuner.models._options import ModelOptions
 from tuner.schedule import Schedule
 from tuner.text_files import MEBIBYTE, read_text
 
+if TYPE_CHECKING:
+    from tuner.models import Blueprint
+
 ANY_MODEL = "any"
 """The ``model`` of a preset that was made for no family in particular."""
 
 MOST_BYTES = 4 * MEBIBYTE
 """The largest preset file that is read."""
+PLAIN = "plain:"
+"""Prefix of plain steps, as in ``plain:12``."""
 
 SCHEMA_FILE = "preset.schema.json"
 """Where editors look for the schema: beside the preset; ``tuner presets --schema`` prints it."""
@@ -67,7 +72,9 @@ class Provenance(BaseModel):
         prompts: How many prompts were scored.
         objectives: The objectives as they were asked for, with their weights.
         versions: Versions of the packages that decide the numbers.
-        created: Time of export, ISO 8601.
+        created: When the study was started, ISO 8601.
+        device: Type of the device that drew the images, ``cpu`` or ``cuda``; None if it is not known.
+        dtype: Precision of the weights; None if it is not known.
         target: Format of ``tuner export`` that carries every schedule of the study exactly; None if not asked for.
     """
 
@@ -82,6 +89,8 @@ class Provenance(BaseModel):
     objectives: tuple[str, ...]
     versions: dict[str, str]
     created: str
+    device: str | None = None
+    dtype: str | None = None
     target: str | None = None
 
 
@@ -125,16 +134,22 @@ def available() -> list[str]:
     return sorted(path.stem for path in _FOLDER.glob("*.yaml"))
 
 
-def load(preset: str | os.PathLike[str]) -> Preset:
-    """Reads a preset by its shipped name or from a YAML file.
+def load(
+    preset: str | os.PathLike[str], model: Blueprint | None = None, size: tuple[int, int] | None = None
+) -> Preset:
+    """Reads a preset by its shipped name or from a YAML file, or makes one of plain steps.
 
     Args:
-        preset: A name that ``available`` lists, or a path.
+        preset: A name that ``available`` lists, a path, or ``plain:N`` for N plain steps of a model.
+        model: The model of plain steps; other presets do not need it.
+        size: Output (height, width) of plain steps in pixels; the model's by default.
 
     Raises:
         UserError: If there is no such preset, or if the file breaks a rule.
     """
     text = os.fspath(preset)
+    if text.startswith(PLAIN):
+        return _plain(text, model, size)
     if text in available():
         return _read(_FOLDER / f"{text}.yaml")
     path = Path(text)
@@ -143,6 +158,23 @@ def load(preset: str | os.PathLike[str]) -> Preset:
     if path.suffix in (".yaml", ".yml") or os.sep in text:
         raise UserError(f"Preset file {text!r} does not exist; give a file, or one of: {', '.join(available())}.")
     raise unknown_name("preset", text, available())
+
+
+def _plain(text: str, model: Blueprint | None, size: tuple[int, int] | None) -> Preset:
+    steps = text.removeprefix(PLAIN)
+    if not steps.isdecimal() or int(steps) < 1:
+        raise UserError(f"Preset {text!r} names no number of plain steps; write {PLAIN}12 for twelve.")
+    if model is None:
+        raise UserError(f"Preset {text!r} is made of a model's own steps; say of which with --model.")
+    height, width = model.check_size(size or model.size)
+    return Preset(
+        name=text,
+        model=model.source if os.path.isdir(model.source) else model.name,
+        source=f"{steps} steps of the model's own sampler",
+        height=height,
+        width=width,
+        schedule=model.plain(int(steps), (height, width)),
+    )
 
 
 def save(preset: Preset, path: str | os.PathLike[str]) -> Path:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from studies.engine.loop import paired_scores
 from studies.judge.sequential import ERROR_RATE, levels, look, looks
-from studies.plan.references import PLAIN, plain_steps_at
+from studies.plan.references import plain_steps_at
 from studies.records.results import PROPOSED, Checked, Pick, Rival
 from studies.work.task import Failure
+from tuner.presets import PLAIN
 
 if TYPE_CHECKING:
     from studies.judge.early_stopping import Scores

@@ -21,6 +21,7 @@ from studies.records.results import PROPOSED, Baseline, Candidate, Checked, Mean
 from studies.records.score_log import EarlierScores, ScoreLog
 from studies.records.study_folder import StudyFolder, start_study
 from studies.workers.dispatcher import Evaluations
+from studies.workers.executors import device_type
 from studies.workers.latency import latencies
 from studies.workers.start import start_workers
 from tuner import presets
@@ -70,7 +71,7 @@ def search(
     folder = StudyFolder(Path(settings.out) / settings.name)
     folder.check_writable("--out")
     with folder.lock():  # before anything is written, because another search may start the same study
-        start_study(folder, plan, resume)
+        start_study(folder, plan, resume, device_type(settings.gpus_per_worker))
         record = TrialRecord(plan, folder, storage)
         _check_trials(record, settings)
         specs = dict(zip(plan.directions, plan.objectives, strict=True))

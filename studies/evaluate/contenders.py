@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from studies.plan.plan import options_identity
-from studies.plan.references import PLAIN
 from studies.work.own_options import Contender, OwnOptions, drawing_price
 from tuner import presets
 from tuner.errors import UserError
 from tuner.flops import price
 from tuner.models import Blueprint, ModelOptions, Size
+from tuner.presets import PLAIN
 
 if TYPE_CHECKING:
     from tuner.presets import Preset

@@ -53,7 +53,8 @@ class Verification(BaseModel):
 
     Attributes:
         preset: Its name.
-        exact_expected: Whether nothing may differ: the versions are those of the provenance, and this is a CPU.
+        exact_expected: Whether nothing may differ: the versions are those of the provenance, and both this
+            machine and the study used a CPU.
         other_versions: Packages that differ, as "then, now".
         checks: Every recorded score.
     """
@@ -118,7 +119,7 @@ def verify(
     }
     return Verification(
         preset=preset.name,
-        exact_expected=not changed and _on_cpu(settings),
+        exact_expected=not changed and provenance.device != "cuda" and _on_cpu(settings),
         other_versions=changed,
         checks=_checks(preset, sets, mine, other),
     )

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from studies.plan.references import PLAIN, plain_steps_at
+from studies.plan.references import plain_steps_at
 from tuner.flops import price
+from tuner.presets import PLAIN
 
 if TYPE_CHECKING:
     from studies.plan.plan import Plan

@@ -11,6 +11,7 @@ from tuner import presets
 from tuner.errors import UserError
 from tuner.flops import price
 from tuner.models import Blueprint, Size, blueprint
+from tuner.presets import PLAIN
 from tuner.schedule import Schedule, Stage
 from tuner.sigmas import partial_sigmas, shift_sigma, start_and_shift
 
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
     from tuner.budget import Budget
     from tuner.presets import Preset
 
-
-PLAIN = "plain:"
-"""Prefix of the name of plain steps, as in ``plain:12``."""
 
 _FEWEST_STEPS = 2  # of plain sampling; a single step is a blur on every model
 

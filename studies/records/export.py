@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
-from studies.plan.plan import image_seeds, versions
+from studies.plan.plan import image_seeds
 from tuner.presets import Cost, Preset, Provenance
 
 if TYPE_CHECKING:
@@ -43,8 +42,10 @@ def preset_of(candidate: Candidate, study: StudyFolder, result: StudyResult) -> 
             prompts_hash=identity["prompts"],
             prompts=len(study.prompts),
             objectives=tuple(identity["objectives"]),
-            versions=versions(),
+            versions=study.versions,
             target=study.settings.for_target,
-            created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            created=study.created,
+            device=study.device,
+            dtype=study.dtype,
         ),
     )

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError, field_validator
 
 from objectives.base import Direction
+from studies.plan.plan import versions
 from studies.plan.settings import SearchSettings
 from studies.records.folder import Folder
 from studies.records.results import StudyResult
@@ -50,6 +51,9 @@ class _About(BaseModel):
     identity: dict[str, Any]
     directions: dict[str, Direction] = Field(min_length=1)
     baseline: Schedule
+    versions: dict[str, str] = {}
+    device: str | None = None
+    dtype: str | None = None
 
     @field_validator("identity")
     @classmethod
@@ -131,6 +135,21 @@ class StudyFolder(Folder):
         return self._about.created
 
     @property
+    def versions(self) -> dict[str, str]:
+        """Versions of the packages that decide the numbers, when the study was started."""
+        return self._about.versions or versions()  # earlier studies have none
+
+    @property
+    def device(self) -> str | None:
+        """Type of the device that the study was started for, ``cpu`` or ``cuda``; None if it is not known."""
+        return self._about.device
+
+    @property
+    def dtype(self) -> str | None:
+        """Precision of the weights; None if it is not known."""
+        return self._about.dtype
+
+    @property
     def journal(self) -> Path:
         """The file of the Optuna study."""
         return self.path / "journal.log"
@@ -188,7 +207,7 @@ class StudyFolder(Folder):
         return self.path / "result.json"
 
 
-def start_study(folder: StudyFolder, plan: Plan, resume: bool) -> None:
+def start_study(folder: StudyFolder, plan: Plan, resume: bool, device: str = "cpu") -> None:
     """Writes the files of a new study, or checks that an earlier study can be resumed.
 
     A resumed study gets missing ``prompts.json`` and ``settings.json`` written again. Broken ones are set aside
@@ -198,6 +217,7 @@ def start_study(folder: StudyFolder, plan: Plan, resume: bool) -> None:
         folder: The study's folder; the caller holds its lock.
         plan: The checked search.
         resume: Whether to continue an existing study; if there is none of that name, a new one starts.
+        device: Type of the workers' device, ``cpu`` or ``cuda``.
 
     Raises:
         UserError: If the study exists and ``resume`` is off, or if its settings would give another result.
@@ -223,6 +243,9 @@ def start_study(folder: StudyFolder, plan: Plan, resume: bool) -> None:
         "identity": plan.identity,
         "directions": dict(plan.directions),
         "baseline": plan.baseline.model_dump(mode="json"),
+        "versions": versions(),
+        "device": device,
+        "dtype": plan.settings.options.dtype or ("bfloat16" if device == "cuda" else "float32"),
     }
     _write_prompts(folder, plan)
     folder.write("settings.json", json.dumps(about, indent=2) + "\n")

@@ -89,9 +89,7 @@ def cost_lines(result: StudyResult) -> list[str]:
 def next_lines(result: StudyResult, export_format: str) -> list[str]:
     """Says what to do with the result."""
     undecided = any(one.verdict == "undecided" for one in result.checks)
-    more = [
-        "  tuner search ... --resume --check-prompts 1000   decide whether it is as good; needs --prompts FILE"
-    ]
+    more = ["  tuner search ... --resume --check-prompts 1000   decide it on more prompts"]
     return [
         "next:",
         f"  tuner report {result.study} -o report.html",

@@ -27,6 +27,13 @@ def device_of(gpus_per_worker: float | None) -> str | None:
     return "cpu" if gpus_per_worker == 0 else None
 
 
+def device_type(gpus_per_worker: float | None) -> str:
+    """Returns ``cuda`` if workers run on a GPU of this machine, else ``cpu``."""
+    import torch
+
+    return "cuda" if gpus_per_worker != 0 and torch.cuda.is_available() else "cpu"
+
+
 class Executor(Protocol):
     """Runs tasks in any order and returns their outcomes."""
 

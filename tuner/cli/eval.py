@@ -17,6 +17,8 @@ from tuner.cli._common import (
     size_option,
     stdout_console,
     stdout_for_results,
+    top_option,
+    wide_option,
 )
 from tuner.cli._progress import ProgressDisplay
 from tuner.errors import UserError
@@ -64,9 +66,17 @@ _PHASE = "units of work"
 @click.option("--gpus-per-worker", type=float, metavar="F", help="GPUs of each worker; may be a fraction.")
 @click.option("--ray-address", metavar="A", help="Ray cluster to join; by default one is started here.")
 @click.option("--verify", "verified", metavar="FILE", help="Run again what a preset's provenance says, instead.")
+@wide_option
+@top_option
 @json_option
 def command(
-    presets: tuple[str, ...], verified: str | None, objectives: str, as_json: bool, **options: Any
+    presets: tuple[str, ...],
+    verified: str | None,
+    objectives: str,
+    wide: bool,
+    top: int | None,
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Runs with progress on stderr, and prints the tables on stdout."""
     from studies.evaluate import EvalSettings
@@ -83,7 +93,7 @@ def command(
             if verified is not None:
                 _verify(verified, settings, as_json, bar)
             else:
-                _evaluate(settings, as_json, bar)
+                _evaluate(settings, as_json, wide, top, bar)
     except KeyboardInterrupt:
         click.echo("what is finished is saved; the same command goes on with it", err=True)
         raise
@@ -103,7 +113,7 @@ def _refuse_what_the_file_says(ctx: click.Context) -> None:
         raise UserError(f"`--verify` takes everything that decides a score from its file; leave {listed} out.")
 
 
-def _evaluate(settings: EvalSettings, as_json: bool, bar: ProgressDisplay) -> None:
+def _evaluate(settings: EvalSettings, as_json: bool, wide: bool, top: int | None, bar: ProgressDisplay) -> None:
     from studies.evaluate import evaluate
     from studies.evaluate.report import HOW_TO_READ, tables
 
@@ -113,8 +123,9 @@ def _evaluate(settings: EvalSettings, as_json: bool, bar: ProgressDisplay) -> No
     if as_json:
         print_json(result.model_dump(mode="json"))
         return
-    for table in tables(result):
-        stdout_console().print(table)
+    console = stdout_console(wide)
+    for table in tables(result, None if wide else console.width, top):
+        console.print(table)
     click.echo(HOW_TO_READ)
     for row in result.rows:
         if row.failure is not None:
@@ -148,7 +159,7 @@ def _print_verification(found: Verification) -> None:
     for name, change in found.other_versions.items():
         click.echo(f"{name} was {change}")
     if found.exact_expected:
-        rule = "the versions are those of the provenance and this is a CPU, so they must be exact"
+        rule = "the versions are those of the provenance and both machines are CPUs, so they must be exact"
     else:
         rule = "other versions or a GPU may change bits, so they must be within the recorded intervals"
     click.echo(f"the recorded scores {'hold' if found.holds else 'do not hold'}; {rule}")

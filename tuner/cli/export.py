@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tuner.exporters import Exporter, ExportOptions
     from tuner.models import Blueprint
     from tuner.presets import Preset
+    from tuner.schedule import Schedule
 
 _EXAMPLES = """\b
 Examples:
@@ -28,14 +29,14 @@ Examples:
 
 @click.command(
     help="Writes a schedule in the format of another tool, exactly or not at all.\n\n"
-    "SOURCE is a study, a preset file or the name of a shipped preset.\n\n" + _EXAMPLES
+    "SOURCE is a study, a preset file, the name of a shipped preset, or plain:N with --model.\n\n" + _EXAMPLES
 )
 @click.argument("source", shell_complete=complete.studies_and_presets)
 @click.option(
     "--pick",
     default="knee",
     show_default=True,
-    help="Of a study: knee, cheapest, best:OBJECTIVE or trial:N.",
+    help="Of a study: knee, cheapest, best:OBJECTIVE, within:MARGIN or trial:N.",
 )
 @click.option(
     "--format",
@@ -76,7 +77,7 @@ def command(
         name = exporters.for_file(output.name)
     exporter = exporters.load(name)
     options = _options(name, exporter, chosen, output)
-    preset = _preset(source, pick, out)
+    preset = _preset(source, pick, out, model)
     blueprint = _blueprint(preset, model) if model or exporter.needs_model(options) else None
     if output is None:
         click.echo(exporter.export(preset, blueprint, options), nl=False)
@@ -102,13 +103,16 @@ def _options(name: str, exporter: Exporter, chosen: dict[str, Any], output: Path
     return exporter.for_suffix(options, output.suffix.lower())
 
 
-def _preset(source: str, pick: str, out: str) -> Preset:
+def _preset(source: str, pick: str, out: str, model: str | None) -> Preset:
     """Reads a study's pick, or else a preset."""
     from studies import list_studies, open_study, preset_of
-    from studies.judge.pareto import pick as choose
-    from tuner import presets
+    from studies.judge.within import choose
+    from studies.report.page.record import score_lines
+    from tuner import models, presets
     from tuner.errors import unknown_name
 
+    if source.startswith(presets.PLAIN):
+        return presets.load(source, models.blueprint(model) if model else None)
     known = [study.name for study in list_studies(out)]
     if source not in known:
         if source not in presets.available() and not Path(source).suffix and not Path(source).is_file():
@@ -117,7 +121,16 @@ def _preset(source: str, pick: str, out: str) -> Preset:
     folder = open_study(out, source)
     result = folder.result()
     candidates = [candidate for candidate in result.evaluated if candidate.stopped_at is None]
-    chosen = choose(candidates, pick, folder.directions)
+    scores = score_lines(folder)
+
+    def scores_of(schedule: Schedule) -> dict[str, list[float]]:
+        return {name: scores.of(schedule.content_hash, name) for name in folder.directions}
+
+    chosen, note = choose(
+        candidates, pick, folder.directions, lambda one: scores_of(one.schedule), scores_of(folder.baseline)
+    )
+    if note is not None:
+        click.echo(f"note: {note}", err=True)
     if chosen.trial != result.pick.trial:
         click.echo("note: only the study's own pick has scores on prompts that the search never saw", err=True)
     return preset_of(chosen, folder, result)

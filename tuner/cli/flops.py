@@ -31,7 +31,7 @@ the baseline is the model's own sampler.
 @click.option(
     "--preset",
     shell_complete=complete.presets,
-    help="Shipped preset or YAML file; without it, the model's baseline is priced.",
+    help="Shipped preset, YAML file or plain:N; without it, the model's baseline is priced.",
 )
 @size_option
 @click.option("--frames", type=click.IntRange(1), help="Frames of a video; by default the model's.")
@@ -45,7 +45,9 @@ def command(
     from tuner.models import ModelOptions, blueprint
 
     known = blueprint(model)
-    loaded = presets.load(preset) if preset else None
+    if frames is not None:
+        known = known.with_frames(frames)
+    loaded = presets.load(preset, known, size) if preset else None
     if loaded and loaded.model not in (model, known.name, presets.ANY_MODEL):
         _warn_of_another_model(loaded, model)
     options = loaded.model_options if loaded and loaded.model_options else ModelOptions()

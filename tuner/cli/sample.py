@@ -57,7 +57,7 @@ def command(
     from tuner.models import blueprint
     from tuner.solvers import network_calls
 
-    loaded = presets.load(preset)
+    loaded = presets.load(preset, blueprint(model).with_options(options) if model else None, size)
     if loaded.model_options is not None:
         options = options.model_copy(update=loaded.model_options.of_images() | options.of_images())
     known = blueprint(model or loaded.model).with_options(options)
