@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -165,3 +167,14 @@ def test_generate_takes_a_bare_schedule_and_the_models_size(flux_pipe: Any) -> N
 def test_generate_wants_one_seed_per_prompt(flux_pipe: Any, preset: Preset) -> None:
     with pytest.raises(UserError, match="2 seeds for 1 prompts"):
         tuner.generate(flux_pipe, "a", preset=preset, seed=[1, 2])
+
+
+def test_the_public_names_are_found_without_importing_them_first() -> None:
+    code = (
+        "import tuner\n"
+        "assert {'Schedule', 'attach', 'generate', 'presets'} <= set(tuner.__all__) <= set(dir(tuner))\n"
+        "assert all(getattr(tuner, name) is not None for name in tuner.__all__)\n"
+        "print(len(tuner.presets.available()))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) == len(presets.available())

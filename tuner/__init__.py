@@ -6,12 +6,13 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from tuner import presets
     from tuner.errors import UserError
     from tuner.generation import Generation, attach, generate
     from tuner.presets import Preset
     from tuner.schedule import Schedule, Stage
 
-__all__ = ["Generation", "Preset", "Schedule", "Stage", "UserError", "attach", "generate"]
+__all__ = ["Generation", "Preset", "Schedule", "Stage", "UserError", "attach", "generate", "presets"]
 __version__ = "0.2.0"
 
 _HOMES = {
@@ -27,6 +28,8 @@ _HOMES = {
 
 def __getattr__(name: str) -> object:
     """Imports a public name when it is first used, so that the command line answers at once."""
+    if name == "presets":
+        return importlib.import_module("tuner.presets")
     if name not in _HOMES:
         raise AttributeError(f"module 'tuner' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)

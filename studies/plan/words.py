@@ -15,16 +15,17 @@ if TYPE_CHECKING:
 
 
 def check_words(settings: SearchSettings) -> None:
-    """Checks the texts of a search: budget, names of space, objectives, pick, format, presets and study.
+    """Checks the texts of a search: budget, and names of space, objectives, pick, format and study.
+
+    The model's name is checked by ``blueprint``, which imports no more than its family.
 
     Raises:
         UserError: If one of them means nothing.
     """
     import objectives
     import search_spaces
-    from tuner import exporters, models
+    from tuner import exporters
 
-    models.check_name(settings.model)
     read_budget(settings.budget)
     search_spaces.check_name(settings.space)
     names = [objectives.parse(spec)[0] for spec in settings.objectives]

@@ -34,7 +34,6 @@ __all__ = [
     "Sound",
     "available",
     "blueprint",
-    "check_name",
     "wrap",
 ]
 
@@ -61,25 +60,10 @@ def blueprint(model: str) -> Blueprint:
     Raises:
         UserError: If nothing has this name, or if the pipeline's class belongs to no known family.
     """
-    if _is_source(model):
+    if model not in available() and ("/" in model or Path(model).is_dir()):
         return _from_configs(model, functools.partial(_read_config, model))
     found: Blueprint = _REGISTRY.load(model)
     return found
-
-
-def check_name(model: str) -> None:
-    """Checks a short name without importing its family; a folder or a hub id is not looked at.
-
-    Raises:
-        UserError: If nothing has this name.
-    """
-    if not _is_source(model) and model not in available():
-        raise unknown_name("model", model, available())
-
-
-def _is_source(model: str) -> bool:
-    """Whether a model is named by a folder or a hub id, not by a short name."""
-    return model not in available() and ("/" in model or Path(model).is_dir())
 
 
 def wrap(pipe: Any) -> FlowModel:
