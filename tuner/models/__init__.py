@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tuner.errors import UserError, one_line, unknown_name
+from tuner.errors import UserError, one_line
 from tuner.models._loading import as_on_file
 from tuner.models._options import ModelOptions
 from tuner.models.base import Blueprint, Conditioning, FlowModel, Item, ReadConfig, Size, Sound
