@@ -17,13 +17,12 @@ from studies.plan.margins import Margin, parse_margins
 from studies.plan.plan import (
     check_counts,
     default_chunk,
-    directions_of,
     image_seeds,
     makers,
-    objective_specs,
     options_identity,
 )
 from studies.plan.prompts import load_prompts
+from studies.plan.specs import directions_of, objective_specs
 from studies.work.own_options import Contender, OwnOptions, drawing_price
 from studies.work.task import Task
 from tuner.errors import UserError
