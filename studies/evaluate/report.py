@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from studies.plan.plan import fidelity_objectives
+from studies.plan.specs import fidelity_objectives
 from studies.report.figures import contact_sheet
 from studies.report.layout import add_columns, columns_that_fit
 from studies.report.numbers import difference
