@@ -121,6 +121,35 @@ def test_sample_writes_the_image_that_generate_makes(run: Run, small_preset: Pat
     assert image.tobytes() != Image.open(tmp_path / "other.png").tobytes()
 
 
+def test_sample_draws_every_prompt_with_every_seed_beside_the_baseline(run: Run, tmp_path: Path) -> None:
+    more = tmp_path / "more.txt"
+    more.write_text("green disk on plain gray\n")
+    output = tmp_path / "ring.png"
+    arguments = ("plain:2", "red ring on plain gray", "--prompts", str(more), "--model", "tiny", "--seeds", "2")
+    outcome = run("sample", *arguments, "--compare", "-o", str(output))
+    assert outcome.code == 0
+    paths = outcome.out.split()
+    assert paths == [str(tmp_path / f"ring-{number:03d}.png") for number in range(4)]
+    assert len({Image.open(path).tobytes() for path in paths}) == 4
+    drawn = [line for line in outcome.err.splitlines() if line.startswith("seed")]
+    assert [line.partition(":")[0] for line in drawn] == ["seed 0", "seed 1"] * 2
+    assert "25.00x fewer TFLOPs" in outcome.err
+
+    alone = tmp_path / "alone.png"
+    assert run("sample", *arguments[:2], "--model", "tiny", "--seed", "1", "-o", str(alone)).code == 0
+    both, image = Image.open(paths[1]), Image.open(alone)
+    assert both.size == (2 * image.width, image.height)
+    assert both.crop((image.width, 0, both.width, both.height)).tobytes() == image.convert("RGB").tobytes()
+
+
+def test_plain_steps_are_priced_and_exported_of_a_named_model(run: Run) -> None:
+    data = json.loads(run("flops", "--model", "tiny", "--preset", "plain:5", "--json").out)
+    assert data["speedup"] == pytest.approx(10)
+    assert "name: plain:5" in run("export", "plain:5", "--model", "tiny", "--format", "yaml").out
+    refused = run("export", "plain:5", "--format", "yaml")
+    assert (refused.code, "say of which with --model" in refused.err) == (2, True)
+
+
 def test_doctor_reports_this_machine(run: Run, tmp_path: Path) -> None:
     data = json.loads(run("doctor", "--json", "--out", str(tmp_path / "none" / "yet")).out)
     assert data["cpu_cores"] >= 1

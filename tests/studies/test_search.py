@@ -34,7 +34,7 @@ def plain_run(tmp_path_factory: pytest.TempPathFactory) -> StudyResult:
 def test_a_search_finds_a_front_within_the_budget_and_exports_its_pick(tmp_path: Path) -> None:
     seen: list[Progress] = []
     executor = Counting()
-    settings = toy_settings(tmp_path)
+    settings = toy_settings(tmp_path, gpus_per_worker=0)
     result = search(settings, executor=executor, on_progress=seen.append)
 
     plan = make_plan(settings)
@@ -66,6 +66,9 @@ def test_a_search_finds_a_front_within_the_budget_and_exports_its_pick(tmp_path:
     assert preset.search_scores == result.pick.scores
     assert preset.provenance is not None
     assert preset.provenance.trial == result.pick.trial
+    folder = open_study(str(tmp_path), result.study)
+    assert preset.provenance.created == folder.created  # of the study, not of the export
+    assert (preset.provenance.versions, preset.provenance.device) == (folder.versions, "cpu")
 
     assert seen[0].phase == "starting"
     assert seen[-1].phase == "held-out"
