@@ -64,10 +64,10 @@ def one_line(message: object) -> str:
 
     Passwords in URLs are masked, and characters that control a terminal are replaced.
     """
-    line = readable(" ".join(str(message).split()))
+    line = masked(readable(" ".join(str(message).split())))
     if len(line) > LONGEST_LINE:
         line = f"{line[: LONGEST_LINE - 400]} [...] {line[-380:]}"  # rule and remedy stand at the end
-    return masked(line)
+    return line
 
 
 def readable(text: str) -> str:

@@ -15,9 +15,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tuner.errors import UserError, one_line, unknown_name, unwritable
 from tuner.models._options import ModelOptions
 from tuner.schedule import Schedule
+from tuner.text_files import MEBIBYTE, read_text
 
 ANY_MODEL = "any"
 """The ``model`` of a preset that was made for no family in particular."""
+
+MOST_BYTES = 4 * MEBIBYTE
+"""The largest preset file that is read."""
 
 SCHEMA_FILE = "preset.schema.json"
 """Where editors look for the schema: beside the preset; ``tuner presets --schema`` prints it."""
@@ -134,7 +138,7 @@ def load(preset: str | os.PathLike[str]) -> Preset:
     if text in available():
         return _read(_FOLDER / f"{text}.yaml")
     path = Path(text)
-    if path.is_file():
+    if os.path.exists(path):
         return _read(path)
     if path.suffix in (".yaml", ".yml") or os.sep in text:
         raise UserError(f"Preset file {text!r} does not exist; give a file, or one of: {', '.join(available())}.")
@@ -190,14 +194,18 @@ def schema() -> dict[str, Any]:
 
 def _read(path: Path) -> Preset:
     try:
-        data: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data: Any = yaml.safe_load(read_text(path, "Preset", MOST_BYTES, "give a YAML file"))
         preset = Preset.model_validate(data)
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"Preset {str(path)!r} cannot be read: {error}.") from error
+    except RecursionError:
+        raise UserError(f"Preset {str(path)!r} is nested too deeply; write it as `tuner presets` shows.") from None
     except yaml.YAMLError as error:
         raise UserError(f"Preset {str(path)!r} is not valid YAML: {one_line(error)}.") from error
     except ValidationError as error:
         raise UserError(f"Preset {str(path)!r} breaks a rule: {first_problem(error)}") from error
+    except UserError:
+        raise
+    except ValueError as error:  # what YAML's own types refuse: an impossible date, an integer of 5000 digits
+        raise UserError(f"Preset {str(path)!r} has a value that cannot be read: {one_line(error)}.") from error
     if preset.model_options is None:
         return preset
     return preset.model_copy(update={"model_options": preset.model_options.beside(path.parent)})

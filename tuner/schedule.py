@@ -29,6 +29,11 @@ RESAMPLE_MODES: tuple[Kernel, ...] = get_args(Kernel)
 """The kernels that resize a latent as it is; PyTorch's own bicubic is one more, for students that were
 trained with it; ``dct`` and ``pixel`` do more, and fit some schedules only."""
 
+MOST_STEPS = 1000
+"""Most solver steps of a stage: models are trained with 1000 noise levels."""
+
+MOST_STAGES = 16
+
 _SAME_SIGMA = 1e-6
 _FRIENDLY = ("steps", "strength", "shift")
 _OPTIONS = ("reuse", "amplitudes", "upscaler", "solver", "guidance", "guide")
@@ -94,6 +99,8 @@ class Stage(BaseModel):
         steps, strength, shift = data["steps"], data.get("strength", 1.0), data.get("shift", 1.0)
         if isinstance(steps, bool) or not isinstance(steps, int):
             raise ValueError(f"`steps` must be a whole number, but got {steps!r}.")
+        if steps > MOST_STEPS:
+            raise ValueError(f"a stage may have at most {MOST_STEPS} steps, but `steps` is larger.")
         for name, value in (("strength", strength), ("shift", shift)):
             if isinstance(value, bool) or not isinstance(value, (int, float)):
                 raise ValueError(f"`{name}` must be a number, but got {value!r}.")
@@ -120,6 +127,8 @@ class Stage(BaseModel):
     @field_validator("sigmas")
     @classmethod
     def _check_sigmas(cls, sigmas: tuple[float, ...]) -> tuple[float, ...]:
+        if len(sigmas) > MOST_STEPS + 1:
+            raise ValueError(f"a stage may have at most {MOST_STEPS} steps, but got {len(sigmas) - 1}.")
         if len(sigmas) < 2:
             raise ValueError(f"a stage needs at least two sigmas (one step), but got {list(sigmas)}.")
         if not all(0 <= sigma <= 1 for sigma in sigmas):
@@ -248,6 +257,8 @@ class Schedule(BaseModel):
     def _check_stages(cls, stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
         if not stages:
             raise ValueError("a schedule needs at least one stage.")
+        if len(stages) > MOST_STAGES:
+            raise ValueError(f"a schedule may have at most {MOST_STAGES} stages, but got {len(stages)}.")
         if stages[-1].scale != 1:
             raise ValueError(f"the last stage must have scale 1, but it has {stages[-1].scale}.")
         if stages[-1].sigmas[-1] != 0:

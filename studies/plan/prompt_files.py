@@ -98,9 +98,10 @@ def _from_csv(path: Path, text: str) -> Iterator[str]:
                     "the line."
                 )
             if any(cell.strip() for cell in row[len(header) :]):
+                remedy = "remove the extra tabs" if tabs else "put prompts with commas in quotes"
                 raise UserError(
-                    f"Prompts file {str(path)!r} has {len(row)} cells in line {rows.line_num}, and its header names"
-                    f" {len(header)}; {'remove the extra tabs' if tabs else 'put prompts with commas in quotes'}."
+                    f"Prompts file {str(path)!r} has {len(row)} cells in line {rows.line_num}, and its header "
+                    f"names {len(header)}; {remedy}."
                 )
             yield row[index]
     except csv.Error as error:
@@ -175,7 +176,8 @@ def _prompt(path: Path, place: str, item: Any) -> str:
         item = item[field]
     if not isinstance(item, str) or not item.strip():
         raise UserError(
-            f"Prompts file {str(path)!r} has {reprlib.repr(item)} for a prompt in {place}; write text, such as {_EXAMPLE}."
+            f"Prompts file {str(path)!r} has {reprlib.repr(item)} for a prompt in {place}; write text, such as "
+            f"{_EXAMPLE}."
         )
     return item
 
@@ -190,5 +192,5 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _lines(text: str) -> list[str]:
-    r"""Splits text at ``\n``, ``\r\n`` and ``\r`` alone; ``str.splitlines`` ends lines at U+2028 and others, too."""
+    r"""Splits text at ``\n``, ``\r\n`` and ``\r`` alone; ``str.splitlines`` ends lines at U+2028, too."""
     return re.split(r"\r\n|\n|\r", text)

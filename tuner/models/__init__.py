@@ -15,11 +15,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tuner.errors import UserError
+from tuner.errors import UserError, one_line
 from tuner.models._loading import as_on_file
 from tuner.models._options import ModelOptions
 from tuner.models.base import Blueprint, Conditioning, FlowModel, Item, ReadConfig, Size, Sound
 from tuner.registry import Registry
+from tuner.text_files import MEBIBYTE, read_text
+
+_LARGEST_CONFIG = 16 * MEBIBYTE
 
 __all__ = [
     "Blueprint",
@@ -133,7 +136,17 @@ def _read_config(source: str, part: str) -> Mapping[str, Any]:
                 f"Model {source!r} is no short name ({', '.join(available())}) and no folder, and the hub did "
                 f"not answer for {part} ({type(error).__name__}); check the name, or give a local folder."
             ) from error
-    if not path.is_file():
+    if not path.exists():
         raise UserError(f"Folder {source!r} holds no saved pipeline: {part} is missing.")
-    config: Mapping[str, Any] = json.loads(path.read_text())
+    text = read_text(path, "Configuration", _LARGEST_CONFIG, "give a folder that save_pretrained wrote")
+    try:
+        config: Any = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(
+            f"{part} of {source!r} is not JSON ({one_line(error)}); save the pipeline again."
+        ) from error
+    if not isinstance(config, dict):
+        raise UserError(
+            f"{part} of {source!r} holds no object, but {type(config).__name__}; save the pipeline again."
+        )
     return config
