@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import re
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
 
 _PEFT_CONFIG, _PEFT_WEIGHTS, _PEFT_PREFIX = "adapter_config.json", "adapter_model.safetensors", "base_model.model."
 _NAME = "tuner"
+_DOWN = re.compile(r"(.+?)[._](?:lora_A|lora_down|lora\.down|lora_linear_layer\.down)\.weight")
+_LOW_RANK = re.compile(r"lora|alpha|dora_scale|lokr|loha", re.IGNORECASE)
 
 
 @contextlib.contextmanager
@@ -55,6 +59,12 @@ def _text_encoders(pipe: Any) -> list[Any]:
     """Lists the text encoders, to which some LoRAs add, too."""
     components = pipe.components.items()
     return [one for name, one in components if name.startswith("text_encoder") and one is not None]
+
+
+def adapted_components(pipe: Any) -> list[str]:
+    """Lists the names of the components that a LoRA adds to: the denoiser, text encoders, or both."""
+    networks = {name: one for name, one in pipe.components.items() if hasattr(one, "named_modules")}
+    return [name for name, one in networks.items() if _lora_layers(one)]
 
 
 def _take_off(network: Any, found: Sequence[_State]) -> None:
@@ -111,11 +121,14 @@ def load_lora(pipe: Any, network: Any, source: str, name: str) -> None:
     logging.set_verbosity_error()  # else it says of every LoRA that it has none for the text encoders
     try:
         if (folder := _peft_folder(source)) is not None:
-            _load_peft(network, folder, name)
-        elif path.is_file():
-            pipe.load_lora_weights(str(path.parent), weight_name=path.name, adapter_name=name)
+            pairs = _load_peft(network, folder, name)
         else:
-            pipe.load_lora_weights(source, adapter_name=name)
+            where = (str(path.parent), path.name) if path.is_file() else (source, None)
+            pairs = _checked_pairs(pipe, network, source, *where)
+            pipe.load_lora_weights(where[0], weight_name=where[1], adapter_name=name)
+        _check_reached(pipe, network, source, name, pairs)
+    except UserError:
+        raise
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise UserError(
             f"LoRA {source!r} cannot be loaded ({type(error).__name__}: {one_line(error)[:200]}); check the name, "
@@ -123,6 +136,45 @@ def load_lora(pipe: Any, network: Any, source: str, name: str) -> None:
         ) from error
     finally:
         logging.set_verbosity(verbosity)
+
+
+def _checked_pairs(pipe: Any, network: Any, source: str, folder: str, file: str | None) -> int:
+    """Counts the low-rank pairs of a LoRA in diffusers' format, before anything of it is loaded.
+
+    Raises:
+        UserError: If it would change what cannot be taken off again: weights beside the pairs, or the width of a
+            layer's input (diffusers rebuilds the layer, e.g. for FLUX.1 Control LoRAs).
+    """
+    found = pipe.lora_state_dict(folder, weight_name=file)
+    weights: dict[str, Any] = found[0] if isinstance(found, tuple) else found
+    if others := [key for key in weights if not _LOW_RANK.search(key)]:
+        raise UserError(
+            f"LoRA {source!r} brings {len(others)} weights beside its low-rank pairs, the first is {others[0]!r}, "
+            "and those could not be taken off again; use one of low-rank pairs alone."
+        )
+    layers = dict(network.named_modules())
+    downs = {match[1]: value for key, value in weights.items() if (match := _DOWN.fullmatch(key))}
+    for layer, down in downs.items():
+        width = getattr(layers.get(layer.partition(".")[2]), "in_features", None)
+        if width is not None and down.ndim == 2 and down.shape[1] != width:
+            raise UserError(
+                f"LoRA {source!r} expects {down.shape[1]} inputs of layer {layer!r}, and the model's has {width}; "
+                "use one that was made for this model."
+            )
+    return len(downs)
+
+
+def _check_reached(pipe: Any, network: Any, source: str, name: str, pairs: int) -> None:
+    """Refuses a LoRA that reached no layer, and warns of one that reached fewer than it has pairs for."""
+    layers = (layer for one in (network, *_text_encoders(pipe)) for layer in _lora_layers(one))
+    reached = sum(name in layer.active_adapters or name in getattr(layer, "lora_A", ()) for layer in layers)
+    if reached == 0:
+        raise UserError(
+            f"LoRA {source!r} reaches no layer of {type(pipe).__name__}; check that it was made for this model, "
+            "and that its keys begin with the component's name, e.g. 'transformer.'."
+        )
+    if reached < pairs:
+        warnings.warn(f"LoRA {source!r}: {pairs - reached} of {pairs} layers are not in this model.", stacklevel=3)
 
 
 def _peft_folder(source: str) -> Path | None:
@@ -143,8 +195,8 @@ def _peft_folder(source: str) -> Path | None:
     return Path(config).parent
 
 
-def _load_peft(network: Any, folder: Path, name: str) -> None:
-    """Loads the files of ``PeftModel.save_pretrained``, without wrapping the network as PEFT does."""
+def _load_peft(network: Any, folder: Path, name: str) -> int:
+    """Loads the files of ``PeftModel.save_pretrained`` without wrapping the network; returns how many pairs."""
     from peft import LoraConfig
     from safetensors.torch import load_file
 
@@ -155,3 +207,4 @@ def _load_peft(network: Any, folder: Path, name: str) -> None:
         adapter_name=name,
         metadata=LoraConfig.from_pretrained(str(folder)).to_dict(),
     )
+    return sum(_DOWN.fullmatch(key) is not None for key in weights)

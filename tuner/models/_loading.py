@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from tuner.errors import UserError, one_line
-from tuner.lora import load_lora
+from tuner.lora import adapted_components, load_lora
 from tuner.models._options import ModelOptions
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def _add_lora(pipe: Any, network: Any, source: str, weight: float, fuse: bool) -
     """Adds a LoRA: fused into the weights it costs nothing; quantised weights keep it beside them."""
     load_lora(pipe, network, source, _ADAPTER)
     if fuse:
-        pipe.fuse_lora(lora_scale=weight, adapter_names=[_ADAPTER])
+        pipe.fuse_lora(adapted_components(pipe), lora_scale=weight, adapter_names=[_ADAPTER])
         pipe.unload_lora_weights()
     else:
         pipe.set_adapters([_ADAPTER], [weight])
