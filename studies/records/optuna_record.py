@@ -5,8 +5,9 @@ The record decides nothing: a resumed search replays its trials from the scores,
 
 from __future__ import annotations
 
+import contextlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,25 +37,42 @@ class TrialRecord:
         earlier: How many of them were written in earlier sittings.
 
     Raises:
-        UserError: If the storage has another study of this name.
+        UserError: If the storage has another study of this name, or cannot be read or written.
     """
 
     def __init__(self, plan: Plan, folder: StudyFolder, storage: optuna.storages.BaseStorage | None):
         self._plan = plan
         self._folder = folder
-        self._storage = storage or _open_journal(folder.journal)
-        self._study = self._create()
-        owner = self._study.user_attrs.get(_OWNER)
-        empty = owner is None and not self._study.get_trials(deepcopy=False)
+        with _told(plan, folder):
+            self._storage, self._study = self._opened(storage)
+            owner = self._study.user_attrs.get(_OWNER)
+            empty = owner is None and not self._study.get_trials(deepcopy=False)
         if plan.settings.storage is not None and owner != folder.id and not empty:
             raise UserError(
                 f"Storage {plan.settings.storage!r} already has a study {folder.name!r} of another folder; choose "
                 "another name with --study, or another --storage."
             )
-        self._describe()
-        self.trials = self._study.get_trials()
+        with _told(plan, folder):
+            self._describe()
+            self.trials = self._study.get_trials()
         self._added = 0
         self.earlier = len(self.trials)
+
+    def _opened(
+        self, storage: optuna.storages.BaseStorage | None
+    ) -> tuple[optuna.storages.BaseStorage, optuna.Study]:
+        """Opens the Optuna study; a journal that cannot be read is set aside, as the record decides nothing."""
+        if storage is not None:
+            return storage, self._create(storage)
+        try:
+            journal = _open_journal(self._folder.journal)
+            return journal, self._create(journal)
+        except OSError:
+            raise
+        except Exception as error:  # Optuna's reader meets garbage with whatever its code happens to raise
+            self._folder.set_aside(self._folder.journal, f"it cannot be read ({one_line(error)[:300]})")
+            journal = _open_journal(self._folder.journal)
+            return journal, self._create(journal)
 
     def add(self, trial: FrozenTrial) -> None:
         """Adds the next finished trial, unless an earlier sitting did.
@@ -62,18 +80,19 @@ class TrialRecord:
         A trial differs from the recorded one if a task failed transiently in an earlier sitting and has succeeded
         since, because later trials depend on its scores. The record is then written anew.
         """
-        if self._added < len(self.trials) and not _same(trial, self.trials[self._added]):
-            self._rewrite(self.trials[: self._added])
-        if self._added == len(self.trials):
-            self._study.add_trial(trial)
-            self.trials.append(trial)
+        with _told(self._plan, self._folder):
+            if self._added < len(self.trials) and not _same(trial, self.trials[self._added]):
+                self._rewrite(self.trials[: self._added])
+            if self._added == len(self.trials):
+                self._study.add_trial(trial)
+                self.trials.append(trial)
         self._added += 1
 
-    def _create(self) -> optuna.Study:
+    def _create(self, storage: optuna.storages.BaseStorage) -> optuna.Study:
         import optuna
 
         return optuna.create_study(
-            storage=self._storage,
+            storage=storage,
             study_name=self._folder.name,
             directions=self._plan.value_directions,
             load_if_exists=True,
@@ -96,10 +115,25 @@ class TrialRecord:
         import optuna
 
         optuna.delete_study(study_name=self._folder.name, storage=self._storage)
-        self._study = self._create()
+        self._study = self._create(self._storage)
         self._describe()
         self._study.add_trials(kept)
         self.trials = list(kept)
+
+
+@contextlib.contextmanager
+def _told(plan: Plan, folder: StudyFolder) -> Iterator[None]:
+    """Turns errors of the storage inside the context, e.g. a locked database or a full disk, into one line."""
+    try:
+        yield
+    except (UserError, KeyboardInterrupt):
+        raise
+    except Exception as error:  # SQLAlchemy, database drivers, Optuna and the file system each raise their own
+        where = plan.settings.storage or str(folder.journal)
+        raise UserError(
+            f"Storage {where!r} cannot be used ({type(error).__name__}: {one_line(error)[:300]}); all scores are "
+            "saved: free it, or make room, and run the same command with --resume."
+        ) from error
 
 
 def _same(trial: FrozenTrial, recorded: FrozenTrial) -> bool:

@@ -2,15 +2,64 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from studies.records.folder import append, replace_file, saving
 from studies.work.task import ChunkResult, Failure, Task
 
 _Key: TypeAlias = tuple[str, str, int, int, str, int]
+
+
+class ScoreLine(BaseModel):
+    """What a line of a score log must be; see `ScoreLog.put`."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+    weights: str
+    schedule: str
+    size: tuple[int, int]
+    prompts: tuple[str, ...]
+    seeds: tuple[int, ...]
+    tflops: float = Field(ge=0)
+    elapsed_s: float = Field(ge=0)
+    reused: dict[Literal["prefixes", "scores"], float] = {}
+    scores: dict[str, tuple[float, ...]] | None = None
+    made_by: dict[str, str] = {}
+    failure: str | None = None
+    transient: bool = False
+    degenerate: dict[str, float] = {}
+
+    @model_validator(mode="after")
+    def _check(self) -> ScoreLine:
+        lengths = {len(self.prompts), len(self.seeds), *map(len, (self.scores or {}).values())}
+        if len(lengths) != 1 or lengths == {0}:
+            raise ValueError("as many seeds and scores as prompts must hold.")
+        if (self.scores is None) == (self.failure is None):
+            raise ValueError("either scores or a failure must hold.")
+        return self
+
+
+def parse_line(line: bytes) -> dict[str, Any] | None:
+    """Reads a line of a score log; None if it is none, e.g. after a disk failed or an editor cut it."""
+    try:
+        ScoreLine.model_validate_json(line)
+        found: dict[str, Any] = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return found
+
+
+def whole_lines(path: Path) -> list[bytes]:
+    """Returns the lines of a score log without an unfinished last one; none if there is no such file."""
+    return path.read_bytes().split(b"\n")[:-1] if path.is_file() else []
 
 
 class ScoreBook:
@@ -64,7 +113,8 @@ class ScoreLog(ScoreBook):
     """A study's own scores: an append-only file with one line per finished task.
 
     A line is on disk before ``put`` returns. An unfinished line of a killed process is dropped. Transient failures
-    in the file are ignored, so a resumed study tries their tasks again.
+    in the file are ignored, so a resumed study tries their tasks again. Lines that cannot be read are moved to
+    ``scores.jsonl.rejected``, with a warning.
 
     Args:
         path: The file; created when first written.
@@ -84,11 +134,29 @@ class ScoreLog(ScoreBook):
         self.elapsed_s = 0.0
         """Seconds spent on the study when the last line was written."""
         drop_unfinished_line(path)
-        if path.exists():
-            with path.open(encoding="utf-8") as lines:
-                for line in lines:
-                    self._remember(json.loads(line))
+        lines = [(line, parse_line(line)) for line in whole_lines(path)]
+        rejected = [line for line, parsed in lines if parsed is None]
+        if rejected:
+            self._set_aside(rejected, [line for line, parsed in lines if parsed is not None])
+        for _, parsed in lines:
+            if parsed is not None:
+                self._remember(parsed)
         self._failures = {key: failure for key, failure in self._failures.items() if not failure.transient}
+
+    def _set_aside(self, rejected: Sequence[bytes], kept: Sequence[bytes]) -> None:
+        """Moves lines that cannot be read to a file beside the log."""
+        place = self._path.with_name(f"{self._path.name}.rejected")
+        with saving(place):
+            with place.open("ab") as file:
+                file.writelines(line + b"\n" for line in rejected)
+                file.flush()
+                os.fsync(file.fileno())
+            replace_file(self._path, b"".join(line + b"\n" for line in kept))
+        warnings.warn(
+            f"{len(rejected)} of {len(rejected) + len(kept)} lines of {str(self._path)!r} cannot be read and were "
+            f"moved to {str(place)!r}; what they held runs again.",
+            stacklevel=3,
+        )
 
     def put(
         self,
@@ -124,10 +192,8 @@ class ScoreLog(ScoreBook):
             line["scores"] = {self._objectives[name]: list(scores) for name, scores in outcome.scores.items()}
             line["made_by"] = self._made_by
             line["seconds"] = {name: round(seconds, 4) for name, seconds in outcome.seconds.items()}
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        with saving(self._path):
+            append(self._path, json.dumps(line).encode() + b"\n")
         self._remember(line)
 
     def _remember(self, line: Mapping[str, Any]) -> None:
@@ -141,8 +207,8 @@ class ScoreLog(ScoreBook):
 class EarlierScores(ScoreBook):
     """Scores of other studies of the same model, read once from their score logs.
 
-    A file that another process is writing is read up to its last whole line. Failures are left out: this machine
-    may have more memory.
+    A file that another process is writing is read up to its last whole line. Lines that cannot be read are left
+    out, and so are failures: this machine may have more memory.
 
     Args:
         paths: The files.
@@ -156,10 +222,10 @@ class EarlierScores(ScoreBook):
     ):
         super().__init__(weights, objectives)
         for path in paths:
-            with path.open(encoding="utf-8") as lines:
-                for line in lines:
-                    if weights in line and line.endswith("\n"):
-                        self._remember_scores(json.loads(line), made_by)
+            with contextlib.suppress(OSError):  # a study that cannot be read has nothing to give
+                for line in whole_lines(path):
+                    if weights.encode() in line and (parsed := parse_line(line)) is not None:
+                        self._remember_scores(parsed, made_by)
 
     def _remember_scores(self, line: Mapping[str, Any], made_by: Mapping[str, str]) -> None:
         maker = line.get("made_by", {})

@@ -13,67 +13,122 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError, field_validator
+
+from objectives.base import Direction
 from studies.plan.settings import SearchSettings
 from studies.records.folder import Folder
 from studies.records.results import StudyResult
-from tuner.errors import UserError, masked, unknown_name
+from tuner.errors import UserError, masked, one_line, unknown_name
+from tuner.presets import first_problem
 from tuner.schedule import Schedule
 
 if TYPE_CHECKING:
-    from objectives.base import Direction
     from studies.plan.plan import Plan
 
-State = Literal["finished", "unfinished"]
+T = TypeVar("T")
+
+State = Literal["finished", "unfinished", "broken"]
+
+
+class _About(BaseModel):
+    """What ``settings.json`` must hold."""
+
+    id: str
+    created: str
+    settings: SearchSettings
+    identity: dict[str, Any]
+    directions: dict[str, Direction] = Field(min_length=1)
+    baseline: Schedule
+
+    @field_validator("identity")
+    @classmethod
+    def _check_identity(cls, identity: dict[str, Any]) -> dict[str, Any]:
+        _Identity.model_validate(identity)
+        return identity
+
+
+class _Identity(BaseModel):
+    """The part of an identity that is read, and not only compared."""
+
+    weights: str
+    seed: int
+    objectives: list[str]
+    prompts: str
+    rungs: list[int] = Field(min_length=1)
+    size: tuple[int, int]
+
+
+class _Prompt(BaseModel):
+    prompt: str
+    seed: int
+
+
+_PROMPTS = TypeAdapter(list[_Prompt])
 
 
 @dataclass(frozen=True)
 class StudyFolder(Folder):
-    """A study on disk; its name is the folder's."""
+    """A study on disk; its name is the folder's. What it reads of a broken file is a `UserError`."""
 
     @cached_property
-    def _about(self) -> dict[str, Any]:
-        about: dict[str, Any] = json.loads((self.path / "settings.json").read_text(encoding="utf-8"))
-        return about
+    def _about(self) -> _About:
+        return self._parsed("settings.json", _About.model_validate_json)
+
+    def _parsed(self, name: str, parse: Callable[[bytes], T]) -> T:
+        """Reads a file of the study.
+
+        Raises:
+            UserError: If the file is missing or broken.
+        """
+        try:
+            return parse((self.path / name).read_bytes())
+        except (OSError, ValueError, RecursionError) as error:
+            problem = first_problem(error) if isinstance(error, ValidationError) else one_line(error)
+            raise UserError(
+                f"Study {self.name!r} in {str(self.path.parent)!r} has a broken {name} ({problem[:300]}); run its "
+                "search again with --resume, which sets the file aside and keeps all scores."
+            ) from error
 
     @property
     def settings(self) -> SearchSettings:
         """The settings that the study was started with."""
-        return SearchSettings.model_validate(self._about["settings"])
+        return self._about.settings
 
     @property
     def identity(self) -> dict[str, Any]:
         """Everything that decides the result; see `Plan.identity`."""
-        identity: dict[str, Any] = self._about["identity"]
-        return identity
+        return self._about.identity
 
     @property
     def directions(self) -> dict[str, Direction]:
         """Direction in which each objective improves, by its plain name."""
-        directions: dict[str, Direction] = self._about["directions"]
-        return directions
+        return self._about.directions
 
     @property
     def baseline(self) -> Schedule:
         """The baseline schedule that the study ran."""
-        return Schedule.model_validate(self._about["baseline"])
+        return self._about.baseline
 
     @property
     def id(self) -> str:
         """A unique id, even among studies of one name."""
-        return str(self._about["id"])
+        return self._about.id
 
     @property
     def created(self) -> str:
         """When the study was started, ISO 8601, UTC."""
-        return str(self._about["created"])
+        return self._about.created
 
     @property
     def journal(self) -> Path:
@@ -88,13 +143,16 @@ class StudyFolder(Folder):
     @property
     def prompts(self) -> list[tuple[str, int]]:
         """Every prompt with its noise seed: search prompts first, then held-out ones."""
-        rows = json.loads((self.path / "prompts.json").read_text(encoding="utf-8"))
-        return [(row["prompt"], row["seed"]) for row in rows]
+        return [(row.prompt, row.seed) for row in self._parsed("prompts.json", _PROMPTS.validate_json)]
 
     @property
     def state(self) -> State:
-        """Whether the search has finished."""
-        return "finished" if self._result_file.is_file() else "unfinished"
+        """Whether the search has finished, and whether its settings and its result can be read."""
+        try:
+            self._about  # noqa: B018 - reading it is the check
+            return "finished" if self._result_file.exists() and self._result else "unfinished"
+        except UserError:
+            return "broken"
 
     def result(self) -> StudyResult:
         """Reads the outcome.
@@ -102,23 +160,28 @@ class StudyFolder(Folder):
         Raises:
             UserError: If the search is not over.
         """
-        if self.state == "unfinished":
+        if not self._result_file.exists():
             raise UserError(
                 f"Study {self.name!r} in {str(self.path.parent)!r} is not finished; continue it with `--resume`."
             )
-        return StudyResult.model_validate_json(self._result_file.read_text(encoding="utf-8"))
+        return self._result
+
+    @cached_property
+    def _result(self) -> StudyResult:
+        return self._parsed("result.json", StudyResult.model_validate_json)
 
     def write_result(self, result: StudyResult) -> None:
         """Writes the outcome in one piece."""
         self.write("result.json", result.model_dump_json(indent=2) + "\n")
 
     def keep_images_of(self, schedule_hashes: set[str]) -> None:
-        """Removes the images of all other schedules."""
+        """Removes the images of all other schedules; files of other kinds, and their folders, stay."""
         for folder in (self.path / "images").glob("*"):
-            if folder.name not in schedule_hashes:
-                for image in folder.glob("*.png"):
+            if folder.name not in schedule_hashes and folder.is_dir() and not folder.is_symlink():
+                for image in self.images(folder.name):
                     image.unlink()
-                folder.rmdir()
+                with contextlib.suppress(OSError):  # not empty: something of the user's is in it
+                    folder.rmdir()
 
     @property
     def _result_file(self) -> Path:
@@ -128,7 +191,8 @@ class StudyFolder(Folder):
 def start_study(folder: StudyFolder, plan: Plan, resume: bool) -> None:
     """Writes the files of a new study, or checks that an earlier study can be resumed.
 
-    A resumed study gets missing ``prompts.json`` and ``settings.json`` written again.
+    A resumed study gets missing ``prompts.json`` and ``settings.json`` written again. Broken ones are set aside
+    first, with a warning: scores are kept by all that made them, so none is used for another study.
 
     Args:
         folder: The study's folder; the caller holds its lock.
@@ -145,10 +209,13 @@ def start_study(folder: StudyFolder, plan: Plan, resume: bool) -> None:
                 f"Study {settings.name!r} already exists in {settings.out!r}; continue it with --resume, or "
                 "choose another name with --study."
             )
-        _check_same(folder, plan.identity)
-        if not (folder.path / "prompts.json").exists():
-            _write_prompts(folder, plan)
-        return
+        if not _set_aside_if_broken(folder, "settings.json", lambda: folder.identity):
+            _check_same(folder, plan.identity)
+            prompts = folder.path / "prompts.json"
+            if not prompts.exists() or _set_aside_if_broken(folder, prompts.name, lambda: folder.prompts):
+                _write_prompts(folder, plan)
+            _set_aside_if_broken(folder, "result.json", lambda: folder.state == "unfinished" or folder.result())
+            return
     about = {
         "id": uuid.uuid4().hex,
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -159,6 +226,16 @@ def start_study(folder: StudyFolder, plan: Plan, resume: bool) -> None:
     }
     _write_prompts(folder, plan)
     folder.write("settings.json", json.dumps(about, indent=2) + "\n")
+
+
+def _set_aside_if_broken(folder: StudyFolder, name: str, read: Callable[[], object]) -> bool:
+    """Sets a file aside if reading it fails; returns whether it did."""
+    try:
+        read()
+    except UserError as error:
+        folder.set_aside(folder.path / name, one_line(error))
+        return True
+    return False
 
 
 def _without_passwords(settings: SearchSettings) -> dict[str, Any]:
@@ -185,11 +262,12 @@ def open_study(out: str, name: str) -> StudyFolder:
         name: The study.
 
     Raises:
-        UserError: If there is none of that name.
+        UserError: If there is none of that name, or if its settings cannot be read.
     """
     studies = list_studies(out)
     for study in studies:
         if study.name == name:
+            study.identity  # noqa: B018 - a broken study is told here, before anything is made of it
             return study
     if not studies:
         raise UserError(f"There are no studies in {out!r}; start one with `tuner search`, or give --out.")
@@ -197,7 +275,7 @@ def open_study(out: str, name: str) -> StudyFolder:
 
 
 def list_studies(out: str) -> list[StudyFolder]:
-    """Lists the studies in a folder by name; empty if the folder does not exist."""
+    """Lists the studies in a folder by name, broken ones, too; empty if the folder does not exist."""
     return [StudyFolder(path.parent) for path in sorted(Path(out).glob("*/settings.json"))]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
@@ -11,6 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from studies.plan.plan import image_seeds
+from studies.records.score_log import parse_line, whole_lines
 
 if TYPE_CHECKING:
     import optuna
@@ -61,12 +61,11 @@ class ScoreLines:
 
 
 def score_lines(study: StudyFolder) -> ScoreLines:
-    """Reads a study's score log; a last line that is not yet whole is left out."""
+    """Reads a study's score log; lines that are not whole or cannot be read are left out."""
     identity = study.identity
-    text = study.scores.read_text(encoding="utf-8") if study.scores.is_file() else ""
-    lines = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+    lines = map(parse_line, whole_lines(study.scores))
     return ScoreLines(
-        lines=[line for line in lines if line["weights"] == identity["weights"]],
+        lines=[line for line in lines if line is not None and line["weights"] == identity["weights"]],
         names=dict(zip(identity["objectives"], study.directions, strict=True)),
         first_seed=image_seeds(identity["seed"]),
         prompts=identity["rungs"][-1],
@@ -84,8 +83,8 @@ def optuna_study(study: StudyFolder) -> optuna.Study | None:
     logging.getLogger("optuna").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        storage = JournalStorage(JournalFileBackend(str(study.journal)))
         try:
+            storage = JournalStorage(JournalFileBackend(str(study.journal)))
             return optuna.load_study(study_name=study.name, storage=storage)
-        except KeyError:  # nothing was written yet, or the folder has another name by now
+        except Exception:  # nothing was written yet, the folder has another name by now, or the journal is broken
             return None
