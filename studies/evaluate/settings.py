@@ -31,6 +31,8 @@ class EvalSettings(BaseModel):
         workers: Worker processes; 0 to evaluate in this process; None for one per GPU share, or per CPU core.
         gpus_per_worker: GPUs of each worker, may be a fraction; None for 1 where there is a GPU, else 0.
         ray_address: Ray cluster to join, e.g. ``auto``; None to start one on this machine.
+        task_timeout: Seconds after which a worker's unit of work is given to another; None for 20 times the
+            longest so far, at least 10 minutes.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -53,3 +55,4 @@ class EvalSettings(BaseModel):
     workers: int | None = None
     gpus_per_worker: float | None = None
     ray_address: str | None = None
+    task_timeout: float | None = None

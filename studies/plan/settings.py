@@ -51,6 +51,8 @@ class SearchSettings(BaseModel):
         workers: Worker processes; 0 to evaluate in this process; None for one per GPU share, or per CPU core.
         gpus_per_worker: GPUs of each worker, may be a fraction; None for 1 where there is a GPU, else 0.
         ray_address: Ray cluster to join, e.g. ``auto``; None to start one on this machine.
+        task_timeout: Seconds after which a worker's unit of work is given to another; None for 20 times the
+            longest so far, at least 10 minutes.
         storage: Optuna storage URL; None for a journal in the study's folder.
         tracking_uri: MLflow server or database; None for a local one in ``out``.
         time_limit: Seconds after which nothing new is proposed; None for no limit.
@@ -84,6 +86,7 @@ class SearchSettings(BaseModel):
     workers: int | None = None
     gpus_per_worker: float | None = None
     ray_address: str | None = None
+    task_timeout: float | None = None
     storage: str | None = None
     tracking_uri: str | None = None
     time_limit: float | None = None

@@ -1,4 +1,4 @@
-"""Decides after how many dead workers a task fails."""
+"""Decides after how many dead workers a task fails, and when a worker that does not answer counts as dead."""
 
 from __future__ import annotations
 
@@ -37,3 +37,32 @@ class Deaths:
         if deaths < MOST_DEATHS:
             return None
         return Failure(f"its worker died {deaths} times, the last time: {reason}", transient=True)
+
+
+FIRST_TASK_S = 3600.0
+"""Seconds that a task may take before any has finished: a first call may compile."""
+SHORTEST_LIMIT_S = 600.0
+_TIMES_LONGEST = 20.0
+
+
+class TaskLimit:
+    """How long a task may take: as given, or 20 times the longest that has finished, at least 10 minutes.
+
+    Args:
+        given: Seconds; None to follow the tasks that have finished.
+    """
+
+    def __init__(self, given: float | None = None):
+        self._given = given
+        self._longest: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """The limit by what is known now."""
+        if self._given is not None:
+            return self._given
+        return FIRST_TASK_S if self._longest is None else max(SHORTEST_LIMIT_S, _TIMES_LONGEST * self._longest)
+
+    def finished(self, seconds: float) -> None:
+        """Counts a finished task."""
+        self._longest = max(self._longest or 0.0, seconds)

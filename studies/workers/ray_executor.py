@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from studies.records.environment import environment
 from studies.work.task import ChunkResult, Failure
-from studies.workers.deaths import MOST_DEATHS, Deaths
+from studies.workers.deaths import MOST_DEATHS, Deaths, TaskLimit
 from studies.workers.executors import DeviceError, run_task
 from studies.workers.task_queue import TaskQueue
 from tuner.errors import UserError, one_line
@@ -19,6 +24,10 @@ if TYPE_CHECKING:
     from studies.workers.executors import Load
 
 T = TypeVar("T")
+
+_LOOK_S = 1.0
+"""Seconds between two looks at how long tasks have been running."""
+_KNOCK_S = 5.0
 
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -41,6 +50,7 @@ class RayExecutor:
         workers: Number of actors; None for as many as fit the GPUs, or the CPU cores where there is no GPU.
         gpus_per_worker: GPUs of each, may be a fraction; None for 1 where there is a GPU, else 0.
         address: Cluster to join, e.g. ``auto``; None to start Ray on this machine, reachable from it alone.
+        task_timeout: Seconds after which the worker of a task is replaced; None as `TaskLimit` says.
 
     Raises:
         UserError: If there is no cluster at the address, or if it is too small.
@@ -53,10 +63,13 @@ class RayExecutor:
         workers: int | None = None,
         gpus_per_worker: float | None = None,
         address: str | None = None,
+        task_timeout: float | None = None,
     ):
         self._tasks = TaskQueue[Any]()
         self._idle: list[Any] = []
         self._busy: dict[Any, tuple[Any, Task | None]] = {}  # None while the worker loads its evaluator
+        self._began: dict[Any, float] = {}  # of running tasks; seconds of the monotonic clock
+        self._limit = TaskLimit(task_timeout)
         self._deaths = Deaths()
         self._deaths_while_loading = 0
         self._owns_ray = _connect(address, workers)
@@ -80,8 +93,14 @@ class RayExecutor:
         from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError, WorkerCrashedError
 
         while True:
-            (done, *_), _ = ray.wait(list(self._busy), num_returns=1)
+            finished, _ = ray.wait(list(self._busy), num_returns=1, timeout=_LOOK_S)
+            if not finished:
+                if (given_up := self._replace_hanging()) is not None:
+                    return given_up
+                continue
+            done = finished[0]
             worker, task = self._busy.pop(done)
+            began = self._began.pop(done, None)
             try:
                 outcome = ray.get(done)
             except (RayActorError, WorkerCrashedError, OutOfMemoryError) as error:
@@ -104,6 +123,8 @@ class RayExecutor:
             self._idle.append(worker)
             self._assign()
             if task is not None:
+                if began is not None:
+                    self._limit.finished(time.monotonic() - began)
                 return task, outcome
             self._deaths_while_loading = 0
 
@@ -125,7 +146,24 @@ class RayExecutor:
 
     def _assign(self) -> None:
         for worker, task in self._tasks.assign(self._idle):
-            self._busy[worker.run.remote(task)] = (worker, task)
+            running = worker.run.remote(task)
+            self._busy[running] = (worker, task)
+            self._began[running] = time.monotonic()
+
+    def _replace_hanging(self) -> tuple[Task, Failure] | None:
+        """Replaces a worker whose task takes too long; returns the task if it has hung too many."""
+        import ray
+
+        limit = self._limit.seconds
+        for running, began in self._began.items():
+            if time.monotonic() - began > limit:
+                del self._began[running]
+                worker, task = self._busy.pop(running)
+                ray.kill(worker)
+                failed = self._bury(task, TimeoutError(f"no answer after {limit:.0f} s, see --task-timeout"))
+                self._add_worker()
+                return None if task is None or failed is None else (task, failed)
+        return None
 
     def _bury(self, task: Task | None, error: Exception) -> Failure | None:
         """Counts a worker's death; puts its task back first in the queue, or returns the task's failure."""
@@ -217,7 +255,7 @@ def _spawner(load: Load, gpus: float) -> Any:
 
 def _connect(address: str | None, workers: int | None) -> bool:
     """Connects to Ray; returns whether this process started it and must shut it down."""
-    with environment(_ENVIRONMENT | (_LOCAL_ENVIRONMENT if address is None else {})):
+    with environment(_ENVIRONMENT | (_LOCAL_ENVIRONMENT if address is None else {})), _own_sigterm():
         import ray
 
         if ray.is_initialized():
@@ -235,13 +273,36 @@ def _connect(address: str | None, workers: int | None) -> bool:
                 ) from error
             return True
         try:
+            _knock(address)
             ray.init(address=address, **quiet)
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
             raise UserError(
                 f"No Ray cluster answers at {address!r} ({one_line(error)}); start one with `ray start --head`, "
                 "or leave --ray-address out to use this machine."
             ) from error
         return True
+
+
+def _knock(address: str) -> None:
+    """Opens and closes a connection to ``HOST:PORT``: Ray itself tries a closed port for minutes.
+
+    Raises:
+        OSError: If nothing answers within seconds.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_S).close()
+
+
+@contextlib.contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keeps what this process does at SIGTERM: Ray would exit at once, without saving or a word."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 def _shares(workers: int | None, gpus_per_worker: float | None) -> tuple[int, float]:

@@ -37,6 +37,10 @@ class WorkerSettings(Protocol):
     def ray_address(self) -> str | None:
         """Ray cluster to join; None to start one on this machine."""
 
+    @property
+    def task_timeout(self) -> float | None:
+        """Seconds after which the worker of a task is replaced; None as `TaskLimit` says."""
+
 
 def start_workers(
     settings: WorkerSettings, objectives: Sequence[str], baseline: Contender | None = None
@@ -54,4 +58,6 @@ def start_workers(
         return LocalExecutor(load)
     from studies.workers.ray_executor import RayExecutor
 
-    return RayExecutor(load, settings.workers, settings.gpus_per_worker, settings.ray_address)
+    return RayExecutor(
+        load, settings.workers, settings.gpus_per_worker, settings.ray_address, settings.task_timeout
+    )

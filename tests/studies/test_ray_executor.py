@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -142,6 +143,37 @@ def test_any_other_trouble_while_loading_ends_the_study_in_one_line() -> None:
     with pytest.raises(RuntimeError, match="a worker could not load the model: No module named 'tuner'"):
         executor.next()
     executor.close()
+
+
+class Hanging:
+    """Hangs at a task as often as there are files in a folder, then works."""
+
+    def __init__(self, hangs: Path):
+        self._hangs = hangs
+        self._inner = load_toy()
+
+    def evaluate(self, task: Task) -> ChunkResult | Failure:
+        if task.seeds == (1,) and (left := sorted(self._hangs.iterdir())):
+            left[0].unlink()
+            time.sleep(600)
+        return self._inner.evaluate(task)
+
+
+@pytest.mark.parametrize("hangs", [1, MOST_DEATHS])
+def test_a_task_that_hangs_goes_to_another_worker_and_in_the_end_fails_alone(tmp_path: Path, hangs: int) -> None:
+    for number in range(hangs):
+        (tmp_path / str(number)).touch()
+    load = functools.partial(Hanging, tmp_path)
+    submitted = tasks(3)
+    outcomes = run_all(RayExecutor(load, workers=1, task_timeout=5.0), submitted)  # type: ignore[arg-type]
+    hung = outcomes.pop(submitted[1].key)
+    if hangs == MOST_DEATHS:
+        assert isinstance(hung, Failure)
+        assert hung.transient
+        assert "no answer after 5 s, see --task-timeout" in hung.reason
+    else:
+        assert scores(hung) == scores(load_toy().evaluate(submitted[1]))
+    assert all(isinstance(outcome, ChunkResult) for outcome in outcomes.values())
 
 
 class Raising:
