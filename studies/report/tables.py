@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from studies.records.results import PROPOSED, Candidate, StudyResult
+from tuner.errors import readable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -47,17 +49,17 @@ def pick_on_unseen_prompts(result: StudyResult) -> str:
 def markdown(result: StudyResult) -> str:
     """Writes the study as Markdown: the pick on unseen prompts, the front, and the dearer references."""
     pick, baseline = result.pick, result.baseline
-    scores = ", ".join(f"{name} {mean.mean:.4g}" for name, mean in baseline.scores.items())
+    scores = ", ".join(f"{markdown_text(name)} {mean.mean:.4g}" for name, mean in baseline.scores.items())
     timed = "" if baseline.seconds is None else f" and takes {baseline.seconds:.3g} s"
     parts = [
-        f"# Study {result.study}",
-        f"Model {result.model}, {result.trials} trials, {result.elapsed_s:.0f} s, "
+        f"# Study {markdown_text(result.study)}",
+        f"Model {markdown_text(result.model)}, {result.trials} trials, {result.elapsed_s:.0f} s, "
         f"{result.tflops_spent:.4g} denoiser TFLOPs in all.",
         f"The baseline costs {baseline.tflops:.4g} TFLOPs and {baseline.nfe} network calls per image{timed}: "
         f"{scores}. Behind each score stands its paired difference to the baseline on the same prompts and noise, "
         "with the 95 % bootstrap interval of that difference.",
         f"## Pick: trial {pick.trial}, {pick.speedup:.2f}x",
-        f"`{result.preset}` holds it: {shorthand(pick.schedule)}, {pick.tflops:.4g} TFLOPs.",
+        f"`{_code(result.preset)}` holds it: {shorthand(pick.schedule)}, {pick.tflops:.4g} TFLOPs.",
         markdown_table(
             ["objective", "search prompts", "prompts never seen"],
             [[name, score_text(score), score_text(pick.held_out[name])] for name, score in pick.scores.items()],
@@ -122,8 +124,21 @@ def score_text(score: Score) -> str:
     return f"{score.mean:.4g} ({score.delta:+.3g} [{low:+.3g}, {high:+.3g}])"
 
 
+def markdown_text(text: str) -> str:
+    """Escapes what would end a cell or a line, or become a tag, a link, an image or code in Markdown."""
+    flat = " ".join(readable(text).split())
+    flat = re.sub(r"([|`])", r"\\\1", flat).replace("<", "&lt;")
+    return re.sub(r"(?<=[!\]])(?=[\[(])", r"\\", flat)
+
+
+def _code(text: str) -> str:
+    """Makes text fit between backticks."""
+    return " ".join(readable(text).split()).replace("`", "'")
+
+
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Lays cells out as a Markdown table whose source lines up, too."""
+    header, rows = list(map(markdown_text, header)), [list(map(markdown_text, row)) for row in rows]
     widths = [max(len(line[i]) for line in (header, *rows)) for i in range(len(header))]
     lines = [header, ["-" * width for width in widths], *rows]
     return "\n".join(

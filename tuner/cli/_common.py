@@ -6,11 +6,14 @@ import contextlib
 import functools
 import json
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from tuner.errors import masked, readable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,9 +30,13 @@ class SizeType(click.ParamType[tuple[int, int]]):
         """Parses ``1024x768`` or ``512``."""
         if isinstance(value, tuple):
             return value
-        found = re.fullmatch(r"(\d+)(?:x(\d+))?", str(value).strip().lower())
+        found = re.fullmatch(r"(\d{1,6})(?:x(\d{1,6}))?", str(value).strip().lower())
         if not found:
-            self.fail(f"{value!r} is not a size; write HEIGHTxWIDTH in pixels, e.g. 1024x768, or 512.", param, ctx)
+            self.fail(
+                f"{value!r} is not a size; write HEIGHTxWIDTH in pixels, at most 999999, e.g. 1024x768, or 512.",
+                param,
+                ctx,
+            )
         height = int(found[1])
         return height, int(found[2] or height)
 
@@ -83,11 +90,27 @@ def print_json(value: Any) -> None:
 
 
 def stdout_console() -> Console:
-    """Makes a console on stdout that is wide enough for a table where it is no terminal, as in a pipe."""
-    from rich.console import Console
+    """Makes a console on stdout that is wide enough for a table where it is no terminal, as in a pipe.
 
-    console = Console()
-    return console if console.is_terminal else Console(width=_PIPE_WIDTH)
+    Every string is text to it: no Rich markup, no emoji codes, and nothing that a terminal would obey.
+    """
+    from rich.console import Console
+    from rich.text import Text
+
+    class Plain(Console):
+        def render_str(self, text: str, **how: Any) -> Text:
+            return super().render_str(
+                readable(text), **how | {"markup": False, "emoji": False, "highlight": False}
+            )
+
+    console = Plain()
+    return console if console.is_terminal else Plain(width=_PIPE_WIDTH)
+
+
+def resume_command() -> str:
+    """Returns the command line that continues what the running one does; passwords are masked."""
+    given: list[str] = click.get_current_context().find_root().obj or []
+    return masked(shlex.join(["tuner", *given] + ([] if "--resume" in given else ["--resume"])))
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> None:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Self
 
 import click
 
+from tuner.errors import readable
+
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
@@ -30,13 +32,13 @@ class ProgressDisplay:
         )
 
         self._bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[details]}"),
+            TextColumn("{task.fields[details]}", markup=False),
             console=Console(stderr=True),
             transient=True,
         )
@@ -66,6 +68,7 @@ class ProgressDisplay:
             total: Units that it has; None if that is not known.
             details: What else is worth knowing.
         """
+        phase, details = readable(phase), readable(details)
         new = self._shown is None or self._shown[0] != phase
         if self._bar.console.is_terminal:
             self._move(new, phase, done or 0, total, details)

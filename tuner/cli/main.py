@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import os
 import pkgutil
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 
 import click
@@ -14,7 +17,9 @@ import tuner.cli
 from tuner.errors import UserError, one_line
 
 EXIT_USAGE = 2
+EXIT_FAILURE = 1
 EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
 
 _EXAMPLES = """\b
 Examples:
@@ -50,17 +55,29 @@ def app() -> None:
     """The command group; its help is in the decorator."""
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which batch systems and containers send: everything that Ctrl-C does is done."""
+
+
+def _terminate(*_: object) -> None:
+    raise Terminated
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the command line and exits: 0 done, 1 failure, 2 usage, 130 interrupted.
+    """Runs the command line and exits: 0 done, 1 failure, 2 usage, 130 interrupted, 143 terminated.
 
     Args:
         arguments: What follows ``tuner``; the process's own arguments if None.
     """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminate)
     try:
-        app.main(args=None if arguments is None else list(arguments), prog_name="tuner", standalone_mode=False)
-    except (KeyboardInterrupt, click.Abort):
-        click.echo("interrupted", err=True)
-        sys.exit(EXIT_INTERRUPTED)
+        app.main(args=given, prog_name="tuner", standalone_mode=False, obj=given)
+    except (KeyboardInterrupt, click.Abort) as error:
+        terminated = isinstance(error.__cause__ or error, Terminated)  # click makes an `Abort` of either
+        click.echo("terminated" if terminated else "interrupted", err=True)
+        sys.exit(EXIT_TERMINATED if terminated else EXIT_INTERRUPTED)
     except click.exceptions.NoArgsIsHelpError as help_text:  # a bare `tuner` shows what it can do
         click.echo(help_text.format_message(), err=True)
         sys.exit(EXIT_USAGE)
@@ -69,4 +86,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(EXIT_USAGE)
     except UserError as error:
         click.echo(f"error: {one_line(error)}", err=True)
+        sys.exit(EXIT_USAGE)
+    except BrokenPipeError:  # the reader, e.g. `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(EXIT_FAILURE)
+    except OSError as error:
+        place = "" if error.filename is None else f" {os.fsdecode(error.filename)!r}"
+        message = f"the operating system refused{place} ({error.strerror or error})"
+        click.echo(f"error: {one_line(f'{message}; check the path, its permissions and the room')}.", err=True)
+        sys.exit(EXIT_USAGE)
+    except UnicodeEncodeError as error:  # a lone surrogate in an argument
+        click.echo(f"error: {one_line(repr(error.object))} is not text ({error.reason}); write UTF-8.", err=True)
         sys.exit(EXIT_USAGE)

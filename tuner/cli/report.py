@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tuner.cli._common import json_option, out_option, print_json, stdout_console
+from tuner.errors import readable
 
 if TYPE_CHECKING:
     from studies.records.study_folder import StudyFolder
@@ -57,7 +58,7 @@ def command(study: str, output: Path | None, votes: tuple[Path, ...], out: str, 
     else:
         result = folder.result()
         stdout_console().print(front_table(result))
-        click.echo(pick_on_unseen_prompts(result))
+        click.echo(readable(pick_on_unseen_prompts(result)))
 
 
 def _print_votes(folder: StudyFolder, files: tuple[Path, ...], as_json: bool) -> None:

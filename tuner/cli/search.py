@@ -16,11 +16,13 @@ from tuner.cli._common import (
     out_option,
     print_json,
     print_table,
+    resume_command,
     size_option,
     stdout_console,
     stdout_for_results,
 )
 from tuner.cli._progress import ProgressDisplay
+from tuner.errors import readable
 
 if TYPE_CHECKING:
     from studies import Progress, SearchSettings, StudyResult
@@ -118,9 +120,16 @@ class _DurationType(click.ParamType[float]):
     show_default=True,
     help="Trials in flight; with many workers 12 x WORKERS / units per schedule, or 6 x with --rungs 1.",
 )
-@click.option("--workers", type=int, help="Worker processes; by default one per GPU, or per CPU core.")
+@click.option(
+    "--workers", type=click.IntRange(0, 4096), help="Worker processes; by default one per GPU, or per CPU core."
+)
 @click.option("--gpus-per-worker", type=float, metavar="F", help="GPUs of each worker; may be a fraction.")
 @click.option("--ray-address", metavar="A", help="Ray cluster to join; by default one is started here.")
+@click.option(
+    "--task-timeout",
+    type=_DurationType(),
+    help="Give a unit of work to another worker after this long; by default 20 times the longest, at least 10m.",
+)
 @click.option("--storage", metavar="URL", help="Optuna storage; by default a journal in the study's folder.")
 @click.option("--tracking-uri", metavar="URI", help="MLflow server; by default a database in DIR.")
 @out_option
@@ -139,7 +148,7 @@ def command(as_json: bool, resume: bool, dry_run: bool, objectives: str, **optio
         try:
             result = search(settings, on_progress=functools.partial(_show, display), resume=resume)
         except KeyboardInterrupt:
-            click.echo(f"study {settings.name!r} is saved; continue it with --resume", err=True)
+            click.echo(f"study {settings.name!r} is saved; continue it with: {resume_command()}", err=True)
             raise
         except RuntimeError as error:
             click.echo(f"error: study {settings.name!r} failed, what it finished is saved: {error}", err=True)
@@ -181,9 +190,9 @@ def _print_result(result: StudyResult) -> None:
     from studies.report.tables import front_table, pick_on_unseen_prompts
 
     stdout_console().print(front_table(result))
-    click.echo(f"{pick_on_unseen_prompts(result)}\npreset: {result.preset}")
+    click.echo(readable(f"{pick_on_unseen_prompts(result)}\npreset: {result.preset}"))
     if result.exported is not None:
-        click.echo(f"export: {result.exported}")
+        click.echo(readable(f"export: {result.exported}"))
     stopped = sum(candidate.stopped_at is not None for candidate in result.evaluated)
     reused = result.reused.prefixes + result.reused.scores
     click.echo(

@@ -7,9 +7,10 @@ from typing import Any
 import click
 
 from tuner.cli._common import json_option, out_option, print_json, print_table
+from tuner.errors import UserError, one_line
 
 
-@click.command(help="Lists the studies in DIR, finished and unfinished.")
+@click.command(help="Lists the studies in DIR: finished, unfinished, or broken.")
 @out_option
 @json_option
 def command(out: str, as_json: bool) -> None:
@@ -18,18 +19,15 @@ def command(out: str, as_json: bool) -> None:
 
     rows: list[dict[str, Any]] = []
     for study in list_studies(out):
-        settings = study.settings
-        row: dict[str, Any] = {
-            "study": study.name,
-            "model": settings.model,
-            "budget": settings.budget,
-            "state": study.state,
-            "trials": None,
-            "speedup": None,
-        }
-        if study.state == "finished":
-            result = study.result()
-            row |= {"trials": result.trials, "speedup": result.pick.speedup}
+        row: dict[str, Any] = {"study": study.name, "model": None, "budget": None, "state": study.state}
+        row |= {"trials": None, "speedup": None}
+        try:
+            row |= {"model": study.settings.model, "budget": study.settings.budget}
+            if study.state != "unfinished":
+                result = study.result()
+                row |= {"trials": result.trials, "speedup": result.pick.speedup}
+        except UserError as error:  # one broken study hides no other
+            click.echo(f"warning: {one_line(error)}", err=True)
         rows.append(row)
     if as_json:
         print_json(rows)
