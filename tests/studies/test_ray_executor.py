@@ -159,21 +159,13 @@ class Hanging:
         return self._inner.evaluate(task)
 
 
-@pytest.mark.parametrize("hangs", [1, MOST_DEATHS])
-def test_a_task_that_hangs_goes_to_another_worker_and_in_the_end_fails_alone(tmp_path: Path, hangs: int) -> None:
-    for number in range(hangs):
-        (tmp_path / str(number)).touch()
-    load = functools.partial(Hanging, tmp_path)
+def test_a_task_that_hangs_goes_to_another_worker(tmp_path: Path) -> None:
+    (tmp_path / "once").touch()
     submitted = tasks(3)
+    load = functools.partial(Hanging, tmp_path)
     outcomes = run_all(RayExecutor(load, workers=1, task_timeout=5.0), submitted)  # type: ignore[arg-type]
-    hung = outcomes.pop(submitted[1].key)
-    if hangs == MOST_DEATHS:
-        assert isinstance(hung, Failure)
-        assert hung.transient
-        assert "no answer after 5 s, see --task-timeout" in hung.reason
-    else:
-        assert scores(hung) == scores(load_toy().evaluate(submitted[1]))
-    assert all(isinstance(outcome, ChunkResult) for outcome in outcomes.values())
+    assert list(tmp_path.iterdir()) == []
+    assert all(scores(outcomes[task.key]) == scores(load_toy().evaluate(task)) for task in submitted)
 
 
 class Raising:
