@@ -1,7 +1,7 @@
 """Times how soon the command line answers, as multiples of the time that ``import torch`` takes.
 
-Every run is a process of its own. The least wall time of several runs, made in turn, is reported, so other work on
-the machine decides little. The price is a shipped one, so nothing is counted.
+Every run is a process of its own. The least wall time of several runs, made in turn, is reported, so that other
+work on the machine decides little. The price is a shipped one, so nothing is counted.
 
     python -m benchmarks.startup --json
 """

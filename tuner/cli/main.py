@@ -31,6 +31,10 @@ Examples:
   tuner report STUDY                             the Pareto front as a table
   tuner export STUDY --pick knee -o best.yaml    the winner as a preset
   tuner sample best.yaml "a red fox" -o fox.png  an image from it
+
+\b
+Completion of commands, models, presets and studies, for bash (zsh and fish alike):
+  eval "$(_TUNER_COMPLETE=bash_source tuner)"    in ~/.bashrc
 """
 
 
