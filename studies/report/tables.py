@@ -69,7 +69,7 @@ def markdown(result: StudyResult) -> str:
         f"{scores}. Behind each score stands its paired difference to the baseline on the same prompts and noise, "
         "with the 95 % bootstrap interval of that difference.",
         f"## Pick: trial {pick.trial}, {pick.speedup:.2f}x",
-        f"{markdown_text(result.preset)} holds it: {shorthand(pick.schedule)}, {pick.tflops:.4g} TFLOPs.",
+        f"`{_code(result.preset)}` holds it: {shorthand(pick.schedule)}, {pick.tflops:.4g} TFLOPs.",
         *([result.pick_note] if result.pick_note else []),
         markdown_table(
             ["objective", "search prompts", "prompts never seen"],
@@ -156,6 +156,11 @@ def markdown_text(text: str) -> str:
     flat = " ".join(readable(text).split())
     flat = re.sub(r"([|`])", r"\\\1", flat).replace("<", "&lt;")
     return re.sub(r"(?<=[!\]])(?=[\[(])", r"\\", flat)
+
+
+def _code(text: str) -> str:
+    """Makes text fit between backticks."""
+    return " ".join(readable(text).split()).replace("`", "'")
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
