@@ -158,11 +158,16 @@ def command(
     as_json: bool, resume: bool, dry_run: bool, objectives: str, wide: bool, top: int | None, **options: Any
 ) -> None:
     """Runs the search with progress on stderr, and prints the front on stdout."""
-    from studies import SearchSettings, open_study, search
-    from studies.report.mlflow_study import TrackingError, log_study
+    from studies.plan.settings import SearchSettings
+    from studies.plan.words import check_words
 
     names = tuple(name.strip() for name in objectives.split(",") if name.strip())
     settings = SearchSettings(objectives=names, **options)
+    check_words(settings)  # a typo is told before Optuna and torch are loaded
+
+    from studies import open_study, search
+    from studies.report.mlflow_study import TrackingError, log_study
+
     if dry_run:
         _print_estimate(settings, as_json)
         return
