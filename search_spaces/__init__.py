@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tuner.budget import Budget
     from tuner.models import Blueprint, Size
 
-__all__ = ["SearchSpace", "available", "check_name", "load", "preset_of", "stage_sizes"]
+__all__ = ["SearchSpace", "available", "check_name", "load", "preset_around", "stage_sizes"]
 
 _REGISTRY = Registry("search space", __name__, __path__)
 
@@ -61,7 +61,7 @@ def load(
     space_class = _REGISTRY.load(plain)
     more: dict[str, Any] = {}
     taken = inspect.signature(space_class).parameters
-    if (preset := preset_of(name)) is not None:
+    if (preset := preset_around(name)) is not None:
         if "preset" not in taken:
             raise UserError(f"The space {plain!r} takes no preset, but got {preset!r}; write {plain} alone.")
         more["preset"] = preset
@@ -71,7 +71,7 @@ def load(
     return space
 
 
-def preset_of(name: str) -> str | None:
+def preset_around(name: str) -> str | None:
     """Returns the preset that a space is asked to be around, or None.
 
     Args:

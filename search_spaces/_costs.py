@@ -115,7 +115,7 @@ class Costs:
 
 
 @dataclass(frozen=True)
-class Rung:
+class Length:
     """Solver steps, their network calls, and the cost of the calls."""
 
     steps: int
@@ -141,9 +141,9 @@ class Ladder:
         rungs = _rungs(every, costs.most_steps)
         self._rungs = rungs if guidance.everywhere else self._undominated(rungs)
 
-    def __getitem__(self, index: int) -> Rung:
+    def __getitem__(self, index: int) -> Length:
         steps, calls = self._rungs[index]
-        return Rung(steps, calls, self._price(calls))
+        return Length(steps, calls, self._price(calls))
 
     def __len__(self) -> int:
         return len(self._rungs)
@@ -189,7 +189,7 @@ def reused_steps(steps: int, every: int) -> tuple[int, ...]:
     return tuple(k for k in range(quarter, steps - quarter) if (k - quarter) % every != every - 1)
 
 
-def buy(ladders: Sequence[Ladder], shares: Sequence[float], spend: float, costs: Costs) -> list[Rung]:
+def buy(ladders: Sequence[Ladder], shares: Sequence[float], spend: float, costs: Costs) -> list[Length]:
     """Turns shares of the budget into steps.
 
     Args:

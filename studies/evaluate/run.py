@@ -19,7 +19,7 @@ from studies.judge.noninferiority import non_inferiority
 from studies.plan.plan import versions
 from studies.records.folder import Folder
 from studies.records.score_log import ScoreBook, ScoreLog
-from studies.work.broken_images import describe
+from studies.work.broken_images import summary
 from studies.work.own_options import Contender
 from studies.work.task import Failure
 from studies.workers.dispatcher import Evaluations
@@ -140,7 +140,7 @@ def _outcome(plan: EvalPlan, contender: Contender, evaluations: Evaluations, sco
         if isinstance(found, Failure):
             faults.update(found.degenerate)
     if faults:
-        return Failure(describe(faults, len(plan.images)), degenerate=dict(faults))
+        return Failure(summary(faults, len(plan.images)), degenerate=dict(faults))
     outcome = evaluations.outcome(tasks)
     if outcome is None:
         raise RuntimeError(f"units of work of {contender.name!r} have no outcome.")

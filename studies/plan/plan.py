@@ -279,7 +279,7 @@ def make_plan(settings: SearchSettings, measure: Measure | None = None) -> Plan:
         return measure(settings, model, size)
 
     budget = parse_budget(settings.budget, price(baseline, model, size), model, size, measured)
-    around = search_spaces.preset_of(settings.space)
+    around = search_spaces.preset_around(settings.space)
     starts = dict.fromkeys((*settings.start, *([around] if around else [])))
     plan = Plan(
         settings=settings,

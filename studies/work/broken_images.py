@@ -70,7 +70,7 @@ def count(faults: Sequence[Fault | None]) -> dict[str, int]:
     return dict(Counter(fault for fault in faults if fault is not None))
 
 
-def describe(counts: Mapping[str, int], images: int) -> str:
+def summary(counts: Mapping[str, int], images: int) -> str:
     """Writes counts as text, e.g. ``3 of 8 images are degenerate: 2 not finite, 1 all black``."""
     listed = ", ".join(f"{number} {fault}" for fault, number in counts.items())
     return f"{sum(counts.values())} of {images} images are degenerate: {listed}"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from objectives import needs_references, score
 from studies.work.baseline_images import BaselineImages
-from studies.work.broken_images import count, decode_and_check, describe
+from studies.work.broken_images import count, decode_and_check, summary
 from studies.work.first_velocity import FirstVelocity
 from studies.work.memory import halves, joined, out_of_memory
 from studies.work.objective_warnings import noted
@@ -139,7 +139,7 @@ class Evaluator:
         decoded = time.perf_counter()
         if degenerate := count(faults):
             first = next(prompt for prompt, fault in zip(task.prompts, faults, strict=True) if fault)
-            return Failure(f"{describe(degenerate, len(faults))}, the first for {first!r}", degenerate=degenerate)
+            return Failure(f"{summary(degenerate, len(faults))}, the first for {first!r}", degenerate=degenerate)
         references = self._references(task, images)
         referred = time.perf_counter()
         scores: dict[str, list[float]] = {}

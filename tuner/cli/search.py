@@ -227,7 +227,10 @@ def _print_result(result: StudyResult, target: str | None, wide: bool, top: int 
 
 
 def _show(display: ProgressDisplay, progress: Progress) -> None:
-    """Shows where the search is, what it has spent and the best scores so far."""
+    """Shows the phase, the spent TFLOPs, the time left and the best scores so far."""
+    from studies.report.numbers import duration
+
     best = ", ".join(f"{name} {value:.4g}" for name, value in progress.best.items())
-    details = f"{progress.tflops_spent:.4g} TFLOPs spent" + (f", best {best}" if best else "")
+    left = "" if progress.left_s is None else f", about {duration(progress.left_s)} left"
+    details = f"{progress.tflops_spent:.4g} TFLOPs spent{left}" + (f", best {best}" if best else "")
     display.show(progress.phase, progress.trials_done, progress.trials_total, details)
