@@ -79,7 +79,8 @@ VARIANTS = {
     WHOLE: Variant(),
     "without rungs": Variant(settings={"rungs": 1}),
     "without the loss scale": Variant(lambda: mock.patch.object(surrogate, "Warp", _Linear)),
-    "headroom of a quarter": Variant(lambda: mock.patch.object(proposer, "_HEADROOM", 0.25)),
+    "headroom of a fiftieth only": Variant(lambda: mock.patch.object(proposer, "_HEADROOMS", (0.02,))),
+    "headroom of a quarter only": Variant(lambda: mock.patch.object(proposer, "_HEADROOMS", (0.25,))),
     "without the shortlist": Variant(
         lambda: mock.patch.object(proposer, "shortlist", functools.partial(proposer.shortlist, places=10 * TRIALS))
     ),

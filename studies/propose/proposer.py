@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 _DRAWN = 64  # schedules drawn for a proposal
 _DRAWN_UNSCORED = 256  # without scores, predictions are cheap
 _ATTEMPTS = 4  # draws per wanted schedule before a space counts as exhausted
-_HEADROOM = 0.02  # so gaps of the front count, and unlikely leaps beyond it do not
+_HEADROOMS = (0.02, 0.25)  # in turn: one trial closes gaps of the front, the next looks beyond it
 
 
 def propose(plan: Plan, visible: Sequence[Trial], pending: Sequence[Trial]) -> Trial:
@@ -69,7 +69,7 @@ def propose(plan: Plan, visible: Sequence[Trial], pending: Sequence[Trial]) -> T
         drawn = draw(plan, started, rng, (), _DRAWN_UNSCORED)
     candidates = [*waiting, *promotions(plan, listed, started), *drawn]
     costs = np.array([candidate.cost for candidate in candidates])
-    gains = known.expected_gains(features_of(candidates), costs, _HEADROOM)
+    gains = known.expected_gains(features_of(candidates), costs, _HEADROOMS[len(started) % len(_HEADROOMS)])
     return candidates[int(np.argmax(gains / (_remaining(plan, candidates, started) * costs)))]
 
 
