@@ -7,6 +7,7 @@ from typing import Any
 # Nothing in the tests may reach for a hub: a missing file must fail at once.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.pop("COLUMNS", None)  # pytest-xdist sets it, and tables would be as narrow
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # one thread for each of the processes that share the cores
     os.environ["OMP_NUM_THREADS"] = "1"

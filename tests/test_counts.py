@@ -190,9 +190,10 @@ def test_a_known_price_imports_neither_torch_nor_diffusers(home: Path) -> None:
 
 
 def test_a_small_pipeline_is_counted_and_kept(home: Path) -> None:
-    from tuner.flops import tflops_per_pass
+    from tuner.flops import _count, tflops_per_pass
     from tuner.models import wrap
 
+    _count.cache_clear()
     known = wrap(small_pipeline("FluxPipeline").build()).blueprint
     assert tflops_per_pass(known, (32, 32)) == count(known, (32, 32))
     (file,) = home.rglob("*.json")

@@ -132,14 +132,15 @@ def test_the_resume_command_can_be_pasted(words: list[str]) -> None:
 
 
 INTERRUPTED = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell in the background makes its children ignore it
 import studies
 from tuner.cli import main
 def search(*_, **__):
     print("started", file=sys.stderr, flush=True)
     time.sleep(60)
 studies.search = search
-main.main(["search", "--model", "tiny", "--budget", "3x", "--study", "a b"])
+main.main(["search", "--model", "tiny", "--budget", "3x", "--prompts", "a b.txt"])
 """
 
 
@@ -154,5 +155,5 @@ def test_a_signal_saves_and_prints_the_whole_resume_command(number: int, code: i
     process.send_signal(number)
     said = process.stderr.read()
     assert process.wait() == code
-    assert "continue it with: tuner search --model tiny --budget 3x --study 'a b' --resume" in said
+    assert "continue it with: tuner search --model tiny --budget 3x --prompts 'a b.txt' --resume" in said
     assert "Traceback" not in said

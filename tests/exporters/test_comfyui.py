@@ -15,6 +15,7 @@ from tests.exporters.comfyui_interpreter import Interpreter
 from tests.exporters.comfyui_nodes import checked
 from tests.exporters.own_grid import with_euler
 from tests.search_spaces.anchored import loadable
+from tests.small_flux import small_flux
 from tests.small_pipelines import shortened, small_pipeline
 from tuner import exporters, models, presets, solvers
 from tuner.budget import parse_budget
@@ -25,6 +26,7 @@ from tuner.flops import price
 from tuner.lora import applied
 from tuner.models import wrap
 from tuner.models._pipeline_model import PipelineModel
+from tuner.models.flux import TwoPassFluxBlueprint
 from tuner.presets import Preset
 from tuner.sampling import sample
 from tuner.schedule import Schedule, Stage
@@ -73,6 +75,13 @@ def tiny() -> PipelineModel:
 
 
 def small(pipeline: str, **build: Any) -> PipelineModel:
+    if pipeline == TWO_PASS:
+        pipe = small_flux(guidance_embeds=False)
+        known = wrap(pipe).blueprint
+        values = {field.name: getattr(known, field.name) for field in fields(known)}
+        made = TwoPassFluxBlueprint(**values | {"guidance": 3.0}).wrap(pipe)
+        assert isinstance(made, PipelineModel)
+        return made
     module = small_pipeline(pipeline)
     pipe = module.build(**build)
     made = shortened(wrap(pipe).blueprint, module).wrap(pipe)
@@ -80,6 +89,7 @@ def small(pipeline: str, **build: Any) -> PipelineModel:
     return made
 
 
+TWO_PASS = "FluxPipeline in two passes"
 STAGED = Schedule(
     stages=(
         Stage(scale=0.5, sigmas=(1, 0.9, 0.75, 0.6), reuse=(2,)),

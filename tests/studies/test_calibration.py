@@ -11,7 +11,8 @@ import pytest
 
 import studies.judge.noninferiority
 from studies.judge.intervals import interval, paired_score, per_prompt
-from studies.judge.noninferiority import Margin, non_inferiority
+from studies.judge.noninferiority import non_inferiority
+from studies.plan.margins import Margin
 
 REPETITIONS, RESAMPLES = 2000, 999
 Draw = Callable[[np.random.Generator, int], npt.NDArray[np.float64]]
