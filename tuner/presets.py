@@ -142,7 +142,7 @@ def load(
 
     Args:
         preset: A name that ``available`` lists, a path, a URL, a place on the hub as
-            `tuner.hub.FORM` writes it, or ``plain:N`` for N plain steps of a model. A path that exists comes first.
+            `tuner.hub.FORM` writes it, or ``plain:N`` for N plain steps of a model. An existing path comes first.
         model: The model of plain steps; other presets do not need it.
         size: Output (height, width) of plain steps in pixels; the model's by default.
 
