@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from tuner import hub
 from tuner.errors import UserError, one_line, unknown_name, unwritable
 from tuner.models._options import ModelOptions
 from tuner.schedule import Schedule
@@ -137,10 +138,11 @@ def available() -> list[str]:
 def load(
     preset: str | os.PathLike[str], model: Blueprint | None = None, size: tuple[int, int] | None = None
 ) -> Preset:
-    """Reads a preset by its shipped name or from a YAML file, or makes one of plain steps.
+    """Reads a preset by its shipped name, from a YAML file, a URL or the hub, or makes one of plain steps.
 
     Args:
-        preset: A name that ``available`` lists, a path, or ``plain:N`` for N plain steps of a model.
+        preset: A name that ``available`` lists, a path, a URL, a place on the hub as
+            `tuner.hub.FORM` writes it, or ``plain:N`` for N plain steps of a model. An existing path comes first.
         model: The model of plain steps; other presets do not need it.
         size: Output (height, width) of plain steps in pixels; the model's by default.
 
@@ -152,11 +154,18 @@ def load(
         return _plain(text, model, size)
     if text in available():
         return _read(_FOLDER / f"{text}.yaml")
+    if hub.is_url(text):
+        return _from_url(text)
     path = Path(text)
     if os.path.exists(path):
         return _read(path)
+    if (place := hub.place(text)) is not None:
+        return _from_hub(place)
     if path.suffix in (".yaml", ".yml") or os.sep in text:
-        raise UserError(f"Preset file {text!r} does not exist; give a file, or one of: {', '.join(available())}.")
+        raise UserError(
+            f"Preset file {text!r} does not exist; give a file, a URL, {hub.FORM} of the hub, or one of: "
+            f"{', '.join(available())}."
+        )
     raise unknown_name("preset", text, available())
 
 
@@ -225,22 +234,58 @@ def schema() -> dict[str, Any]:
 
 
 def _read(path: Path) -> Preset:
-    try:
-        data: Any = yaml.safe_load(read_text(path, "Preset", MOST_BYTES, "give a YAML file"))
-        preset = Preset.model_validate(data)
-    except RecursionError:
-        raise UserError(f"Preset {str(path)!r} is nested too deeply; write it as `tuner presets` shows.") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"Preset {str(path)!r} is not valid YAML: {one_line(error)}.") from error
-    except ValidationError as error:
-        raise UserError(f"Preset {str(path)!r} breaks a rule: {first_problem(error)}") from error
-    except UserError:
-        raise
-    except ValueError as error:  # what YAML's own types refuse: an impossible date, an integer of 5000 digits
-        raise UserError(f"Preset {str(path)!r} has a value that cannot be read: {one_line(error)}.") from error
+    return _with_lora_in(path.parent, _parsed(_text(path), str(path)))
+
+
+def _from_url(url: str) -> Preset:
+    preset = _parsed(hub.read_url(url, MOST_BYTES), url)
+    if (lora := _lora_beside(preset)) is not None:
+        raise UserError(
+            f"Preset {url!r} needs the LoRA {lora!r} beside it, and a URL is one file; download both into one "
+            "folder and give the preset's path, or `tuner push` them to the hub."
+        )
+    return preset
+
+
+def _from_hub(place: hub.Place) -> Preset:
+    path = hub.fetch(place)
+    preset = _parsed(_text(path), str(place))
+    if (lora := _lora_beside(preset)) is not None:
+        hub.fetch(place.beside(lora, path))
+    return _with_lora_in(path.parent, preset)
+
+
+def _lora_beside(preset: Preset) -> str | None:
+    """Returns the file of a LoRA that lies beside the preset's own, without its weight."""
+    options = preset.model_options
+    if options is None or options.lora is None or not options.lora.startswith("./"):
+        return None
+    return options.lora_and_weight()[0].removeprefix("./")
+
+
+def _with_lora_in(folder: Path, preset: Preset) -> Preset:
     if preset.model_options is None:
         return preset
-    return preset.model_copy(update={"model_options": preset.model_options.beside(path.parent)})
+    return preset.model_copy(update={"model_options": preset.model_options.beside(folder)})
+
+
+def _text(path: Path) -> str:
+    return read_text(path, "Preset", MOST_BYTES, "give a YAML file")
+
+
+def _parsed(text: str, shown: str) -> Preset:
+    """Checks the text of a preset file, which messages call ``shown``."""
+    try:
+        data: Any = yaml.safe_load(text)
+        return Preset.model_validate(data)
+    except RecursionError:
+        raise UserError(f"Preset {shown!r} is nested too deeply; write it as `tuner presets` shows.") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"Preset {shown!r} is not valid YAML: {one_line(error)}.") from error
+    except ValidationError as error:
+        raise UserError(f"Preset {shown!r} breaks a rule: {first_problem(error)}") from error
+    except ValueError as error:  # what YAML's own types refuse: an impossible date, an integer of 5000 digits
+        raise UserError(f"Preset {shown!r} has a value that cannot be read: {one_line(error)}.") from error
 
 
 def first_problem(error: ValidationError) -> str:

@@ -26,9 +26,10 @@ def schedules_figure(presets: Sequence[Preset]) -> Figure:
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-    rows = math.ceil(len(presets) / _COLUMNS)
-    figure = Figure(figsize=(4.2 * _COLUMNS, 2.5 * rows + 0.4), layout="constrained")
-    panels = list(figure.subplots(rows, _COLUMNS, squeeze=False, sharey=True).flat)
+    columns = min(len(presets), _COLUMNS)
+    rows = math.ceil(len(presets) / columns)
+    figure = Figure(figsize=(4.2 * columns, 2.5 * rows + 0.4), layout="constrained")
+    panels = list(figure.subplots(rows, columns, squeeze=False, sharey=True).flat)
     for axes, preset in zip(panels, presets, strict=False):
         _draw(axes, preset)
     for axes in panels[len(presets) :]:
@@ -36,7 +37,9 @@ def schedules_figure(presets: Sequence[Preset]) -> Figure:
     labels = [
         Line2D([], [], color=colour, marker="o", label=f"scale {scale:g}") for scale, colour in _COLOURS.items()
     ]
-    figure.legend(handles=labels, loc="outside lower center", ncols=len(labels), frameon=False)
+    figure.legend(
+        handles=labels, loc="outside lower center", ncols=len(labels) if columns > 1 else 2, frameon=False
+    )
     return figure
 
 

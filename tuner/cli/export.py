@@ -108,14 +108,15 @@ def _preset(source: str, pick: str, out: str, model: str | None) -> Preset:
     from studies import list_studies, open_study, preset_of
     from studies.judge.within import choose
     from studies.report.page.record import score_lines
-    from tuner import models, presets
+    from tuner import hub, models, presets
     from tuner.errors import unknown_name
 
     if source.startswith(presets.PLAIN):
         return presets.load(source, models.blueprint(model) if model else None)
     known = [study.name for study in list_studies(out)]
     if source not in known:
-        if source not in presets.available() and not Path(source).suffix and not Path(source).is_file():
+        elsewhere = hub.is_url(source) or hub.place(source) is not None or Path(source).is_file()
+        if source not in presets.available() and not Path(source).suffix and not elsewhere:
             raise unknown_name("study or preset", source, [*known, *presets.available()])
         return presets.load(source)
     folder = open_study(out, source)

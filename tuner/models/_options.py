@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any, Literal
@@ -63,4 +64,5 @@ class ModelOptions(BaseModel):
         """Returns them with a LoRA that is found from anywhere, where its source was written as ``./NAME``."""
         if self.lora is None or not self.lora.startswith("./"):
             return self
-        return self.model_copy(update={"lora": str((folder / self.lora).resolve())})
+        path = os.path.abspath(folder / self.lora)  # links are kept: what the hub's cache links to has no ending
+        return self.model_copy(update={"lora": path})
