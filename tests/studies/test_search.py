@@ -95,9 +95,11 @@ def test_no_task_runs_twice_and_all_candidates_share_prompts_and_noise(tmp_path:
     pairs = {}
     for task in executor.ran:
         pairs.setdefault(task.schedule.content_hash, set()).update(zip(task.prompts, task.seeds, strict=True))
-    held_out = {pair for found in pairs.values() for pair in found} - min(pairs.values(), key=len)
-    assert len({seed for _, seed in held_out | min(pairs.values(), key=len)}) == 6 + 4
-    assert len({frozenset(found - held_out) for found in pairs.values()}) == 1
+    drawn = {pair for found in pairs.values() for pair in found}
+    searched = {(prompt, seed) for prompt, seed in drawn if seed < 6}
+    assert (len(searched), len(drawn - searched)) == (6, 4)
+    assert {frozenset(found & searched) for found in pairs.values()} <= {frozenset(), frozenset(searched)}
+    assert {frozenset(found - searched) for found in pairs.values()} == {frozenset(), frozenset(drawn - searched)}
 
 
 def test_the_seed_decides_the_study(tmp_path: Path, plain_run: StudyResult) -> None:
