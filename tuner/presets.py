@@ -169,10 +169,20 @@ def load(
     raise unknown_name("preset", text, available())
 
 
-def _plain(text: str, model: Blueprint | None, size: tuple[int, int] | None) -> Preset:
+def plain_steps(text: str) -> int:
+    """Reads the number of steps of ``plain:N``.
+
+    Raises:
+        UserError: If there is none.
+    """
     steps = text.removeprefix(PLAIN)
     if not steps.isdecimal() or int(steps) < 1:
         raise UserError(f"Preset {text!r} names no number of plain steps; write {PLAIN}12 for twelve.")
+    return int(steps)
+
+
+def _plain(text: str, model: Blueprint | None, size: tuple[int, int] | None) -> Preset:
+    steps = plain_steps(text)
     if model is None:
         raise UserError(f"Preset {text!r} is made of a model's own steps; say of which with --model.")
     height, width = model.check_size(size or model.size)
@@ -182,7 +192,7 @@ def _plain(text: str, model: Blueprint | None, size: tuple[int, int] | None) -> 
         source=f"{steps} steps of the model's own sampler",
         height=height,
         width=width,
-        schedule=model.plain(int(steps), (height, width)),
+        schedule=model.plain(steps, (height, width)),
     )
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from studies.engine.loop import paired_scores
 from studies.judge.sequential import ERROR_RATE, levels, look, looks
 from studies.plan.references import plain_steps_at
-from studies.records.results import PROPOSED, Checked, Pick, Rival
+from studies.records.results import PICK, PROPOSED, Checked, Pick, Rival
 from studies.work.task import Failure
 from tuner.presets import PLAIN
 
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from studies.work.task import Task
     from studies.workers.dispatcher import Evaluations
     from tuner.schedule import Schedule
-
-PICK = "pick"
-"""Label of the pick among the checked schedules."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +98,7 @@ class UnseenPrompts:
 
     def _rivals(self, chosen: Candidate, best_preset: Candidate | None) -> dict[str, Schedule]:
         plan = self.plan
-        steps = plain_steps_at(chosen.tflops, plan.blueprint, plan.size)
+        steps = min(plan.blueprint.steps, plain_steps_at(chosen.tflops, plan.blueprint, plan.size))
         rivals = {f"{PLAIN}{steps}": plan.blueprint.plain(steps, plan.size)}
         if best_preset is not None:
             rivals[best_preset.label] = best_preset.schedule

@@ -13,7 +13,6 @@ from studies.engine.loop import Loop
 from studies.engine.progress import OnProgress, Phase, Progress
 from studies.judge.pareto import front
 from studies.judge.within import choose
-from studies.plan.check import most_check_tflops
 from studies.plan.plan import Plan, make_plan
 from studies.records.export import preset_of
 from studies.records.optuna_record import TrialRecord, open_storage
@@ -226,7 +225,7 @@ class _Sitting:
         finished = len(self._loop.finished)
         tasks = plan.held_out_tasks(plan.baseline)
         left = sum(len(task.prompts) for task in tasks if not self._evaluations.has(task))
-        held_out = most_check_tflops(plan) * left / (len(plan.prompts.held_out) + len(plan.prompts.further))
+        held_out = plan.check_tflops * left / (len(plan.prompts.held_out) + len(plan.prompts.further))
         trials = (self._loop.total - finished) * self._loop.tflops_of_trials / max(1, finished)
         return (trials + held_out) / rate
 

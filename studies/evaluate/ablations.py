@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from studies.judge.intervals import paired_score
+from studies.plan.references import plain_steps_at
 from studies.work.evaluator import Evaluator
 from studies.work.task import Failure, Task
 from tuner import presets
@@ -100,11 +101,11 @@ def bottleneck_ablations(schedule: Schedule, blueprint: Blueprint, size: Size) -
         )
     steps = blueprint.steps + blueprint.steps % 2
     own_shift = _odds(blueprint.sigmas(steps, size)[steps // 2])  # what the model makes of an unshifted 1/2
-    plain = _plain_steps(price(schedule, blueprint, size).tflops, blueprint, size)
+    plain = blueprint.plain(plain_steps_at(price(schedule, blueprint, size).tflops, blueprint, size), size)
     found = {
         WHOLE: schedule,
         "baseline": blueprint.baseline(size),
-        f"plain:{plain.steps}": plain,
+        f"{presets.PLAIN}{plain.steps}": plain,
         "without re-shifting": _with(schedule, [_regrid(stage, shift=own_shift) for stage in stages]),
         "without renoising": _with(schedule, _cascade(stages)),
         "one continuous grid": _with(schedule, _one_grid(stages, blueprint.sigmas(schedule.steps, size))),
@@ -177,14 +178,6 @@ def _in_the_paper(name: str) -> dict[str, Values]:
         objective: (value, round(value - whole, 3))
         for objective, value, whole in zip(_PAPER_OBJECTIVES, *_PAPER[name], strict=True)
     }
-
-
-def _plain_steps(tflops: float, blueprint: Blueprint, size: Size) -> Schedule:
-    """Returns the cheapest plain steps that cost at least as much."""
-    steps = 1
-    while price(plain := blueprint.plain(steps, size), blueprint, size).tflops < tflops:
-        steps += 1
-    return plain
 
 
 def _without_the_first(schedule: Schedule, blueprint: Blueprint, size: Size) -> Schedule:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from studies.plan.plan import options_identity
+from studies.plan.references import plain_steps_at
 from studies.work.own_options import Contender, OwnOptions, drawing_price
 from tuner import presets
 from tuner.errors import UserError
-from tuner.flops import price
 from tuner.models import Blueprint, ModelOptions, Size
 from tuner.presets import PLAIN
 
@@ -48,10 +47,7 @@ def contender(
     if text in loaded:
         preset = loaded[text]
         return Contender(preset.name, preset.schedule, _own_options(preset, model, given))
-    steps = text.removeprefix(PLAIN)
-    if not steps.isdecimal() or int(steps) < 1:
-        raise UserError(f"Preset {text!r} names no number of plain steps; write {PLAIN}12 for twelve.")
-    return plain(int(steps), model, size)
+    return plain(presets.plain_steps(text), model, size)
 
 
 def plain(steps: int, model: Blueprint, size: Size) -> Contender:
@@ -75,10 +71,9 @@ def with_plain_rivals(
     for one in asked:
         known.setdefault(one.key, one)
     rivals = {}
-    step = price(model.plain(1, size), model, size).tflops
     for one in list(known.values()):
         cost = drawing_price(one.schedule, one.own, model, size).tflops
-        rival = plain(max(1, math.ceil(cost / step - 1e-9)), model, size)
+        rival = plain(plain_steps_at(cost, model, size), model, size)
         if one is not baseline and rival.key != one.key:
             rivals[one.name] = known.setdefault(rival.key, rival).name
     names = [one.name for one in known.values()]

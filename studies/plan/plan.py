@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from studies.plan.check import most_check_tflops, with_further
+from studies.plan.check import further_tflops, with_further
 from studies.plan.identity import fingerprint, made_by
 from studies.plan.margins import Margin, parse_margins
 from studies.plan.prompts import PromptSets, load_prompts
@@ -25,6 +25,7 @@ from tuner.budget import Budget, parse_budget
 from tuner.errors import UserError
 from tuner.flops import Price, price
 from tuner.models import Blueprint, ModelOptions, Size, blueprint
+from tuner.presets import PLAIN
 from tuner.schedule import Schedule
 
 if TYPE_CHECKING:
@@ -193,7 +194,22 @@ class Plan:
         """Upper bound of the denoiser TFLOPs of the baseline, the references and the check on unseen prompts."""
         references = sum(self.price(reference.schedule).tflops for reference in self.references)
         searched = (self.baseline_price.tflops + references) * len(self.prompts.search)
-        return searched + most_check_tflops(self)
+        return searched + self.check_tflops
+
+    @cached_property
+    def check_tflops(self) -> float:
+        """Upper bound of the denoiser TFLOPs of the check.
+
+        On the held-out prompts run the baseline, the pick, plain steps at its cost, and the best preset. All but
+        the preset go on over the further prompts.
+        """
+        presets = any(not reference.label.startswith(PLAIN) for reference in self.references)
+        held_out = (self._further_tflops + presets * self.budget.tflops) * len(self.prompts.held_out)
+        return held_out + self._further_tflops * len(self.prompts.further)
+
+    @cached_property
+    def _further_tflops(self) -> float:
+        return further_tflops(self.baseline_price.tflops, self.budget.tflops, self.blueprint, self.size)
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -297,7 +313,7 @@ def make_plan(settings: SearchSettings, measure: Measure | None = None) -> Plan:
         references=references(model, size, budget, tuple(starts), target),
         target=target,
     )
-    plan = replace(plan, prompts=with_further(plan))
+    plan = replace(plan, prompts=with_further(plan.prompts, settings, plan._further_tflops))
     if settings.max_tflops is not None and settings.max_tflops < plan.least_tflops:
         raise UserError(
             f"`max_tflops` {settings.max_tflops:g} does not pay for the baseline, the references and the check of "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -72,10 +73,9 @@ def references(
 
 
 def plain_steps_at(tflops: float, model: Blueprint, size: Size) -> int:
-    """Returns the smallest number of plain steps that cost at least so many TFLOPs, or the baseline's steps."""
-    enough = tflops * (1 - 1e-9)
-    counts = range(1, model.steps + 1)
-    return next((n for n in counts if price(model.plain(n, size), model, size).tflops >= enough), model.steps)
+    """Returns the smallest number of plain steps that cost at least so many TFLOPs; all steps cost the same."""
+    step = price(model.plain(1, size), model, size).tflops
+    return max(1, math.ceil(tflops / step - 1e-9))
 
 
 def suits(preset: Preset, model: Blueprint) -> bool:

@@ -29,6 +29,9 @@ class _Priced(BaseModel):
         return self.tflops if self.seconds is None else self.seconds
 
 
+PICK = "pick"
+"""Label of the pick among the checked schedules."""
+
 PROPOSED = "search"
 """Label of a candidate that the search proposed; references have other labels."""
 

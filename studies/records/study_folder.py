@@ -168,10 +168,18 @@ class StudyFolder(Folder):
     def state(self) -> State:
         """Whether the search has finished, and whether its settings and its result can be read."""
         try:
-            self._about  # noqa: B018 - reading it is the check
+            self.check()
             return "finished" if self._result_file.exists() and self._result else "unfinished"
         except UserError:
             return "broken"
+
+    def check(self) -> None:
+        """Reads the settings.
+
+        Raises:
+            UserError: If they are missing or broken.
+        """
+        _ = self._about
 
     def result(self) -> StudyResult:
         """Reads the outcome.
@@ -290,7 +298,7 @@ def open_study(out: str, name: str) -> StudyFolder:
     studies = list_studies(out)
     for study in studies:
         if study.name == name:
-            study.identity  # noqa: B018 - a broken study is told here, before anything is made of it
+            study.check()  # before anything is made of it
             return study
     if not studies:
         raise UserError(f"There are no studies in {out!r}; start one with `tuner search`, or give --out.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from studies.judge.sequential import FEWEST
+from studies.records.results import PICK
 from studies.report.numbers import difference, duration
 
 if TYPE_CHECKING:
@@ -100,4 +101,4 @@ def next_lines(result: StudyResult, export_format: str) -> list[str]:
 
 
 def _name(result: StudyResult, one: Checked) -> str:
-    return f"pick (trial {result.pick.trial})" if one.label == "pick" else one.label
+    return f"pick (trial {result.pick.trial})" if one.label == PICK else one.label

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import compress
+
+from studies.judge.pareto import nondominated
 
 
 def staircase(losses: Sequence[tuple[float, float]]) -> list[int]:
@@ -17,8 +20,5 @@ def staircase(losses: Sequence[tuple[float, float]]) -> list[int]:
     Returns:
         Their numbers by the first axis; of equal points the first.
     """
-    kept: list[int] = []
-    for index in sorted(range(len(losses)), key=lambda index: losses[index]):
-        if not kept or losses[index][1] < losses[kept[-1]][1]:
-            kept.append(index)
-    return kept
+    kept = compress(range(len(losses)), nondominated(losses, keep_equal=False))
+    return sorted(kept, key=lambda index: losses[index])

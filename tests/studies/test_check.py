@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from studies import StudyResult, estimate, search
-from studies.engine import check
 from studies.plan.plan import make_plan
+from studies.records.results import PICK
 from tests.studies.toy import Counting, load_toy, toy_settings
 from tuner.errors import UserError
 
@@ -63,7 +63,7 @@ def test_a_longer_check_resumes_and_sees_what_an_uninterrupted_one_sees(tmp_path
     at_once = search(toy_settings(tmp_path / "b", **longer), executor=Counting())
     assert without_clock(resumed) == without_clock(at_once)
     assert resumed.pick == before.pick
-    assert (resumed.checks[0].label, resumed.checks[0].prompts) == (check.PICK, 64)
+    assert (resumed.checks[0].label, resumed.checks[0].prompts) == (PICK, 64)
     for one in resumed.checks:
         assert one.prompts in (16, 32, 64)
         assert one.verdict != "undecided" or one.prompts == 64

@@ -5,7 +5,7 @@ Read in comfy/supported_models.py, nodes.py and ComfyUI's templates, versions of
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 
@@ -37,23 +37,18 @@ class Family:
     patches: bool = False
 
 
+_FLUX = Family(
+    clip_loader="DualCLIPLoader",
+    clip_type="flux",
+    clip=("t5xxl_fp16.safetensors", "clip_l.safetensors"),
+    vae="ae.safetensors",
+    guidance="input",
+    flux_sampling=True,
+)
+
 FAMILIES = {
-    "FluxPipeline": Family(
-        clip_loader="DualCLIPLoader",
-        clip_type="flux",
-        clip=("t5xxl_fp16.safetensors", "clip_l.safetensors"),
-        vae="ae.safetensors",
-        guidance="input",
-        flux_sampling=True,
-    ),
-    "FluxPipeline in two passes": Family(
-        clip_loader="DualCLIPLoader",
-        clip_type="flux",
-        clip=("t5xxl_fp16.safetensors", "clip_l.safetensors"),
-        vae="ae.safetensors",
-        guidance="true",
-        flux_sampling=True,
-    ),
+    "FluxPipeline": _FLUX,
+    "FluxPipeline in two passes": replace(_FLUX, guidance="true"),
     "Flux2Pipeline": Family(
         clip_type="flux2",
         clip=("mistral_3_small_flux2_bf16.safetensors",),
