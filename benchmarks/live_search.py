@@ -51,18 +51,19 @@ def _plan(seed: int) -> Plan:
 
 
 class LiveScores:
-    """Scores of schedules, each found out once: the noise of a prompt is that of seed 0, as on the table.
+    """Scores of schedules on the live model, each computed once.
 
     Args:
-        path: File of what is known, a JSON object per line.
+        path: File of the known scores, a JSON object per line; None to keep none.
+        plan: The search, whose noise is used; by default that of seed 0, as on the table.
     """
 
-    def __init__(self, path: Path):
-        plan = _plan(0)
+    def __init__(self, path: Path | None, plan: Plan | None = None):
+        plan = plan or _plan(0)
         self._prompts = (*plan.prompts.search, *plan.prompts.held_out)
         self._scorer = Scorer(plan, self._prompts)
         self._known: dict[tuple[str, str], list[float]] = {}
-        if path.exists():
+        if path and path.exists():
             for line in path.read_text().splitlines():
                 self._learn(json.loads(line))
         self._path = path
@@ -74,8 +75,9 @@ class LiveScores:
             found = self._scorer.score(schedule, [self._prompts.index(prompt) for prompt in missing])
             line = {"schedule": schedule.content_hash, "scores": dict(zip(missing, found.tolist(), strict=True))}
             self._learn(line)
-            with self._path.open("a") as file:
-                print(json.dumps(line), file=file)
+            if self._path:
+                with self._path.open("a") as file:
+                    print(json.dumps(line), file=file)
         rows = [self._known[schedule.content_hash, prompt] for prompt in prompts]
         return {name: [row[k] for row in rows] for k, name in enumerate(OBJECTIVES)}
 

@@ -8,7 +8,6 @@ TFLOPs and all objectives reaches to the budget and the scores of two plain step
 
 from __future__ import annotations
 
-import argparse
 import json
 import tempfile
 from collections.abc import Sequence
@@ -21,13 +20,13 @@ import numpy as np
 import torch
 
 import search_spaces
-from benchmarks.make_table import Scorer
+from benchmarks.live_search import LiveScores
 from benchmarks.search_efficiency import run_loop
-from benchmarks.search_measure import Step, losses, reference_of
-from benchmarks.table import OBJECTIVES, TableExecutor
+from benchmarks.search_measure import Step, arguments, losses, reference_of
+from benchmarks.table import TableExecutor
 from studies import SearchSettings
-from studies.engine.stopping import hypervolume
 from studies.judge.intervals import paired_score
+from studies.judge.pareto import hypervolume
 from studies.plan.plan import Plan, make_plan
 from tuner.schedule import Schedule
 from tuner.tiny.descriptions import captions
@@ -55,29 +54,6 @@ def narrow(schedule: Schedule) -> bool:
     )
 
 
-class LiveScores:
-    """Scores of schedules on the live model, each computed once.
-
-    Args:
-        plan: The search; its search prompts come first, then the unseen ones.
-    """
-
-    def __init__(self, plan: Plan):
-        self._prompts = (*plan.prompts.search, *plan.prompts.held_out)
-        self._scorer = Scorer(plan, self._prompts)
-        self._known: dict[tuple[str, str], list[float]] = {}
-
-    def scores(self, schedule: Schedule, prompts: Sequence[str]) -> dict[str, list[float]]:
-        """See `benchmarks.table.Scored`."""
-        missing = [prompt for prompt in prompts if (schedule.content_hash, prompt) not in self._known]
-        if missing:
-            found = self._scorer.score(schedule, [self._prompts.index(prompt) for prompt in missing])
-            for prompt, row in zip(missing, found.tolist(), strict=True):
-                self._known[schedule.content_hash, prompt] = row
-        rows = [self._known[schedule.content_hash, prompt] for prompt in prompts]
-        return {name: [row[k] for row in rows] for k, name in enumerate(OBJECTIVES)}
-
-
 def plan_of(job: Job) -> Plan:
     """Plans a search with the wide space and unseen prompts of the held-out split."""
     settings = SearchSettings(
@@ -98,7 +74,7 @@ def run(job: Job) -> dict[str, float]:
     torch.set_num_threads(1)
     torch.set_grad_enabled(False)
     plan = plan_of(job)
-    scored = LiveScores(plan)
+    scored = LiveScores(None, plan)
     space = search_spaces.load("free", plan.blueprint, plan.size, plan.budget, narrow)
     plans = {
         "with": plan,
@@ -143,13 +119,10 @@ def measure(jobs: Sequence[Job], processes: int) -> dict[str, Any]:
 
 def main() -> None:
     """Prints the comparison as JSON."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.new_dimensions", description=__doc__)
+    parser = arguments("new_dimensions", __doc__, 5, FIRST_SEED)
     parser.add_argument("--model", default="tiny", choices=("tiny", "tiny-cfg"))
     parser.add_argument("--budget", default="6x")
-    parser.add_argument("--seeds", type=int, default=5, help="how many")
-    parser.add_argument("--first-seed", type=int, default=FIRST_SEED, help="the others follow it")
     parser.add_argument("--trials", type=int, default=TRIALS)
-    parser.add_argument("--processes", type=int, default=1)
     options = parser.parse_args()
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     jobs = [Job(options.model, options.budget, seed, options.trials) for seed in seeds]

@@ -17,7 +17,6 @@ The last row is no search: it knows the table's scores on the search prompts.
 
 from __future__ import annotations
 
-import argparse
 import functools
 import itertools
 import json
@@ -38,6 +37,7 @@ import optuna
 from benchmarks.search_measure import (
     Run,
     Step,
+    arguments,
     compare,
     front_of,
     losses,
@@ -366,10 +366,7 @@ def measure(seeds: Sequence[int], processes: int, unseen: int) -> dict[str, Any]
 
 def main() -> None:
     """Prints the comparison."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.search_efficiency", description=__doc__)
-    parser.add_argument("--seeds", type=int, default=20, help="how many")
-    parser.add_argument("--first-seed", type=int, default=FIRST_SEED, help="the others follow it")
-    parser.add_argument("--processes", type=int, default=1)
+    parser = arguments("search_efficiency", __doc__, 20, FIRST_SEED)
     parser.add_argument("--unseen", type=int, default=HELD_OUT_PROMPTS, help="prompts that fronts are scored on")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     options = parser.parse_args()

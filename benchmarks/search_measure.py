@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,15 @@ class Step:
 
 Run = tuple[list[Step], list[float]]
 """A search's steps, and the hypervolume after each."""
+
+
+def arguments(prog: str, description: str | None, seeds: int, first_seed: int) -> argparse.ArgumentParser:
+    """Makes a parser of the options that all comparisons over seeds have."""
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{prog}", description=description)
+    parser.add_argument("--seeds", type=int, default=seeds, help="how many")
+    parser.add_argument("--first-seed", type=int, default=first_seed, help="the others follow it")
+    parser.add_argument("--processes", type=int, default=1)
+    return parser
 
 
 def means(scored: Scored, schedule: Schedule, prompts: Sequence[str]) -> list[float]:

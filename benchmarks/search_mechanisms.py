@@ -9,7 +9,6 @@ the two ends. The row ``BoTorch`` chooses among the same candidates with a libra
 
 from __future__ import annotations
 
-import argparse
 import functools
 import json
 import tempfile
@@ -25,7 +24,7 @@ from unittest import mock
 import numpy as np
 
 from benchmarks.search_efficiency import run_loop
-from benchmarks.search_measure import Run, median_with_interval, spent_to_reach, volume_at, volumes
+from benchmarks.search_measure import Run, arguments, median_with_interval, spent_to_reach, volume_at, volumes
 from benchmarks.table import HELD_OUT_PROMPTS, Table, TableExecutor, TableSpace, table_plan
 from studies.judge.intervals import paired_score
 from studies.plan.plan import Plan
@@ -167,10 +166,7 @@ def report(result: dict[str, Any]) -> str:
 
 def main() -> None:
     """Prints the comparison."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.search_mechanisms", description=__doc__)
-    parser.add_argument("--seeds", type=int, default=20, help="how many")
-    parser.add_argument("--first-seed", type=int, default=FIRST_SEED, help="the others follow it")
-    parser.add_argument("--processes", type=int, default=1)
+    parser = arguments("search_mechanisms", __doc__, 20, FIRST_SEED)
     parser.add_argument("--only", nargs="+", choices=list(VARIANTS), default=list(VARIANTS), help="rows")
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     options = parser.parse_args()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import time
 from pathlib import Path
@@ -14,8 +15,11 @@ from tuner.cli._common import model_options, size_option
 from tuner.errors import UserError, unwritable
 
 if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
     from tuner.generation import Generation
     from tuner.models import Blueprint, Item, ModelOptions, Sound
+    from tuner.schedule import Stage
 
 _EXAMPLES = """\b
 Examples:
@@ -114,7 +118,7 @@ def command(
                         noise,
                         height,
                         width,
-                        on_step=lambda stage, sigma, task=task: progress.advance(task),  # type: ignore[misc]
+                        on_step=functools.partial(_advance, progress, task),
                         free_text_encoders=len(drawings) * len(schedules) == 1,
                     )
                 )
@@ -122,6 +126,10 @@ def command(
         _save(path, made, fps or known.fps)
         _print_cost(noise, seconds, tflops, made[-1].tflops)
         click.echo(str(path))
+
+
+def _advance(progress: Progress, task: TaskID, stage: Stage, sigma: float) -> None:
+    progress.advance(task)
 
 
 def _texts(prompts: tuple[str, ...], file: str | None) -> list[str]:
