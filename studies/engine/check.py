@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from studies.engine.loop import paired_scores
 from studies.judge.sequential import ERROR_RATE, levels, look, looks
 from studies.plan.references import plain_steps_at
-from studies.records.results import PICK, PROPOSED, Checked, Pick, Rival
+from studies.records.results import PICK, Checked, Pick, Rival
 from studies.work.task import Failure
 from tuner.presets import PLAIN
 
@@ -123,11 +123,6 @@ class UnseenPrompts:
         if not isinstance(outcome, dict) or prompts is None:
             return outcome
         return {name: values[:prompts] for name, values in outcome.items()}
-
-
-def presets_among(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Keeps the presets: neither proposals nor plain steps."""
-    return [one for one in candidates if one.label != PROPOSED and not one.label.startswith(PLAIN)]
 
 
 def _succeeded(outcome: Mapping[str, Sequence[float]] | Failure | None) -> Scores:

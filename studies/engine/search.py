@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from studies.engine.check import UnseenPrompts, presets_among
+from studies.engine.check import UnseenPrompts
 from studies.engine.loop import Loop
 from studies.engine.progress import OnProgress, Phase, Progress
 from studies.judge.pareto import front
@@ -172,7 +172,7 @@ class _Sitting:
     def _check(self, finished: Sequence[Candidate]) -> tuple[Pick, list[Rival], list[Checked], str | None]:
         """Picks a schedule, and measures it on unseen prompts."""
         chosen, note = self._choose(finished)
-        presets = presets_among(finished)
+        presets = [one for one in finished if one.family == "preset"]
         unseen = UnseenPrompts(self._plan, self._evaluations, self._draw)
         picked, rivals = unseen.measure(chosen, self._choose(presets)[0] if presets else None)
         return picked, rivals, unseen.decide(chosen, rivals), note

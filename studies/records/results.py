@@ -7,8 +7,10 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from objectives.base import Direction
-from tuner.presets import Score
+from tuner.presets import PLAIN, Score
 from tuner.schedule import Schedule
+
+Family = Literal["search", "plain", "preset"]
 
 EndedBy = Literal["trials", "time limit", "max tflops", "patience"]
 """The rule that ended the search."""
@@ -62,6 +64,13 @@ class Candidate(_Priced):
     schedule: Schedule
     stopped_at: int | None = None
     expected: dict[str, float] = {}
+
+    @property
+    def family(self) -> Family:
+        """Where the candidate comes from: plain steps, a preset, or the search itself."""
+        if self.label == PROPOSED:
+            return "search"
+        return "plain" if self.label.startswith(PLAIN) else "preset"
 
     def outlook(self, name: str) -> float:
         """Returns the posterior mean score of an objective, or the measured mean if there is none."""

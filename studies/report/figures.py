@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from objectives.base import loss_sign
-from studies.records.results import PROPOSED, Baseline, Candidate, StudyResult
+from studies.records.results import Baseline, Candidate, StudyResult
 from studies.report.staircase import staircase
 
 if TYPE_CHECKING:
@@ -81,14 +81,14 @@ def front_figure(result: StudyResult, directions: Mapping[str, Direction]) -> Fi
 def _presets(result: StudyResult) -> list[Candidate]:
     """The presets that were evaluated, the cheapest first: the order of their numbers."""
     known = {candidate.trial: candidate for candidate in (*result.evaluated, *result.references)}.values()
-    presets = (c for c in known if c.label != PROPOSED and not c.label.startswith("plain:"))
+    presets = (c for c in known if c.family == "preset")
     return sorted(presets, key=lambda candidate: candidate.cost)
 
 
 def _draw_panel(axes: Axes, result: StudyResult, name: str, direction: Direction) -> None:
     known = {candidate.trial: candidate for candidate in (*result.evaluated, *result.references)}
-    searched = [candidate for candidate in known.values() if candidate.label == PROPOSED]
-    plain = sorted((c for c in known.values() if c.label.startswith("plain:")), key=lambda c: c.cost)
+    searched = [candidate for candidate in known.values() if candidate.family == "search"]
+    plain = sorted((c for c in known.values() if c.family == "plain"), key=lambda c: c.cost)
     presets = _presets(result)
 
     axes.axhline(0, color=_INK, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from studies.records.results import PROPOSED, Candidate, StudyResult
+from studies.records.results import Candidate, StudyResult
 from studies.report.page.exports import exports
 from studies.report.page.history import growth, importances, spending
 from studies.report.page.prices import Prices, prices
@@ -85,6 +85,10 @@ class Contents:
         return self.study.result()
 
     @cached_property
+    def _front(self) -> set[int]:
+        return {member.trial for member in self.result.front}
+
+    @cached_property
     def shown(self) -> list[Candidate]:
         """The candidates that have exports and images: the pick, the front and the references."""
         result = self.result
@@ -122,7 +126,6 @@ class Contents:
         }
 
     def _candidate(self, candidate: Candidate) -> dict[str, Any]:
-        front = {member.trial for member in self.result.front}
         scores = {
             name: [_short(score.mean), _short(score.delta), *map(_short, score.ci95)]
             for name, score in candidate.scores.items()
@@ -131,8 +134,8 @@ class Contents:
         return self._drawn(candidate.schedule) | {
             "trial": candidate.trial,
             "label": candidate.label,
-            "family": family(candidate),
-            "front": candidate.trial in front,
+            "family": candidate.family,
+            "front": candidate.trial in self._front,
             "tflops": candidate.tflops,
             "speedup": candidate.speedup,
             "nfe": candidate.nfe,
@@ -154,13 +157,6 @@ class Contents:
             ],
             "prompt_scores": {name: _rounded(self.scores.of(key, name)) for name in self.study.directions},
         }
-
-
-def family(candidate: Candidate) -> str:
-    """Names where a candidate comes from: ``plain`` step reduction, a published ``preset``, or the ``search``."""
-    if candidate.label == PROPOSED:
-        return "search"
-    return "plain" if candidate.label.startswith("plain:") else "preset"
 
 
 def _rounded(values: Iterable[float]) -> list[float]:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from objectives.base import loss_sign
+from studies.judge.pareto import hypervolume
 from studies.records.results import PROPOSED
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def growth(
             scored += 1
             if line["schedule"] in losses:
                 points.append(losses[line["schedule"]])
-            volume = _hypervolume(points, reference)
+            volume = hypervolume(points, reference) if points else 0.0
             row = {"spent": spent, "seconds": line["elapsed_s"], "scored": scored, "finished": len(points)}
             rows.append(row | {"hypervolume": volume})
     whole = (rows[-1]["hypervolume"] if rows else 0.0) or 1.0
@@ -118,9 +119,3 @@ def _last_lines(scores: ScoreLines, schedules: set[str]) -> set[int]:
         if line["schedule"] in schedules and scores.searched(line):
             last[line["schedule"]] = number
     return set(last.values())
-
-
-def _hypervolume(points: list[list[float]], reference: list[float]) -> float:
-    import moocore
-
-    return float(moocore.hypervolume(points, ref=reference)) if points else 0.0
