@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from studies import StudyResult
 
 _PIPE_WIDTH = 180
+EXIT_FAILURE = 1
+"""The command did its work, and the outcome is a failure."""
 _WIDE = 1000
 
 

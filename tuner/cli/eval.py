@@ -10,6 +10,7 @@ import click
 from click.core import ParameterSource
 
 from tuner.cli._common import (
+    EXIT_FAILURE,
     json_option,
     model_options,
     print_json,
@@ -40,7 +41,6 @@ or plain:N for N plain steps. Of FILE, the half is scored that `tuner search --p
 A preset with a guidance, a negative prompt or a LoRA of its own is drawn with it; options given here
 hold for all others.
 """
-EXIT_FAILURE = 1
 _PHASE = "units of work"
 
 

@@ -16,11 +16,11 @@ import click
 
 import tuner
 import tuner.cli
+from tuner.cli._common import EXIT_FAILURE
 from tuner.errors import UserError, one_line
 
 EXIT_USAGE = 2
 _OWN = ("objectives", "search_spaces", "studies")
-EXIT_FAILURE = 1
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
 

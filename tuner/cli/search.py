@@ -12,6 +12,7 @@ import click
 import search_spaces
 from tuner.cli import _completion as complete
 from tuner.cli._common import (
+    EXIT_FAILURE,
     json_option,
     model_options,
     out_option,
@@ -46,7 +47,6 @@ Budgets, per image:
   1200T   TFLOPs                                 16nfe network forward passes
   4s      seconds, as measured on a worker's device before the search starts
 """
-EXIT_FAILURE = 1
 _SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
