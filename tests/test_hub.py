@@ -330,7 +330,11 @@ def test_without_a_hub_the_reason_is_told(online: Hub, monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     "name", ["folder/mine.yaml", "runs/a/preset.yaml", "owner/name@v2:x.yaml", "../x", "a/", "/a/b"]
 )
-def test_other_forms_are_names_of_files(online: Hub, name: str) -> None:
+def test_other_forms_are_names_of_files(
+    online: Hub, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")  # nothing of these names lies here
     assert hub.place(name) is None
     _refused(lambda: presets.load(name), "does not exist; give a file, a URL")
 
