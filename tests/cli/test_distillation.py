@@ -24,7 +24,8 @@ def folder(flux_pipe: Any, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def test_one_search_writes_a_preset_for_every_number_of_steps(run: Run, folder: str, tmp_path: Path) -> None:
     arguments = ("--model", folder, "--teacher-steps", "6", "--images", "2", "--size", "32")
-    outcome = run("schedule", "oss", *arguments, "--steps", "2-3,6", "-o", str(tmp_path / "many"), "--json")
+    many = ("--steps", "2-3,6", "--distance", "x_t", "-o", str(tmp_path / "many"), "--json")
+    outcome = run("schedule", "oss", *arguments, *many)
     data = json.loads(outcome.out)
     assert outcome.code == 0
     passes = data["image_forward_passes"]
@@ -37,12 +38,13 @@ def test_one_search_writes_a_preset_for_every_number_of_steps(run: Run, folder: 
         assert written.cost is not None
         assert written.cost.nfe == row["steps"]
     file = tmp_path / "three.yaml"
-    assert run("schedule", "oss", *arguments, "--steps", "3", "-o", str(file)).code == 0
+    assert run("schedule", "oss", *arguments, "--steps", "3", "--distance", "x_t", "-o", str(file)).code == 0
     assert presets.load(file).schedule == presets.load(data["presets"][1]["preset"]).schedule
     assert "--" not in presets.load(file).notes
-    quick = (*arguments, "--steps", "3", "--coarse-to-fine", "--polish", "-o", str(file))
+    quick = (*arguments, "--steps", "3", "--solver", "dpmpp-2m", "--coarse-to-fine", "--polish", "-o", str(file))
     assert run("schedule", "oss", *quick).code == 0
-    assert presets.load(file).notes.endswith("distance x_t, --coarse-to-fine, --polish.")
+    assert presets.load(file).notes.endswith("distance x_0, solver dpmpp-2m, --coarse-to-fine, --polish.")
+    assert presets.load(file).schedule.solver == "dpmpp-2m"
 
 
 def test_a_preset_is_retimed_stage_by_stage(run: Run, folder: str, tmp_path: Path) -> None:
@@ -69,6 +71,7 @@ def test_a_preset_is_retimed_stage_by_stage(run: Run, folder: str, tmp_path: Pat
         (["oss", "--model", "tiny", "-o", "x.yaml"], "Give one of --steps, --all-steps and --preset"),
         (["oss", "--steps", "3", "-o", "x.yaml"], "Give --model"),
         (["oss", "--model", "tiny", "--steps", "3-5", "-o", "x.yaml"], "name a folder"),
+        (["oss", "--model", "tiny", "--steps", "3", "--solver", "dpmpp-3m", "-o", "x.yaml"], "another order"),
         (["oss", "--model", "tiny", "--steps", "five", "-o", "x.yaml"], "is no number of steps"),
         (["oss", "--model", "tiny", "--steps", "9", "--teacher-steps", "5", "-o", "x.yaml"], "--teacher-steps"),
     ],

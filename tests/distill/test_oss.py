@@ -49,8 +49,10 @@ def test_the_mean_cost_schedule_is_no_worse_than_the_stock_grid(model: FlowModel
 
 
 def test_coarse_to_fine_calls_the_network_less_often(model: FlowModel) -> None:
-    whole = search(model, PROMPTS[:1], SEEDS[:1], [4], SIZE, Settings(teacher_steps=100))
-    fine = search(model, PROMPTS[:1], SEEDS[:1], [4], SIZE, Settings(teacher_steps=100, coarse_to_fine=True))
+    whole = search(model, PROMPTS[:1], SEEDS[:1], [4], SIZE, Settings(teacher_steps=100, distance="x_t"))
+    fine = search(
+        model, PROMPTS[:1], SEEDS[:1], [4], SIZE, Settings(teacher_steps=100, coarse_to_fine=True, distance="x_t")
+    )
     assert (fine.images - 100) * 4 <= whole.images - 100
     assert fine.schedules[4].steps == 4
 
@@ -66,7 +68,7 @@ def test_polishing_comes_nearer_to_the_teacher_and_never_less_near(model: FlowMo
 
 def test_progress_ends_at_the_calls_that_were_foretold(model: FlowModel) -> None:
     seen: list[tuple[int, int | None]] = []
-    settings = Settings(teacher_steps=6, batch=2)
+    settings = Settings(teacher_steps=6, batch=2, distance="x_t")
     staged = Schedule(stages=(Stage(scale=0.5, steps=2), Stage(sigmas=(0.8, 0.2, 0))))
     runs = [
         lambda: search(model, PROMPTS, SEEDS, [2, 4], SIZE, settings, lambda *at: seen.append(at)),
@@ -128,3 +130,20 @@ def test_what_cannot_be_searched_is_a_user_error(model: FlowModel) -> None:
 def test_amplitudes_are_checked(amplitudes: Any, rule: str) -> None:
     with pytest.raises(ValueError, match=rule):
         Stage(sigmas=(1, 0.5, 0), amplitudes=amplitudes)
+
+
+@pytest.mark.parametrize("solver", ["dpmpp-2m", "unipc", "ab2"])
+def test_multistep_schedules_end_where_the_search_says(model: FlowModel, solver: str) -> None:
+    settings = Settings(teacher_steps=9, solver=solver)
+    result = search(model, PROMPTS, SEEDS, [4], SIZE, settings)
+    full = sample(model, model.blueprint.plain(9, SIZE), model.encode(PROMPTS), SEEDS, SIZE)
+    ours = sample(model, result.schedules[4], model.encode(PROMPTS), SEEDS, SIZE)
+    assert result.schedules[4].solver == solver
+    assert result.costs[4] == pytest.approx(float((ours - full).square().mean()), rel=1e-3)
+
+
+def test_what_a_multistep_rule_cannot_do_is_a_user_error(model: FlowModel) -> None:
+    with pytest.raises(UserError, match="cannot step by 'unipc-3'"):
+        search(model, PROMPTS, SEEDS, [2], SIZE, Settings(teacher_steps=4, solver="unipc-3"))
+    with pytest.raises(UserError, match="'dpmpp-2m' remembers earlier steps; use 'euler' or 'heun'"):
+        search(model, PROMPTS, SEEDS, [2], SIZE, Settings(teacher_steps=4, solver="dpmpp-2m", calibrate=True))

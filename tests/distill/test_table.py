@@ -12,9 +12,14 @@ from hypothesis import strategies as st
 from tests.gaussian import exact_velocity
 from tuner.distill import bands
 from tuner.distill.bands import everywhere
+from tuner.distill.clean import MOST_CALLS, CleanDistance
 from tuner.distill.polish import polish, walk_way
+from tuner.distill.rule import Network, Rule, check, weights
 from tuner.distill.steps import Settings, best_steps
-from tuner.distill.table import Choice, Network, Teacher, fill, median_way, walk
+from tuner.distill.table import fill, median_way
+from tuner.distill.teacher import Choice, Teacher, walk
+from tuner.errors import UserError
+from tuner.solvers import available, load
 
 SIGMAS = (1.0, 0.93, 0.8, 0.71, 0.5, 0.36, 0.2, 0.08, 0.0)
 STEPS = len(SIGMAS) - 1
@@ -48,6 +53,10 @@ def run(network: Network, teacher: Teacher, way: tuple[int, ...]) -> torch.Tenso
     return (x - teacher.x[-1]).square().mean(dim=-1)
 
 
+def rule(network: Network, teacher: Teacher, solver: str = "euler") -> Rule:
+    return Rule(solver, teacher.sigmas, network, teacher.x[0])
+
+
 def ways(steps: int) -> list[tuple[int, ...]]:
     return [(0, *inner, STEPS) for inner in itertools.combinations(range(1, STEPS), steps - 1)]
 
@@ -56,7 +65,7 @@ def ways(steps: int) -> list[tuple[int, ...]]:
 @pytest.mark.parametrize("steps", range(1, STEPS + 1))
 def test_the_table_equals_brute_force_where_nearest_is_best(choice: Choice, steps: int) -> None:
     teacher = walk(one_way, start(4), SIGMAS)
-    table = fill(teacher, one_way, everywhere(STEPS, STEPS), choice)
+    table = fill(teacher, one_way, everywhere(STEPS, STEPS), choice, "x_t")
     best = min(ways(steps), key=lambda way: float(run(one_way, teacher, way).mean()))
     assert [tuple(way) for way in table.ways(steps)] == [best] * 4
     np.testing.assert_allclose(table.cost[steps, -1], run(one_way, teacher, best), rtol=1e-9)
@@ -75,7 +84,7 @@ def error_bound(network: Network, teacher: Teacher, way: tuple[int, ...], lipsch
 @pytest.mark.parametrize(("network", "lipschitz"), [(gaussian, 100.0), (bent, 3.0)])
 def test_elsewhere_the_cost_lies_between_the_optimum_and_the_bound(network: Network, lipschitz: float) -> None:
     teacher = walk(network, start(5), SIGMAS)
-    table = fill(teacher, network, everywhere(STEPS, STEPS), "joint")
+    table = fill(teacher, network, everywhere(STEPS, STEPS), "joint", "x_t")
     gaps = []
     for steps in range(1, STEPS + 1):
         found = table.cost[steps, -1].mean()
@@ -90,30 +99,106 @@ def test_elsewhere_the_cost_lies_between_the_optimum_and_the_bound(network: Netw
         assert max(gaps) > 1.001  # the bound is needed: the recursion is not exact here
 
 
-def test_heun_ways_are_those_that_heun_runs() -> None:
+MULTISTEP = ("ab2", "deis-2", "dpmpp-2m", "res-2m", "unipc")
+
+
+@pytest.mark.parametrize("choice", ["each", "joint"])
+@pytest.mark.parametrize("solver", ["euler", "heun", *MULTISTEP])
+def test_the_ends_of_ways_are_those_that_the_solver_reaches(solver: str, choice: Choice) -> None:
     teacher = walk(bent, start(2), SIGMAS)
-    table = fill(teacher, bent, everywhere(STEPS, 3), "joint", solver="heun")
-    from tuner.solvers.heun import heun
+    table = fill(teacher, bent, everywhere(STEPS, 4), choice, "x_t", solver)
+    for prompt, way in enumerate(table.ways(4)):
+        end = load(solver)(bent, teacher.x[0, prompt : prompt + 1], [SIGMAS[level] for level in way])
+        np.testing.assert_allclose(
+            table.cost[4, -1, prompt], (end - teacher.x[-1, prompt]).square().mean(), rtol=1e-6
+        )
 
-    way = [teacher.sigmas[level] for level in table.ways(3)[0]]
-    end = heun(bent, teacher.x[0], way)
-    np.testing.assert_allclose(table.cost[3, -1], (end - teacher.x[-1]).square().mean(dim=-1))
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.sampled_from(MULTISTEP), st.lists(st.floats(0.01, 1), min_size=2, max_size=18, unique=True), st.booleans()
+)
+def test_a_rules_weights_are_those_of_its_steps(solver: str, levels: list[float], last: bool) -> None:
+    sigmas = tuple(sorted(levels, reverse=True))
+    if min(high - low for high, low in itertools.pairwise(sigmas)) < 0.002:
+        return
+    if last:
+        sigmas = (*sigmas[:-1], 0.0)
+    x, asked, velocities = start(1), [], []
+
+    def velocity(at: torch.Tensor, sigma: float) -> torch.Tensor:
+        asked.append(at)
+        velocities.append(bent(at, sigma))
+        return velocities[-1]
+
+    whole = load(solver)(velocity, x, sigmas if last else (*sigmas, 0.9 * sigmas[-1], 0.3 * sigmas[-1], 0.0))
+    reached = whole if last else asked[len(sigmas) - 1]
+    terms = [x, *velocities][: len(sigmas)]
+    summed = sum(weight * term for weight, term in zip(weights(solver, sigmas, last), terms, strict=True))
+    torch.testing.assert_close(summed, reached, rtol=1e-7, atol=1e-7)
 
 
-def test_clean_distance_prefers_the_step_whose_clean_prediction_is_nearest() -> None:
-    teacher = walk(bent, start(1), SIGMAS)
-    by_x_t = fill(teacher, bent, everywhere(STEPS, 2), "each")
-    by_x_0 = fill(teacher, bent, everywhere(STEPS, 2), "each", "x_0")
-    level = 5
+def test_a_solver_is_searched_with_or_refused_for_a_reason() -> None:
+    reasons = {}
+    for solver in available():
+        try:
+            check(solver)
+        except UserError as error:
+            reasons[solver] = str(error)
+    assert set(available()) - set(reasons) >= {"euler", "heun", *MULTISTEP}
+    assert set(reasons) >= {"dpmpp-3m", "unipc-3", "euler-ancestral", "dpmpp-2m-sde"}
+    assert "its last step but one is of another order" in reasons["dpmpp-3m"]
+    assert "draws noise" in reasons["euler-ancestral"]
+    assert reasons["unipc-3"].endswith("use one of ab2, deis-2, dpmpp-2m, euler, heun, res-2m, unipc.")
 
-    def far(i: int) -> float:
+
+@pytest.mark.parametrize("choice", ["each", "joint"])
+def test_clean_distance_prefers_the_step_whose_clean_prediction_is_nearest(choice: Choice) -> None:
+    teacher = walk(bent, start(3), SIGMAS)
+    by_x_0 = fill(teacher, bent, everywhere(STEPS, 3), choice, "x_0")
+    level = 4
+
+    def far(i: int) -> torch.Tensor:
         x = teacher.x[0] + (SIGMAS[i] - 1) * bent(teacher.x[0], 1.0)
         x = x + (SIGMAS[level] - SIGMAS[i]) * bent(x, SIGMAS[i])
-        return float((x - SIGMAS[level] * bent(x, SIGMAS[level]) - teacher.clean[level]).square().mean())
+        clean = teacher.x[level] - SIGMAS[level] * bent(teacher.x[level], SIGMAS[level])
+        return (x - SIGMAS[level] * bent(x, SIGMAS[level]) - clean).square().mean(dim=-1)
 
-    assert by_x_0.before[2, level, 0] == min(range(1, level), key=far)  # four candidates: all are looked at
-    assert by_x_0.cost[2, level, 0] == pytest.approx(min(map(far, range(1, level))))
-    assert by_x_t.cost[2, -1, 0] == pytest.approx(by_x_0.cost[2, -1, 0], rel=10)
+    far_IP = torch.stack([far(i) for i in range(1, level)])  # three candidates: all may be looked at
+    best = far_IP.argmin(dim=0) if choice == "each" else far_IP.mean(dim=1).argmin().expand(3)
+    assert by_x_0.before[2, level].tolist() == (best + 1).tolist()
+    np.testing.assert_allclose(by_x_0.cost[2, level], far_IP[best, torch.arange(3)], rtol=1e-9)
+
+
+def test_clean_distance_takes_at_most_three_calls_where_latents_take_one() -> None:
+    calls: list[float] = []
+
+    def counting(x: torch.Tensor, sigma: float) -> torch.Tensor:
+        calls.append(sigma)
+        return gaussian(x, sigma)
+
+    teacher = walk(gaussian, start(3), np.linspace(1, 0, 41).tolist())
+    fill(teacher, counting, everywhere(40, 6), "joint", "x_0")
+    entries = bands.calls(everywhere(40, 6))
+    assert entries < len(calls) <= MOST_CALLS * entries
+
+
+def test_on_a_linear_model_what_was_foretold_is_what_the_network_says() -> None:
+    teacher = walk(gaussian, start(2), np.linspace(1, 0, 31).tolist())
+    clean = CleanDistance(teacher, gaussian, "each")
+    noise = torch.randn(8, 2, 3, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    for level in (5, 20):
+        for one in noise[:3]:  # spans all three dimensions
+            clean.measured(level, teacher.x[level] + 0.1 * one[None])
+        candidates = teacher.x[level] + 0.2 * noise.flip(0).cumsum(dim=0)
+        far_IP, velocity = clean.measured(level, candidates)
+        sigma = teacher.sigmas[level]
+        exact_IP = torch.stack(
+            [(x - teacher.x[level] - sigma * (gaussian(x, sigma) - teacher.velocity[level])) for x in candidates]
+        )
+        assert far_IP.argmin(dim=0).tolist() == exact_IP.square().mean(dim=2).argmin(dim=0).tolist()
+        winners = candidates[far_IP.argmin(dim=0), torch.arange(2)]
+        torch.testing.assert_close(velocity, gaussian(winners, sigma))
 
 
 def test_the_network_is_called_once_for_each_steps_and_level() -> None:
@@ -124,8 +209,8 @@ def test_the_network_is_called_once_for_each_steps_and_level() -> None:
         return bent(x, sigma)
 
     teacher = walk(bent, start(3), SIGMAS)
-    fill(teacher, counting, everywhere(STEPS, 4), "each")
-    assert len(calls) == 1 + sum(STEPS - k for k in range(1, 4))
+    fill(teacher, counting, everywhere(STEPS, 4), "each", "x_t")
+    assert len(calls) == sum(STEPS - k for k in range(1, 4)) == bands.calls(everywhere(STEPS, 4))
 
 
 @settings(max_examples=50)
@@ -175,9 +260,9 @@ def test_levels_around_a_way_are_those_near_it_that_leave_ways(data: st.DataObje
 
 def test_a_fine_table_around_its_own_way_finds_it_again() -> None:
     teacher = walk(one_way, start(4), SIGMAS)
-    whole = fill(teacher, one_way, everywhere(STEPS, 4), "joint")
+    whole = fill(teacher, one_way, everywhere(STEPS, 4), "joint", "x_t")
     way = median_way(whole.ways(4))
-    again = fill(teacher, one_way, bands.around(way, 1), "joint")
+    again = fill(teacher, one_way, bands.around(way, 1), "joint", "x_t")
     assert median_way(again.ways(4)) == way
     np.testing.assert_array_equal(again.cost[4, -1], whole.cost[4, -1])
 
@@ -185,7 +270,7 @@ def test_a_fine_table_around_its_own_way_finds_it_again() -> None:
 @pytest.mark.parametrize("most_steps", [0, 1, 5, 17, 40])
 def test_polishing_walks_no_more_steps_than_it_may(most_steps: int) -> None:
     teacher = walk(bent, start(2), SIGMAS)
-    walked = walk_way(bent, teacher, (0, 1, 2, 3, STEPS), "euler")
+    walked = walk_way(rule(bent, teacher), teacher, (0, 1, 2, 3, STEPS))
     calls: list[float] = []
 
     def counting(x: torch.Tensor, sigma: float) -> torch.Tensor:
@@ -195,7 +280,7 @@ def test_polishing_walks_no_more_steps_than_it_may(most_steps: int) -> None:
     def cost(end: torch.Tensor) -> float:
         return float((end - teacher.x[-1]).square().mean())
 
-    found, taken = polish(counting, teacher, walked, "euler", cost, most_steps)
+    found, taken = polish(rule(counting, teacher), teacher, walked, cost, most_steps)
     assert len(calls) == taken <= most_steps
     assert cost(found.end) <= cost(walked.end)
 
@@ -210,8 +295,8 @@ def test_coarse_to_fine_betters_the_coarse_table_within_a_quarter_of_the_calls(n
         calls.append(sigma)
         return network(x, sigma)
 
-    coarse = fill(teacher, network, bands.thinned(100, 20), "joint")
-    fine = best_steps(counting, teacher, wanted, Settings(coarse_to_fine=True))
+    coarse = fill(teacher, network, bands.thinned(100, 20), "joint", "x_t")
+    fine = best_steps(counting, teacher, wanted, Settings(coarse_to_fine=True, distance="x_t"))
     assert 4 * len(calls) <= bands.calls(everywhere(100, 20)) + sum(wanted)
     for steps in wanted:
         assert len(fine[steps].levels) == steps + 1
@@ -222,7 +307,7 @@ def test_two_steps_of_least_mean_log_cost_are_those_of_brute_force() -> None:
     x = start(5)
     x[2] *= 10  # far from its teacher wherever it goes: the mean cost is this prompt's alone
     teacher = walk(gaussian, x, SIGMAS)
-    table = fill(teacher, gaussian, everywhere(STEPS, 2), "joint-log")
+    table = fill(teacher, gaussian, everywhere(STEPS, 2), "joint-log", "x_t")
     best = min(ways(2), key=lambda way: float(run(gaussian, teacher, way).log().mean()))
     assert tuple(table.ways(2)[0]) == best
     assert best != min(ways(2), key=lambda way: float(run(gaussian, teacher, way).mean()))
@@ -236,9 +321,9 @@ def test_no_single_move_betters_a_polished_way(steps: int) -> None:
         return float((end - teacher.x[-1]).square().mean())
 
     worst = max(ways(steps), key=lambda way: float(run(bent, teacher, way).mean()))
-    walked = walk_way(bent, teacher, worst, "euler")
+    walked = walk_way(rule(bent, teacher), teacher, worst)
     for _ in range(STEPS):  # until a sweep moves nothing
-        walked, _taken = polish(bent, teacher, walked, "euler", cost)
+        walked, _taken = polish(rule(bent, teacher), teacher, walked, cost)
     found = walked.way
     least = float(run(bent, teacher, found).mean())
     assert cost(walked.end) == pytest.approx(least)

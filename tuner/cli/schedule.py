@@ -24,6 +24,7 @@ Examples:
   tuner schedule oss --model tiny --steps 5 -o oss-5.yaml
   tuner schedule oss --model flux --steps 4-20 --teacher-steps 100 --batch 4 -o oss-flux/
   tuner schedule oss --model flux --steps 10 --coarse-to-fine -o oss-10.yaml
+  tuner schedule oss --model tiny --steps 8 --solver dpmpp-2m -o oss-8.yaml
   tuner schedule oss --model flux --preset bottleneck-flux-3x -o retimed.yaml
 """
 
@@ -83,17 +84,16 @@ def command() -> None:
 )
 @click.option(
     "--distance",
-    type=click.Choice(["x_t", "x_0"]),
-    default="x_t",
+    type=click.Choice(["x_0", "x_t"]),
+    default="x_0",
     show_default=True,
-    help="Compare latents, or the clean images predicted from them (about five times the calls).",
+    help="Compare the predicted clean images, or the latents (half the calls and less near).",
 )
 @click.option(
     "--solver",
-    type=click.Choice(["euler", "heun"]),
     default="euler",
     show_default=True,
-    help="Step rule to run with.",
+    help="Step rule to run with, e.g. dpmpp-2m; not one that draws noise.",
 )
 @click.option("--coarse-to-fine", is_flag=True, help="A coarse table, then a close look: a quarter of the calls.")
 @click.option("--polish", is_flag=True, help="Then move each level to where the end itself comes nearest.")
@@ -125,6 +125,7 @@ def oss(
     from studies.plan.prompts import load_prompts
     from tuner import presets
     from tuner.distill.oss import retime, search
+    from tuner.distill.rule import check
     from tuner.distill.steps import Settings
     from tuner.models import blueprint
 
@@ -139,6 +140,7 @@ def oss(
     size = known.check_size(size or known.size)
     wanted = steps or tuple(range(1, (all_steps or 0) + 1))
     chosen = Settings(**settings)
+    check(chosen.solver)
     if loaded is None and max(wanted) > chosen.teacher_steps:
         raise UserError(
             f"A teacher of {chosen.teacher_steps} steps has no schedule of {max(wanted)}; raise --teacher-steps."
@@ -205,5 +207,5 @@ def _presets(
 def _how(settings: Settings) -> str:
     """Says which search it was, as the options that ask for it."""
     flags = ("coarse_to_fine", "polish", "calibrate")
-    parts = [f"aggregate {settings.aggregate}", f"distance {settings.distance}"]
+    parts = [f"aggregate {settings.aggregate}", f"distance {settings.distance}", f"solver {settings.solver}"]
     return ", ".join(parts + [f"--{flag.replace('_', '-')}" for flag in flags if getattr(settings, flag)])

@@ -56,13 +56,15 @@ def around(way: tuple[int, ...], radius: int) -> list[frozenset[int]]:
 
 
 def calls(allowed: list[frozenset[int]]) -> int:
-    """Counts the network calls of a table: one at each level from which a way may go on.
+    """Counts a table's entries from which a way may go on, level 0 left out: the teacher was asked there.
+
+    Latents are compared at as many network calls, with a rule of one call per step.
 
     Args:
         allowed: For each number of steps k the levels at which a way may be, as ``fill`` takes.
     """
     last = max(allowed[-1])
-    return sum(len(levels - {last}) for levels in allowed[:-1])
+    return sum(len(levels - {last}) for levels in allowed[1:-1])
 
 
 def _spaced(levels: int, steps: int, parts: float) -> list[frozenset[int]]:

@@ -10,12 +10,13 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeAlias
 
+from tuner.distill.rule import check
 from tuner.distill.steps import Found, Settings, best_steps, planned_calls
-from tuner.distill.table import walk
+from tuner.distill.teacher import walk
 from tuner.errors import UserError
 from tuner.sampling import run_stage, stage_start
 from tuner.schedule import Schedule, Stage
-from tuner.solvers import draws_noise, network_calls, remembers
+from tuner.solvers import network_calls
 
 if TYPE_CHECKING:
     import torch
@@ -104,10 +105,12 @@ def search(
         A schedule per number of steps, increasing.
 
     Raises:
-        UserError: If more steps are wanted than the teacher has.
+        UserError: If more steps are wanted than the teacher has, or with a solver that
+            `tuner.distill.rule.check` refuses.
     """
     import torch
 
+    check(settings.solver)
     levels = settings.teacher_steps
     schedule = model.blueprint.plain(levels, size)
     calls = _calls(levels, steps, settings)
@@ -148,8 +151,8 @@ def retime(
         on_progress: Called after every network call.
 
     Raises:
-        UserError: If a stage has more steps than its teacher, reuses velocities, or has a solver whose steps
-            depend on more than the latent.
+        UserError: If a stage has more steps than its teacher, reuses velocities, or has a solver that
+            `tuner.distill.rule.check` refuses.
     """
     import torch
 
@@ -179,14 +182,10 @@ def retime(
 
 
 def _check_stage(index: int, stage: Stage, solver: str) -> None:
-    """Refuses a stage whose steps cannot be judged one by one."""
+    """Refuses a stage that cannot be re-timed."""
     if stage.reuse:
         raise UserError(f"Stage {index + 1} reuses velocities, so its steps cannot be re-timed; remove `reuse`.")
-    if remembers(solver) or draws_noise(solver):
-        raise UserError(
-            f"Solver {solver!r} of stage {index + 1} remembers earlier steps or draws noise, so the stage cannot "
-            "be re-timed; use 'euler' or 'heun'."
-        )
+    check(solver)
 
 
 def _calls(levels: int, wanted: Collection[int], settings: Settings) -> int | None:

@@ -10,11 +10,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from tuner.distill.table import Network, Teacher
-from tuner.solvers import load
+from tuner.distill.rule import Rule, Trail
+from tuner.distill.teacher import Teacher
 
 if TYPE_CHECKING:
     import torch
@@ -29,11 +28,11 @@ class Walked:
 
     Attributes:
         way: K + 1 increasing level numbers, the first 0 and the last N.
-        latents: The latent at each of them, (P, ...).
+        trails: What it leaves behind at each of them.
     """
 
     way: tuple[int, ...]
-    latents: tuple[torch.Tensor, ...]
+    trails: tuple[Trail, ...]
 
     @property
     def steps(self) -> int:
@@ -43,32 +42,30 @@ class Walked:
     @property
     def end(self) -> torch.Tensor:
         """The latent at the last level."""
-        return self.latents[-1]
+        return self.trails[-1].x
 
 
-def walk_way(
-    network: Network, teacher: Teacher, way: tuple[int, ...], solver: str, known: Sequence[torch.Tensor] = ()
-) -> Walked:
+def walk_way(rule: Rule, teacher: Teacher, way: tuple[int, ...], known: Sequence[Trail] = ()) -> Walked:
     """Walks a way from the teacher's noise to its end.
 
     Args:
-        network: The model.
-        teacher: Whose levels they are.
+        rule: How to step, on the teacher's levels.
+        teacher: Knows the first velocity.
         way: K + 1 increasing level numbers.
-        solver: A one-step solver, the rule that the schedule will run with.
-        known: The latents at the way's first levels, where it shares them with one that was walked before.
+        known: The trails at the way's first levels, where it shares them with one that was walked before.
     """
-    latents = list(known) or [teacher.x[0]]
-    for i, j in pairwise(way[len(latents) - 1 :]):
-        latents.append(load(solver)(network, latents[-1], (teacher.sigmas[i], teacher.sigmas[j])))
-    return Walked(way, tuple(latents))
+    trails = list(known) or [rule.first(teacher.velocity[0])]
+    everyone = [0] * len(teacher.x[0])
+    for level in way[len(trails) :]:
+        landed = rule.land(trails[-1:], everyone, level, rule.step(trails[-1], level))
+        trails.append(rule.asked(landed) if level < way[-1] else landed)
+    return Walked(way, tuple(trails))
 
 
 def polish(
-    network: Network,
+    rule: Rule,
     teacher: Teacher,
     walked: Walked,
-    solver: str,
     cost: Callable[[torch.Tensor], float],
     most_steps: float = math.inf,
     strides: Sequence[int] = STRIDES,
@@ -76,27 +73,26 @@ def polish(
     """Sweeps once over the inner levels with every stride; the result is never worse on the teacher's prompts.
 
     Args:
-        network: The model; a trial walks on from the last step that it shares with the way.
+        rule: How to step; a trial walks on from the last step that it shares with the way.
         teacher: The trajectory to follow.
         walked: Where to start.
-        solver: A one-step solver, the rule that the schedule will run with.
         cost: What is least for the best end, of latents (P, ...).
-        most_steps: Trials walk no more than this many steps together.
+        most_steps: Trials ask for the velocities of no more than this many steps together.
         strides: How far to move levels at a time, one sweep for each.
 
     Returns:
-        The best way found, and how many steps were walked.
+        The best way found, and how many velocities were asked for.
     """
     best, least, taken = walked, cost(walked.end), 0
     for stride in strides:
         for k in range(best.steps - 1, 0, -1):
             for move in (-stride, stride):
                 while best.way[k - 1] < best.way[k] + move < best.way[k + 1]:
-                    if taken + best.steps - k + 1 > most_steps:
+                    if taken + best.steps - k > most_steps:
                         return best, taken
                     moved = (*best.way[:k], best.way[k] + move, *best.way[k + 1 :])
-                    trial = walk_way(network, teacher, moved, solver, best.latents[:k])
-                    taken += best.steps - k + 1
+                    trial = walk_way(rule, teacher, moved, best.trails[:k])
+                    taken += best.steps - k
                     found = cost(trial.end)
                     if found >= least:
                         break

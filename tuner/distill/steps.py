@@ -9,18 +9,12 @@ from typing import TYPE_CHECKING, Literal
 
 from tuner.distill.bands import around, calls, everywhere, thinned
 from tuner.distill.polish import STRIDES, Walked, polish, walk_way
-from tuner.distill.table import (
-    Choice,
-    Distance,
-    Network,
-    Teacher,
-    fill,
-    mean_square,
-    median_way,
-    ranked,
-)
+from tuner.distill.rule import Network, Rule, check
+from tuner.distill.table import Distance, fill, median_way
+from tuner.distill.teacher import Choice, Teacher, mean_square, ranked
 from tuner.errors import UserError
 from tuner.sampling import QUANTILES
+from tuner.solvers import calls_once_per_step, remembers
 
 if TYPE_CHECKING:
     import torch
@@ -43,11 +37,11 @@ class Settings:
         aggregate: ``mean-cost`` finds the schedule of least mean cost over prompts; ``mean-log`` of least mean
             logarithm of the cost, which is the highest mean PSNR; ``median`` finds one per prompt and takes the
             median of each step's level, as the authors do.
-        distance: What is compared with the teacher: latents or predicted clean images.
-        solver: The solver that the schedule will run with; it remembers no earlier steps and draws no noise.
-        coarse_to_fine: Make at most a quarter of the whole table's calls, as Euler's rule and ``x_t`` take them: a
-            table that is coarse where steps are long and fine where they are short, for every number of steps at
-            once, and then a close look around what it found.
+        distance: What is compared with the teacher: the clean images that are predicted, or latents.
+        solver: The solver that the schedule will run with; see `tuner.distill.rule.check`.
+        coarse_to_fine: Make at most a quarter of the whole table's calls, where every entry takes as many: a table
+            that is coarse where steps are long and fine where they are short, for every number of steps at once,
+            and then a close look around what it found.
         polish: Move the levels that the table found, one at a time, to where the end itself comes nearest.
         calibrate: Record the teacher's amplitudes, to which sampling then rescales the latent before every step.
         batch: Most images in one network call.
@@ -55,7 +49,7 @@ class Settings:
 
     teacher_steps: int = 100
     aggregate: Aggregate = "mean-cost"
-    distance: Distance = "x_t"
+    distance: Distance = "x_0"
     solver: str = "euler"
     coarse_to_fine: bool = False
     polish: bool = False
@@ -92,8 +86,14 @@ def best_steps(
         settings: How to search.
 
     Raises:
-        UserError: If more steps are wanted than the teacher has.
+        UserError: If more steps are wanted than the teacher has, or the solver or its calibration is not possible.
     """
+    check(settings.solver)
+    if settings.calibrate and remembers(settings.solver):
+        raise UserError(
+            f"Calibration rescales the latent before every step, but solver {settings.solver!r} remembers earlier "
+            "steps; use 'euler' or 'heun', or leave out --calibrate."
+        )
     if max(wanted) > teacher.steps:
         raise UserError(
             f"A teacher of {teacher.steps} steps has no schedule of {max(wanted)}; raise --teacher-steps."
@@ -113,9 +113,10 @@ def planned_calls(levels: int, wanted: Collection[int], settings: Settings) -> i
         wanted: Numbers of steps.
         settings: How to search.
     """
-    if settings.coarse_to_fine or settings.polish or (settings.distance, settings.solver) != ("x_t", "euler"):
+    by_outcome = settings.coarse_to_fine or settings.polish or settings.distance == "x_0"
+    if by_outcome or not calls_once_per_step(settings.solver):
         return None
-    return calls(everywhere(levels, min(levels, max(wanted)))) + sum(wanted)
+    return calls(everywhere(levels, min(levels, max(wanted)))) + sum(steps - 1 for steps in wanted)
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,11 @@ class _Walks:
     network: Network
     teacher: Teacher
     settings: Settings
+
+    @property
+    def rule(self) -> Rule:
+        """How ways step on."""
+        return Rule(self.settings.solver, self.teacher.sigmas, self.network, self.teacher.x[0])
 
     def whole(self, wanted: Collection[int]) -> dict[int, Walked]:
         """Finds ways of each number of steps in the table of the paper."""
@@ -141,10 +147,11 @@ class _Walks:
         levels, longest = self.teacher.steps, max(wanted)
         coarse = thinned(levels, longest)
         found = self._of_table(coarse, wanted)
-        left = (calls(everywhere(levels, longest)) + sum(wanted)) // _SAVING - calls(coarse) - sum(wanted)
+        walks = sum(wanted) - len(wanted)
+        left = (calls(everywhere(levels, longest)) + walks) // _SAVING - calls(coarse) - walks
         for steps in sorted((steps for steps in wanted if steps > _SHORT), reverse=True):
             fine = around(found[steps].way, 1)
-            if (price := calls(fine) + steps) <= left:
+            if (price := calls(fine) + steps - 1) <= left:
                 again = self._of_table(fine, [steps])[steps]
                 found[steps] = min(found[steps], again, key=lambda walked: self.cost(walked.end))
                 left -= price
@@ -159,7 +166,7 @@ class _Walks:
         self, walked: Walked, most_steps: float = math.inf, strides: Sequence[int] = STRIDES
     ) -> tuple[Walked, int]:
         """Moves a way's levels, one at a time, to where its end comes nearest; returns the steps walked, too."""
-        return polish(self.network, self.teacher, walked, self.settings.solver, self.cost, most_steps, strides)
+        return polish(self.rule, self.teacher, walked, self.cost, most_steps, strides)
 
     def cost(self, end: torch.Tensor) -> float:
         """Returns the quantity that the best end minimises."""
@@ -170,10 +177,7 @@ class _Walks:
         settings = self.settings
         choice = _CHOICES[settings.aggregate]
         table = fill(self.teacher, self.network, allowed, choice, settings.distance, settings.solver)
-        return {
-            steps: walk_way(self.network, self.teacher, median_way(table.ways(steps)), settings.solver)
-            for steps in wanted
-        }
+        return {steps: walk_way(self.rule, self.teacher, median_way(table.ways(steps))) for steps in wanted}
 
 
 def _found(teacher: Teacher, walked: Walked, settings: Settings) -> Found:
