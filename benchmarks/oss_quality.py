@@ -26,7 +26,7 @@ from scipy.optimize import minimize
 from studies.judge.intervals import paired_score
 from tuner.distill.oss import BatchedNetwork
 from tuner.distill.steps import Aggregate, Settings, best_steps
-from tuner.distill.table import walk
+from tuner.distill.teacher import walk
 from tuner.models import FlowModel, blueprint
 from tuner.sampling import sample
 from tuner.schedule import Schedule, Stage

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
+from studies.evaluate.ablations import Row
 from tests.cli.conftest import Outcome
 from tuner import presets
-from tuner.presets import Preset
+from tuner.cli._ablations import show
+from tuner.presets import Preset, Score
 from tuner.schedule import Schedule, Stage
 
 Run = Callable[..., Outcome]
@@ -101,3 +103,32 @@ def test_ablations_print_one_row_per_part(run: Run, folder: str, tmp_path: Path)
     assert [row["name"] for row in rows][:2] == ["whole method", "baseline"]
     assert all(set(row["scores"]) == {"clip"} for row in rows)
     assert "| without renoising |" in file.read_text()
+
+
+def test_oss_ablations_print_one_row_per_choice(run: Run, folder: str, tmp_path: Path) -> None:
+    file = tmp_path / "table.md"
+    common = ("--model", folder, "--size", "32", "--steps", "2", "--images", "2", "--search-images", "1")
+    outcome = run("ablate", "oss", *common, "-o", str(file), "--json")
+    assert outcome.code == 0, outcome.err
+    data = json.loads(outcome.out)
+    assert [row["name"] for row in data["rows"]][:3] == ["whole method", "plain steps", "latents compared"]
+    assert all(set(row["scores"]) == {"psnr"} for row in data["rows"])
+    text = file.read_text()
+    assert "| plain steps |" in text
+    assert "100 plain steps" in text
+
+
+def test_oss_ablations_fit_a_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    score = Score(mean=126.473, delta=-10.25, ci95=(-12.5, -10.111))
+    rows = [Row(name, 0.1, {"psnr": score}, {"psnr": (28.07, -1.6)}) for name in ("teacher of 25x the steps", "b")]
+    show("title", rows, "explanation", {}, None, as_json=False, digits=2)
+    lines = capsys.readouterr().out.splitlines()
+    assert all(len(line) <= 80 for line in lines)
+    assert sum("126.47 -10.25 [-12.50, -10.11]" in line for line in lines) == 2  # no cell is broken
+
+
+def test_a_reference_beyond_the_most_steps_is_refused(run: Run) -> None:
+    outcome = run("ablate", "oss", "--model", "tiny", "--steps", "21")
+    assert outcome.code == 2
+    assert "give 20 or fewer" in outcome.err

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from tuner.distill.clean import MOST_CALLS, CleanDistance
 from tuner.distill.polish import polish, walk_way
 from tuner.distill.rule import Network, Rule, check, weights
 from tuner.distill.steps import Settings, best_steps
-from tuner.distill.table import fill, median_way
+from tuner.distill.table import fill, middle_way
 from tuner.distill.teacher import Choice, Teacher, walk
 from tuner.errors import UserError
 from tuner.solvers import available, load
@@ -213,13 +214,14 @@ def test_the_network_is_called_once_for_each_steps_and_level() -> None:
     assert len(calls) == sum(STEPS - k for k in range(1, 4)) == bands.calls(everywhere(STEPS, 4))
 
 
+@pytest.mark.parametrize("middle", [np.median, np.mean])
 @settings(max_examples=50)
-@given(st.data())
-def test_medians_of_ways_are_a_way(data: st.DataObject) -> None:
+@given(data=st.data())
+def test_medians_and_means_of_ways_are_a_way(middle: Any, data: st.DataObject) -> None:
     steps = data.draw(st.integers(1, 8))
     inner = st.lists(st.integers(1, 29), min_size=steps - 1, max_size=steps - 1, unique=True).map(sorted)
     ways_ = np.array([[0, *levels, 30] for levels in data.draw(st.lists(inner, min_size=1, max_size=7))])
-    way = median_way(ways_)
+    way = middle_way(ways_, middle)
     assert (way[0], way[-1]) == (0, 30)
     assert all(a < b for a, b in itertools.pairwise(way))
 
@@ -261,9 +263,9 @@ def test_levels_around_a_way_are_those_near_it_that_leave_ways(data: st.DataObje
 def test_a_fine_table_around_its_own_way_finds_it_again() -> None:
     teacher = walk(one_way, start(4), SIGMAS)
     whole = fill(teacher, one_way, everywhere(STEPS, 4), "joint", "x_t")
-    way = median_way(whole.ways(4))
+    way = middle_way(whole.ways(4))
     again = fill(teacher, one_way, bands.around(way, 1), "joint", "x_t")
-    assert median_way(again.ways(4)) == way
+    assert middle_way(again.ways(4)) == way
     np.testing.assert_array_equal(again.cost[4, -1], whole.cost[4, -1])
 
 

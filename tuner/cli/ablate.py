@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import click
 
-from tuner.cli._common import json_option, print_json, print_table, size_option
+from tuner.cli._ablate_oss import EXAMPLES, oss
+from tuner.cli._ablations import show
+from tuner.cli._common import json_option, size_option
 from tuner.cli._progress import ProgressDisplay
-from tuner.errors import unwritable
-
-if TYPE_CHECKING:
-    from studies.evaluate.ablations import Row
 
 _EXAMPLES = """\b
 Examples:
@@ -22,7 +19,7 @@ Examples:
 """
 
 
-@click.group(help="Measures what each part of a published method is worth.\n\n" + _EXAMPLES)
+@click.group(help="Measures what each part of a published method is worth.\n\n" + _EXAMPLES + EXAMPLES)
 def command() -> None:
     """The group; its help is in the decorator."""
 
@@ -80,24 +77,8 @@ def bottleneck(
         on_progress = functools.partial(display.show, "images")
         rows = run_ablations(evaluator, known, schedules, texts, size, batch, seed, on_progress)
     title = f"{preset} on {model} at {size[0]}x{size[1]}, {len(texts)} prompts"
-    header, cells = _cells(rows)
-    if output is not None:
-        lines = [
-            f"# {title}",
-            "",
-            *(f"| {' | '.join(line)} |" for line in (header, ["---"] * len(header), *cells)),
-        ]
-        try:
-            output.write_text("\n".join([*lines, "", _EXPLANATION, ""]))
-        except OSError as error:
-            raise unwritable("Table", output, error) from error
-    if as_json:
-        print_json(
-            {"model": model, "preset": preset, "prompts": len(texts), "rows": [_plain(row) for row in rows]}
-        )
-        return
-    print_table(header, cells, title=title)
-    click.echo(_EXPLANATION)
+    about = {"model": model, "preset": preset, "prompts": len(texts)}
+    show(title, rows, _EXPLANATION, about, output, as_json)
 
 
 _EXPLANATION = (
@@ -107,20 +88,4 @@ _EXPLANATION = (
 )
 
 
-def _plain(row: Row) -> dict[str, Any]:
-    scores = {name: score.model_dump(mode="json") for name, score in row.scores.items()}
-    return {"name": row.name, "tflops": row.tflops, "scores": scores, "paper": dict(row.paper)}
-
-
-def _cells(rows: list[Row]) -> tuple[list[str], list[list[str]]]:
-    names, papers = list(rows[0].scores), rows[0].paper
-    cells = []
-    for row in rows:
-        line = [row.name, f"{row.tflops:.4g}"]
-        for name, score in row.scores.items():
-            line.append(f"{score.mean:.3f} {score.delta:+.3f} [{score.ci95[0]:+.3f}, {score.ci95[1]:+.3f}]")
-            if name in papers:
-                line.append("{:.3f} {:+.3f}".format(*row.paper[name]) if name in row.paper else "")
-        cells.append(line)
-    columns = [column for name in names for column in ([name, "paper"] if name in papers else [name])]
-    return ["", "TFLOPs", *columns], cells
+command.add_command(oss)

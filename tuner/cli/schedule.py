@@ -77,10 +77,10 @@ def command() -> None:
 @click.option("--batch", default=16, show_default=True, type=click.IntRange(1), help="Images per network call.")
 @click.option(
     "--aggregate",
-    type=click.Choice(["mean-cost", "mean-log", "median"]),
+    type=click.Choice(["mean-cost", "mean-log", "median", "mean"]),
     default="mean-cost",
     show_default=True,
-    help="One schedule of least mean cost, or mean log cost (PSNR); or the median of one per prompt (authors).",
+    help="One schedule of least mean cost or mean log cost (PSNR), or the median or mean of one per prompt.",
 )
 @click.option(
     "--distance",

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 from tuner.distill.rule import check
-from tuner.distill.steps import Found, Settings, best_steps, planned_calls
+from tuner.distill.steps import Found, Settings, best_steps, each_best, planned_calls
 from tuner.distill.teacher import walk
 from tuner.errors import UserError
 from tuner.sampling import run_stage, stage_start
@@ -125,6 +125,32 @@ def search(
         for count, one in found.items()
     }
     return Result(schedules, {count: one.cost for count, one in found.items()}, network.images)
+
+
+def search_each(
+    model: FlowModel,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    steps: int,
+    size: Size,
+    settings: Settings,
+    on_progress: OnProgress | None = None,
+) -> list[Schedule]:
+    """Finds for each prompt and its noise the one-stage schedule that is best for it alone: the paper's OSS.
+
+    What one schedule for all prompts can come to at most; see `search` for the arguments. The aggregate and what
+    comes after the table are not used.
+    """
+    import torch
+
+    check(settings.solver)
+    network = BatchedNetwork(model, model.encode(prompts), settings.batch, None, on_progress)
+    schedule = model.blueprint.plain(settings.teacher_steps, size)
+    with torch.inference_mode():
+        start = stage_start(model, schedule, 0, None, seeds, size)
+        teacher = walk(network, start, schedule.stages[0].sigmas)
+        found = each_best(network, teacher, steps, settings)
+    return [Schedule(stages=(Stage(sigmas=sigmas),), solver=settings.solver) for sigmas in found]
 
 
 def retime(

@@ -7,10 +7,12 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+
 from tuner.distill.bands import around, calls, everywhere, thinned
 from tuner.distill.polish import STRIDES, Walked, polish, walk_way
 from tuner.distill.rule import Network, Rule, check
-from tuner.distill.table import Distance, fill, median_way
+from tuner.distill.table import Distance, fill, middle_way
 from tuner.distill.teacher import Choice, Teacher, mean_square, ranked
 from tuner.errors import UserError
 from tuner.sampling import QUANTILES
@@ -19,9 +21,14 @@ from tuner.solvers import calls_once_per_step, remembers
 if TYPE_CHECKING:
     import torch
 
-Aggregate = Literal["mean-cost", "mean-log", "median"]
+Aggregate = Literal["mean-cost", "mean-log", "median", "mean"]
 
-_CHOICES: dict[Aggregate, Choice] = {"mean-cost": "joint", "mean-log": "joint-log", "median": "each"}
+_CHOICES: dict[Aggregate, Choice] = {
+    "mean-cost": "joint",
+    "mean-log": "joint-log",
+    "median": "each",
+    "mean": "each",
+}
 
 _SAVING = 4  # the whole table makes this many times the calls that coarse-to-fine may make
 _SHORT = 10  # steps up to which moving every level is about as cheap as a fine table
@@ -36,7 +43,7 @@ class Settings:
             as lie inside it.
         aggregate: ``mean-cost`` finds the schedule of least mean cost over prompts; ``mean-log`` of least mean
             logarithm of the cost, which is the highest mean PSNR; ``median`` finds one per prompt and takes the
-            median of each step's level, as the authors do.
+            median of each step's level, as the authors' code does, ``mean`` the mean, as their paper says.
         distance: What is compared with the teacher: the clean images that are predicted, or latents.
         solver: The solver that the schedule will run with; see `tuner.distill.rule.check`.
         coarse_to_fine: Make at most a quarter of the whole table's calls, where every entry takes as many: a table
@@ -103,6 +110,16 @@ def best_steps(
     if settings.polish:
         found = {steps: walks.polished(walked)[0] for steps, walked in found.items()}
     return {steps: _found(teacher, walked, settings) for steps, walked in found.items()}
+
+
+def each_best(network: Network, teacher: Teacher, steps: int, settings: Settings) -> list[tuple[float, ...]]:
+    """Finds for each prompt alone the noise levels that are best for it, in the whole table.
+
+    Takes what `best_steps` takes, and looks neither at the aggregate nor at what comes after the table.
+    """
+    allowed = everywhere(teacher.steps, steps)
+    ways = fill(teacher, network, allowed, "each", settings.distance, settings.solver).ways(steps)
+    return [tuple(teacher.sigmas[level] for level in way) for way in ways]
 
 
 def planned_calls(levels: int, wanted: Collection[int], settings: Settings) -> int | None:
@@ -177,7 +194,14 @@ class _Walks:
         settings = self.settings
         choice = _CHOICES[settings.aggregate]
         table = fill(self.teacher, self.network, allowed, choice, settings.distance, settings.solver)
-        return {steps: walk_way(self.rule, self.teacher, median_way(table.ways(steps))) for steps in wanted}
+        return {
+            steps: walk_way(
+                self.rule,
+                self.teacher,
+                middle_way(table.ways(steps), np.mean if self.settings.aggregate == "mean" else np.median),
+            )
+            for steps in wanted
+        }
 
 
 def _found(teacher: Teacher, walked: Walked, settings: Settings) -> Found:

@@ -10,7 +10,7 @@ Shapes: N + 1 levels, P prompts, then whatever a latent has.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -110,13 +110,14 @@ def fill(
     return Table(before, cost)
 
 
-def median_way(ways: np.ndarray) -> tuple[int, ...]:
-    """Joins the prompts' ways by the median of each step's level (the authors' OSS-ave).
+def middle_way(ways: np.ndarray, middle: Callable[..., np.ndarray] = np.median) -> tuple[int, ...]:
+    """Joins the prompts' ways by the middle of each step's level (the authors' OSS-ave).
 
-    Levels grow along every way, so their medians do, too. With an even number of prompts the two middle levels are
-    averaged and rounded down.
+    Levels grow by one or more along every way, so their medians and means do, too, rounded down or not. Equal ways
+    stay as they are.
 
     Args:
         ways: (P, K + 1) level numbers.
+        middle: ``np.median``, as the authors' code has it, or ``np.mean``, as the paper says.
     """
-    return tuple(int(level) for level in np.floor(np.median(ways, axis=0)))
+    return tuple(int(level) for level in np.floor(middle(ways, axis=0)))

@@ -1,0 +1,76 @@
+"""What the commands of ``tuner ablate`` share: their table, on the terminal, as Markdown and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tuner.cli._common import print_json, print_table
+from tuner.errors import unwritable
+
+if TYPE_CHECKING:
+    from studies.evaluate.ablations import Row
+
+
+def show(
+    title: str,
+    rows: Sequence[Row],
+    explanation: str,
+    about: dict[str, Any],
+    output: Path | None,
+    as_json: bool,
+    digits: int = 3,
+) -> None:
+    """Prints a table of ablations, and writes it as Markdown if asked to.
+
+    Args:
+        title: Shown above.
+        rows: The first is what the others are compared with.
+        explanation: Shown below.
+        about: What the JSON says besides the rows.
+        output: File of the Markdown; None for none.
+        as_json: Whether to print JSON alone.
+        digits: Decimals of scores.
+
+    Raises:
+        UserError: If the file cannot be written.
+    """
+    header, cells = _cells(rows, digits)
+    if output is not None:
+        lines = [f"| {' | '.join(line)} |" for line in (header, ["---"] * len(header), *cells)]
+        try:
+            output.write_text("\n".join([f"# {title}", "", *lines, "", explanation, ""]))
+        except OSError as error:
+            raise unwritable("Table", output, error) from error
+    if as_json:
+        print_json(about | {"rows": [_plain(row) for row in rows]})
+        return
+    print_table(header, cells, title=title)
+    click.echo(explanation)
+
+
+def _plain(row: Row) -> dict[str, Any]:
+    scores = {name: score.model_dump(mode="json") for name, score in row.scores.items()}
+    return {"name": row.name, "tflops": row.tflops, "scores": scores, "paper": dict(row.paper)}
+
+
+def _cells(rows: Sequence[Row], digits: int) -> tuple[list[str], list[list[str]]]:
+    names, papers = list(rows[0].scores), rows[0].paper
+    number, signed = f".{digits}f", f"+.{digits}f"
+    costs = [f"{row.tflops:.4g}" for row in rows]
+    differ = len(set(costs)) > 1  # where all cost the same, the column says nothing
+    cells = []
+    for row, cost in zip(rows, costs, strict=True):
+        line = [row.name, cost] if differ else [row.name]
+        for name, score in row.scores.items():
+            low, high = (f"{end:{signed}}" for end in score.ci95)
+            line.append(f"{score.mean:{number}} {score.delta:{signed}} [{low}, {high}]")
+            if name in papers:
+                value, difference = row.paper.get(name, (None, None))
+                line.append("" if value is None else f"{value:{number}} {difference:{signed}}")
+        cells.append(line)
+    columns = [column for name in names for column in ([name, "paper"] if name in papers else [name])]
+    return ["", "TFLOPs", *columns] if differ else ["", *columns], cells
