@@ -1,12 +1,15 @@
-"""How near Optimal Stepsize comes to its teacher: ``python -m benchmarks.oss_quality`` prints two tables.
+"""How near Optimal Stepsize comes to its teacher: ``python -m benchmarks.oss_quality`` prints three tables.
 
-The first is the PSNR of decoded images to those of the 100-step teacher, on captions of the ``held_out`` split,
-for 5, 10 and 20 steps: schedules distilled on captions of the ``search`` split against plain grids. The row "OSS,
-chosen" is, for each number of steps, the schedule of highest mean PSNR on the search captions. The second table is
-what coarse-to-fine saves: network calls and cost beside those of the whole table, on the search captions. With
-``--polish`` all searches are coarse-to-fine and polished, and the second table is their calls and costs alone.
-``--ceiling K`` instead searches the K-step grid of highest PSNR on the held-out captions themselves: about as much
-as a grid can have there with Euler's rule.
+The first is the PSNR of decoded images to those of 100 steps, on captions of the ``held_out`` split, for 5 and 10
+steps as in the paper's Table 6: schedules distilled on captions of the ``search`` split against plain grids, with
+Euler's rule and with multistep ones. The row "OSS, chosen" is, for each number of steps, the Euler schedule of
+highest mean PSNR on the search captions; "OSS, per sample" has for every held-out caption the schedule that is best
+for it alone. The second table is the paper's own margin over its best fixed grid. The third is the
+searches' network calls and costs. With ``--polish`` all searches are coarse-to-fine and polished.
+
+``--brute-force`` instead measures how far the recursion is from the optimum (`benchmarks.oss_brute_force`), and
+``--ceiling K`` searches the K-step grid of highest PSNR on the held-out captions themselves: about as much as a
+grid can have there with Euler's rule.
 """
 
 from __future__ import annotations
@@ -15,51 +18,75 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import torch
 from scipy.optimize import minimize
 
+from benchmarks.oss_brute_force import measure_exactness, report_exactness
 from studies.judge.intervals import paired_score
 from tuner.distill.oss import BatchedNetwork
-from tuner.distill.steps import Aggregate, Settings, best_steps
+from tuner.distill.steps import Settings, best_steps, each_best
 from tuner.distill.teacher import walk
 from tuner.models import FlowModel, blueprint
 from tuner.sampling import sample
 from tuner.schedule import Schedule, Stage
 from tuner.sigmas import beta_sigmas, edm_sigmas, truncated_sigmas
-from tuner.solvers.euler import euler
+from tuner.solvers import load
 from tuner.tiny.scenes import captions
 
-COUNTS = (5, 10, 20)
+COUNTS = (5, 10)
 BATCH = 16
 HELD_OUT_SEED = 10_000
 CEILING_TRIALS = 70
 WHOLE = "OSS, whole table"
 CHOSEN = "OSS, chosen"
+PER_SAMPLE = "OSS, per sample"
+MULTISTEP = ("dpmpp-2m", "unipc")
+PAPER = {
+    "ImageNet-64": (0.14, 0.00),
+    "LSUN-Bed-256": (0.91, 1.07),
+    "FFHQ-64": (1.88, 1.64),
+    "MSCOCO-512": (0.67, 1.00),
+}
+"""By how many dB OSS-ave is ahead of the best of EDM, DDIM and FM with 5 and 10 steps, in Table 6 of the paper."""
 
 
-def grids(steps: int) -> dict[str, tuple[float, ...]]:
-    """The grids that need no search."""
-    shifted = {f"shift {shift}": truncated_sigmas(steps, shift=float(shift)) for shift in (3, 6, 9)}
+def scheduled(sigmas: Iterable[float], solver: str = "euler") -> Schedule:
+    """Makes a schedule of one stage."""
+    return Schedule(stages=(Stage(sigmas=tuple(sigmas)),), solver=solver)
+
+
+def grids(steps: int) -> dict[str, Schedule]:
+    """The schedules that need no search."""
+    shifted = {shift: truncated_sigmas(steps, shift=float(shift)) for shift in (3, 6, 9)}
     return {
-        "uniform": truncated_sigmas(steps),
-        **shifted,
-        "karras": edm_sigmas(steps),
-        "beta": beta_sigmas(steps, concentration=0.6, shift=1.0),
+        "uniform": scheduled(truncated_sigmas(steps)),
+        **{f"shift {shift}": scheduled(sigmas) for shift, sigmas in shifted.items()},
+        "karras": scheduled(edm_sigmas(steps)),
+        "beta": scheduled(beta_sigmas(steps, concentration=0.6, shift=1.0)),
+        **{f"shift {shift}, {name}": scheduled(shifted[shift], name) for name in MULTISTEP for shift in (3, 6)},
     }
 
 
-def images(model: FlowModel, prompts: Sequence[str], sigmas: tuple[float, ...]) -> np.ndarray:
-    """Samples every prompt with its own seed and decodes: (P, h, w, 3), 0 to 255."""
+def images(model: FlowModel, prompts: Sequence[str], schedules: Sequence[Schedule], first: int = 0) -> np.ndarray:
+    """Samples every prompt with its own seed and decodes: (P, h, w, 3), 0 to 255.
+
+    Args:
+        model: The model.
+        prompts: What to draw.
+        schedules: One for all prompts, or one for each.
+        first: Added to the seeds.
+    """
     found = []
-    schedule = Schedule(stages=(Stage(sigmas=sigmas),))
-    for start in range(0, len(prompts), BATCH):
-        part = prompts[start : start + BATCH]
-        seeds = range(HELD_OUT_SEED + start, HELD_OUT_SEED + start + len(part))
+    size = BATCH if len(schedules) == 1 else 1
+    for start in range(0, len(prompts), size):
+        part = prompts[start : start + size]
+        seeds = range(HELD_OUT_SEED + first + start, HELD_OUT_SEED + first + start + len(part))
+        schedule = schedules[start if size == 1 else 0]
         found.append(decoded(model, sample(model, schedule, model.encode(part), seeds)))
     return np.concatenate(found)
 
@@ -79,14 +106,21 @@ def searches(teacher_steps: int, polished: bool) -> dict[str, Settings]:
     """Names the ways of searching."""
     whole = Settings(teacher_steps=teacher_steps, batch=BATCH)
     fine = replace(whole, coarse_to_fine=True, polish=polished)
-    found = {f"OSS, {aggregate}": replace(fine, aggregate=aggregate) for aggregate in get_args(Aggregate)}
-    return found if polished else {WHOLE: whole} | found
+    found = {
+        "OSS, mean-cost": fine,
+        "OSS, mean-log": replace(fine, aggregate="mean-log"),
+        "OSS, median": replace(fine, aggregate="median"),
+        **{f"OSS, {solver}": replace(fine, solver=solver) for solver in MULTISTEP},
+    }
+    return found if polished else {WHOLE: whole, "OSS, x_t": replace(whole, distance="x_t"), **found}
 
 
-def distil(model: FlowModel, prompts: Sequence[str], teacher_steps: int, polished: bool) -> dict[str, Any]:
+def distil(
+    model: FlowModel, prompts: Sequence[str], teacher_steps: int, polished: bool, first: int
+) -> dict[str, Any]:
     """Searches with each way of searching; returns schedules, costs, calls, and PSNR on the same prompts."""
     network = BatchedNetwork(model, model.encode(prompts), BATCH)
-    noise = model.noise(model.blueprint.size, range(len(prompts)))
+    noise = model.noise(model.blueprint.size, range(first, first + len(prompts)))
     teacher = walk(network, noise, model.blueprint.sigmas(teacher_steps, model.blueprint.size))
     target = decoded(model, teacher.x[-1])
     found: dict[str, Any] = {}
@@ -94,11 +128,13 @@ def distil(model: FlowModel, prompts: Sequence[str], teacher_steps: int, polishe
         before = network.images
         results = best_steps(network, teacher, COUNTS, settings)
         taken = (network.images - before) // len(prompts)
+        rule = load(settings.solver)
         found[name] = {
+            "solver": settings.solver,
             "sigmas": {count: one.sigmas for count, one in results.items()},
             "cost": {count: one.cost for count, one in results.items()},
             "search_psnr": {
-                count: float(np.mean(psnr(decoded(model, euler(network, noise, one.sigmas)), target)))
+                count: float(np.mean(psnr(decoded(model, rule(network, noise, one.sigmas)), target)))
                 for count, one in results.items()
             },
             "calls": taken,
@@ -106,21 +142,42 @@ def distil(model: FlowModel, prompts: Sequence[str], teacher_steps: int, polishe
     return found
 
 
-def measure(search_prompts: int, prompts: int, teacher_steps: int, polished: bool) -> dict[str, Any]:
+def best_for_each(
+    model: FlowModel, prompts: Sequence[str], teacher_steps: int, first: int
+) -> dict[int, list[Schedule]]:
+    """Finds for every held-out prompt and its noise the schedules that are best for it alone."""
+    seeds = range(HELD_OUT_SEED + first, HELD_OUT_SEED + first + len(prompts))
+    network = BatchedNetwork(model, model.encode(prompts), BATCH)
+    noise = model.noise(model.blueprint.size, seeds)
+    teacher = walk(network, noise, model.blueprint.sigmas(teacher_steps, model.blueprint.size))
+    found = each_best(network, teacher, COUNTS, Settings(teacher_steps=teacher_steps))
+    return {count: [scheduled(sigmas) for sigmas in each] for count, each in found.items()}
+
+
+def measure(search_prompts: int, prompts: int, teacher_steps: int, polished: bool, first: int) -> dict[str, Any]:
     """Runs everything; returns plain JSON types."""
     started = time.monotonic()
     model = blueprint("tiny").load("cpu", "float32")
-    found = distil(model, captions("search", search_prompts), teacher_steps, polished)
-    unseen = captions("held_out", prompts)
-    teacher = images(model, unseen, model.blueprint.sigmas(100, model.blueprint.size))
+    found = distil(model, captions("search", first + search_prompts)[first:], teacher_steps, polished, first)
+    unseen = captions("held_out", first + prompts)[first:]
+    each = {} if polished else best_for_each(model, unseen, teacher_steps, first)
+    teacher = images(model, unseen, [model.blueprint.plain(100, model.blueprint.size)], first)
+
+    def scored(*schedules: Schedule) -> list[float]:
+        return psnr(images(model, unseen, schedules, first), teacher)
+
     rows, chosen = [], {}
     for count in COUNTS:
-        scores = {name: psnr(images(model, unseen, sigmas), teacher) for name, sigmas in grids(count).items()}
-        best = max(scores, key=lambda name: float(np.mean(scores[name])))
+        scores = {name: scored(schedule) for name, schedule in grids(count).items()}
+        by_euler = [name for name, schedule in grids(count).items() if schedule.solver == "euler"]
+        best = max(by_euler, key=lambda name: float(np.mean(scores[name])))
         for name, one in found.items():
-            scores[name] = psnr(images(model, unseen, one["sigmas"][count]), teacher)
-        chosen[count] = max(found, key=lambda name: found[name]["search_psnr"][count])
+            scores[name] = scored(scheduled(one["sigmas"][count], one["solver"]))
+        by_euler = [name for name, one in found.items() if one["solver"] == "euler"]
+        chosen[count] = max(by_euler, key=lambda name: float(found[name]["search_psnr"][count]))
         scores[CHOSEN] = scores[chosen[count]]
+        if each:
+            scores[PER_SAMPLE] = scored(*each[count])
         for name, values in scores.items():
             score = paired_score(values, scores[best])
             rows.append(
@@ -129,10 +186,12 @@ def measure(search_prompts: int, prompts: int, teacher_steps: int, polished: boo
     return {
         "search_prompts": search_prompts,
         "held_out_prompts": prompts,
+        "first": first,
         "teacher_steps": teacher_steps,
         "chosen": chosen,
         "searches": found,
         "psnr": rows,
+        "paper": PAPER,
         "seconds": round(time.monotonic() - started, 1),
     }
 
@@ -142,7 +201,7 @@ def ceiling(model: FlowModel, prompts: Sequence[str], steps: int) -> tuple[float
 
     It starts from the grid of shift 4 and moves the logarithms of the step sizes, all but the last.
     """
-    teacher = images(model, prompts, model.blueprint.sigmas(100, model.blueprint.size))
+    teacher = images(model, prompts, [model.blueprint.plain(100, model.blueprint.size)])
     logs = np.log(-np.diff(truncated_sigmas(steps, shift=4.0)))
     tried: dict[tuple[float, ...], float] = {}
 
@@ -152,7 +211,7 @@ def ceiling(model: FlowModel, prompts: Sequence[str], steps: int) -> tuple[float
 
     def loss(inner_logs: np.ndarray) -> float:
         sigmas = grid(inner_logs)
-        tried[sigmas] = float(np.mean(psnr(images(model, prompts, sigmas), teacher)))
+        tried[sigmas] = float(np.mean(psnr(images(model, prompts, [scheduled(sigmas)]), teacher)))
         return -tried[sigmas]
 
     simplex = logs[:-1] + np.vstack([np.zeros(steps - 1), 0.3 * np.eye(steps - 1)])
@@ -162,7 +221,7 @@ def ceiling(model: FlowModel, prompts: Sequence[str], steps: int) -> tuple[float
     return tried[best], best
 
 
-def report(result: dict[str, Any]) -> str:
+def report(result: Mapping[str, Any]) -> str:
     """Formats what ``measure`` returned."""
     lines = [f"{'':24}" + "".join(f"{count:>26} steps" for count in COUNTS)]
     for name in dict.fromkeys(row["grid"] for row in result["psnr"]):
@@ -172,12 +231,12 @@ def report(result: dict[str, Any]) -> str:
             for row in cells
         )
         lines.append(f"{name:24}" + "".join(f"{cell:>32}" for cell in shown))
-    lines += ["", "Differences are to the best grid, on the same prompts and noise, with 95 % intervals.", ""]
-    lines.append(
-        f"{CHOSEN}, by PSNR on the search prompts: "
-        + ", ".join(f"{count} steps: {name}" for count, name in result["chosen"].items())
-        + "\n"
-    )
+    lines += ["", "Differences are to the best grid of Euler's rule, on the same noise, with 95 % intervals."]
+    names = (f"{count} steps: {name}" for count, name in result["chosen"].items())
+    lines += [f"{CHOSEN}, by PSNR on the search prompts: {', '.join(names)}", "", "OSS-ave in the paper:"]
+    for name, margins in result["paper"].items():
+        lines.append(f"{name:24}" + "".join(f"{f'{margin:+.2f}':>32}" for margin in margins))
+    lines.append("")
     whole = result["searches"].get(WHOLE)
     for name, one in result["searches"].items():
         costs = []
@@ -187,8 +246,8 @@ def report(result: dict[str, Any]) -> str:
         fewer = f" ({whole['calls'] / one['calls']:.2f}x fewer)" if whole else ""
         lines.append(f"{name:24}{one['calls']} calls{fewer}, cost: {', '.join(costs)}")
     lines.append(
-        f"\n{result['search_prompts']} search prompts, {result['held_out_prompts']} held-out ones, "
-        f"teacher of {result['teacher_steps']} steps, {result['seconds']} s"
+        f"\n{result['search_prompts']} search prompts, {result['held_out_prompts']} held-out ones, both from "
+        f"number {result['first']}, teacher of {result['teacher_steps']} steps, {result['seconds']} s"
     )
     return "\n".join(lines)
 
@@ -200,6 +259,8 @@ def main() -> int:
     parser.add_argument("--prompts", type=int, default=32)
     parser.add_argument("--teacher-steps", type=int, default=100)
     parser.add_argument("--polish", action="store_true", help="coarse-to-fine, then polished")
+    parser.add_argument("--first", type=int, default=0, help="number of the first caption of either split")
+    parser.add_argument("--brute-force", type=int, metavar="SETS", nargs="?", const=4, help="how exact it is")
     parser.add_argument(
         "--ceiling", type=int, metavar="K", help="the best grid of K steps on the held-out captions"
     )
@@ -215,7 +276,11 @@ def main() -> int:
         shown = ", ".join(f"{sigma:.4f}" for sigma in sigmas)
         print(json.dumps(result) if options.json else f"{options.ceiling} steps: {best:.2f} dB with {shown}")
         return 0
-    result = measure(options.search_prompts, options.prompts, options.teacher_steps, options.polish)
+    if options.brute_force:
+        result = measure_exactness(blueprint("tiny").load("cpu", "float32"), options.brute_force)
+        print(json.dumps(result) if options.json else report_exactness(result))
+        return 0
+    result = measure(options.search_prompts, options.prompts, options.teacher_steps, options.polish, options.first)
     print(json.dumps(result) if options.json else report(result))
     return 0
 

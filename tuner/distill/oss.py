@@ -143,13 +143,12 @@ def search_each(
     """
     import torch
 
-    check(settings.solver)
     network = BatchedNetwork(model, model.encode(prompts), settings.batch, None, on_progress)
     schedule = model.blueprint.plain(settings.teacher_steps, size)
     with torch.inference_mode():
         start = stage_start(model, schedule, 0, None, seeds, size)
         teacher = walk(network, start, schedule.stages[0].sigmas)
-        found = each_best(network, teacher, steps, settings)
+        found = each_best(network, teacher, [steps], settings)[steps]
     return [Schedule(stages=(Stage(sigmas=sigmas),), solver=settings.solver) for sigmas in found]
 
 

@@ -95,6 +95,16 @@ def best_steps(
     Raises:
         UserError: If more steps are wanted than the teacher has, or the solver or its calibration is not possible.
     """
+    _check(teacher, wanted, settings)
+    walks = _Walks(network, teacher, settings)
+    found = walks.coarse_to_fine(wanted) if settings.coarse_to_fine else walks.whole(wanted)
+    if settings.polish:
+        found = {steps: walks.polished(walked)[0] for steps, walked in found.items()}
+    return {steps: _found(teacher, walked, settings) for steps, walked in found.items()}
+
+
+def _check(teacher: Teacher, wanted: Collection[int], settings: Settings) -> None:
+    """Refuses what cannot be searched."""
     check(settings.solver)
     if settings.calibrate and remembers(settings.solver):
         raise UserError(
@@ -105,21 +115,21 @@ def best_steps(
         raise UserError(
             f"A teacher of {teacher.steps} steps has no schedule of {max(wanted)}; raise --teacher-steps."
         )
-    walks = _Walks(network, teacher, settings)
-    found = walks.coarse_to_fine(wanted) if settings.coarse_to_fine else walks.whole(wanted)
-    if settings.polish:
-        found = {steps: walks.polished(walked)[0] for steps, walked in found.items()}
-    return {steps: _found(teacher, walked, settings) for steps, walked in found.items()}
 
 
-def each_best(network: Network, teacher: Teacher, steps: int, settings: Settings) -> list[tuple[float, ...]]:
+def each_best(
+    network: Network, teacher: Teacher, wanted: Collection[int], settings: Settings
+) -> dict[int, list[tuple[float, ...]]]:
     """Finds for each prompt alone the noise levels that are best for it, in the whole table.
 
     Takes what `best_steps` takes, and looks neither at the aggregate nor at what comes after the table.
     """
-    allowed = everywhere(teacher.steps, steps)
-    ways = fill(teacher, network, allowed, "each", settings.distance, settings.solver).ways(steps)
-    return [tuple(teacher.sigmas[level] for level in way) for way in ways]
+    _check(teacher, wanted, settings)
+    allowed = everywhere(teacher.steps, max(wanted))
+    table = fill(teacher, network, allowed, "each", settings.distance, settings.solver)
+    return {
+        steps: [tuple(teacher.sigmas[level] for level in way) for way in table.ways(steps)] for steps in wanted
+    }
 
 
 def planned_calls(levels: int, wanted: Collection[int], settings: Settings) -> int | None:
