@@ -3,9 +3,9 @@
 The first is the PSNR of decoded images to those of 100 steps, on captions of the ``held_out`` split, for 5 and 10
 steps as in the paper's Table 6: schedules distilled on captions of the ``search`` split against plain grids, with
 Euler's rule and with multistep ones. The row "OSS, chosen" is, for each number of steps, the Euler schedule of
-highest mean PSNR on the search captions; "OSS, per sample" has for every held-out caption the schedule that is best
-for it alone. The second table is the paper's own margin over its best fixed grid. The third is the
-searches' network calls and costs. With ``--polish`` all searches are coarse-to-fine and polished.
+highest mean PSNR on the search captions; "OSS, per sample" has for every held-out caption the schedule that is
+best for it alone. The second table is the paper's own margin over its best fixed grid. The third is the searches'
+network calls and costs. With ``--polish`` all searches are coarse-to-fine and polished.
 
 ``--brute-force`` instead measures how far the recursion is from the optimum (`benchmarks.oss_brute_force`), and
 ``--ceiling K`` searches the K-step grid of highest PSNR on the held-out captions themselves: about as much as a

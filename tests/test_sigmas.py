@@ -11,6 +11,7 @@ from tuner.sigmas import (
     beta_sigmas,
     exponential_sigmas,
     karras_sigmas,
+    log_linear,
     partial_sigmas,
     shift_sigma,
     skipped_steps,
@@ -134,3 +135,28 @@ def test_the_beta_distribution_with_parameters_one_half_is_the_arcsine_law() -> 
 def test_one_step_is_the_same_in_every_family() -> None:
     for sigmas in (karras_sigmas(1, 0.1, 7), exponential_sigmas(1, 0.1), beta_sigmas(1, 0.6, 3)):
         assert sigmas == (1, 0)
+
+
+PUBLISHED = (0.9968, 0.9886, 0.9819, 0.975, 0.966, 0.9471, 0.9158, 0.8287, 0.5512, 0.2808, 0.0)
+
+
+def test_a_list_in_its_own_number_of_steps_is_itself() -> None:
+    assert log_linear(PUBLISHED, 10) == PUBLISHED
+    assert log_linear(PUBLISHED, 1) == (0.9968, 0.0)
+
+
+def test_twice_the_steps_add_geometric_means() -> None:
+    doubled = log_linear(PUBLISHED, 20)
+    assert doubled[::2] == PUBLISHED
+    for before, between, after in zip(doubled[:-2:2], doubled[1:-2:2], doubled[2::2], strict=False):
+        assert between == pytest.approx(math.sqrt(before * after))
+    assert doubled[-2] == pytest.approx(math.sqrt(0.2808 * 0.001))
+
+
+@given(st.lists(st.floats(0.01, 1), min_size=1, max_size=20, unique=True), st.booleans(), st.integers(1, 60))
+def test_a_resized_list_falls_between_the_same_ends(levels: list[float], to_zero: bool, steps: int) -> None:
+    sigmas = (*sorted(levels, reverse=True), 0.0 if to_zero else 0.005)
+    resized = log_linear(sigmas, steps)
+    assert len(resized) == steps + 1
+    assert (resized[0], resized[-1]) == (sigmas[0], sigmas[-1])
+    assert all(high > low or high == pytest.approx(low, rel=1e-12) for high, low in itertools.pairwise(resized))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+_ZERO = 0.001  # what stands for the last level, 0, in the published lists
 _SAME_SIGMA = 1e-6  # far below what a network can tell apart, far above rounding
 
 
@@ -69,6 +70,27 @@ def edm_sigmas(
     high, low = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
     ratios = [(high + k / max(steps - 1, 1) * (low - high)) ** rho for k in range(1, steps)]
     return (1.0, *(ratio / (1 + ratio) for ratio in ratios), 0.0)
+
+
+def log_linear(sigmas: Sequence[float], steps: int) -> tuple[float, ...]:
+    """Takes a list of noise levels to another number of steps by interpolating their logarithms linearly.
+
+    So does ComfyUI's OptimalStepsScheduler resize the published lists of Optimal Stepsize (arXiv 2503.21774). A
+    last level of 0 counts as 0.001, which that node has in its place until the end.
+
+    Args:
+        sigmas: Two or more strictly decreasing levels, the last alone may be 0.
+        steps: Wanted number of steps, at least 1.
+
+    Returns:
+        ``steps + 1`` levels that begin and end as the list does.
+    """
+    old, inner = len(sigmas) - 1, []
+    for k in range(1, steps):
+        index, part = divmod(k * old, steps)
+        high, low = sigmas[index], sigmas[index + 1] or _ZERO
+        inner.append(high * (low / high) ** (part / steps))
+    return (sigmas[0], *inner, sigmas[-1])
 
 
 def skipped_steps(steps: int, strength: float) -> int:

@@ -132,3 +132,17 @@ def test_a_reference_beyond_the_most_steps_is_refused(run: Run) -> None:
     outcome = run("ablate", "oss", "--model", "tiny", "--steps", "21")
     assert outcome.code == 2
     assert "give 20 or fewer" in outcome.err
+
+
+def test_a_published_list_is_resized(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "eight.yaml"
+    outcome = run("schedule", "resize", "--preset", "oss-flux-10", "--steps", "8", "-o", str(path))
+    assert outcome.code == 0, outcome.err
+    resized, original = presets.load(path), presets.load("oss-flux-10")
+    assert resized.schedule.steps == 8
+    assert resized.schedule.stages[0].sigmas[4] == original.schedule.stages[0].sigmas[5] == 0.9471
+    assert resized.cost is not None
+    assert resized.cost.tflops == pytest.approx(0.8 * original.cost.tflops, rel=1e-3)  # type: ignore[union-attr]
+    staged = run("schedule", "resize", "--preset", "bottleneck-flux-3x", "--steps", "8", "-o", str(path))
+    assert staged.code == 2
+    assert "one stage without reuse" in staged.err

@@ -19,6 +19,7 @@ WITHOUT_JSON = {
     "tuner export": "prints the file that it wrote, or its text",
     "tuner import": "prints the file that it wrote",
     "tuner sample": "prints the file that it wrote",
+    "tuner schedule resize": "prints the file that it wrote",
     "tuner ui": "runs a server and prints nothing",
 }
 

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from tuner.distill.oss import Result
     from tuner.distill.steps import Settings
     from tuner.models import Blueprint, Size
-    from tuner.presets import Preset
+    from tuner.presets import Cost, Preset
+    from tuner.schedule import Schedule
 
 _EXAMPLES = """\b
 Examples:
@@ -26,6 +27,9 @@ Examples:
   tuner schedule oss --model flux --steps 10 --coarse-to-fine -o oss-10.yaml
   tuner schedule oss --model tiny --steps 8 --solver dpmpp-2m -o oss-8.yaml
   tuner schedule oss --model flux --preset bottleneck-flux-3x -o retimed.yaml
+"""
+_RESIZED = """\
+  tuner schedule resize --preset oss-flux-10 --steps 8 -o oss-flux-8.yaml
 """
 
 
@@ -50,7 +54,7 @@ class StepsType(click.ParamType[tuple[int, ...]]):
         return tuple(sorted(steps))
 
 
-@click.group(help="Makes schedules by rule, without a study.\n\n" + _EXAMPLES)
+@click.group(help="Makes schedules by rule, without a study.\n\n" + _EXAMPLES + _RESIZED)
 def command() -> None:
     """The group; its help is in the decorator."""
 
@@ -174,17 +178,62 @@ def oss(
     click.echo(f"{result.images} image forward passes")
 
 
+@command.command(
+    help="Takes a preset of one stage to another number of steps by log-linear interpolation, without a model, as "
+    "ComfyUI resizes the published lists of Optimal Stepsize.\n\n\b\nExamples:\n" + _RESIZED
+)
+@click.option("--preset", required=True, shell_complete=complete.presets, help="What to resize.")
+@click.option("--steps", required=True, type=click.IntRange(1), help="Wanted steps.")
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Preset file.")
+def resize(preset: str, steps: int, output: Path) -> None:
+    """Writes the resized preset."""
+    from tuner import presets
+    from tuner.models import blueprint
+    from tuner.presets import Preset
+    from tuner.schedule import MOST_STEPS, Schedule
+    from tuner.sigmas import log_linear
+
+    loaded = presets.load(preset)
+    stage, size = loaded.schedule.stages[0], (loaded.height, loaded.width)
+    if len(loaded.schedule.stages) != 1 or stage.reuse or stage.amplitudes:
+        raise UserError(
+            f"Only a preset of one stage without reuse and amplitudes can be resized, but {preset!r} has others; "
+            "give oss-flux-10, say."
+        )
+    if steps > MOST_STEPS:
+        raise UserError(f"A stage has at most {MOST_STEPS} steps, but --steps is {steps}; give fewer.")
+    resized = stage.model_copy(update={"sigmas": log_linear(stage.sigmas, steps)})
+    schedule = Schedule(stages=(resized,), solver=loaded.schedule.solver, cache=loaded.schedule.cache)
+    made = Preset(
+        name=f"{loaded.name}-in-{steps}",
+        model=loaded.model,
+        source=loaded.source,
+        notes=f"The levels of {loaded.name}, in {steps} steps by log-linear interpolation. {loaded.notes}".strip(),
+        height=loaded.height,
+        width=loaded.width,
+        schedule=schedule,
+        model_options=loaded.model_options,
+        cost=None if loaded.model == presets.ANY_MODEL else _cost(schedule, blueprint(loaded.model), size),
+    )
+    click.echo(str(presets.save(made, output)))
+
+
+def _cost(schedule: Schedule, known: Blueprint, size: Size) -> Cost:
+    from tuner.flops import price
+    from tuner.presets import Cost
+
+    cost, baseline = price(schedule, known, size), price(known.baseline(size), known, size)
+    return Cost(tflops=cost.tflops, nfe=cost.nfe, speedup=baseline.tflops / cost.tflops)
+
+
 def _presets(
     result: Result, known: Blueprint, size: Size, settings: Settings, base: Preset | None, searched_on: str
 ) -> list[Preset]:
     """Names, prices and explains what was found."""
-    from tuner.flops import price
-    from tuner.presets import Cost, Preset
+    from tuner.presets import Preset
 
-    baseline = price(known.baseline(size), known, size).tflops
     made = []
     for count, schedule in result.schedules.items():
-        cost = price(schedule, known, size)
         name = f"oss-{base.name}" if base else f"oss-{known.name.replace('/', '-')}-{count}"
         source = (
             f"Optimal Stepsize, arXiv 2503.21774, distilled from {settings.teacher_steps} steps of {known.name}"
@@ -198,7 +247,7 @@ def _presets(
                 height=size[0],
                 width=size[1],
                 schedule=schedule,
-                cost=Cost(tflops=cost.tflops, nfe=cost.nfe, speedup=baseline / cost.tflops),
+                cost=_cost(schedule, known, size),
             )
         )
     return made
