@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from tuner.distill.oss import retime, search
+from tuner.distill.oss import retime, search, search_each
 from tuner.distill.steps import Aggregate, Settings
 from tuner.errors import UserError
 from tuner.models import FlowModel, wrap
@@ -147,3 +147,10 @@ def test_what_a_multistep_rule_cannot_do_is_a_user_error(model: FlowModel) -> No
         search(model, PROMPTS, SEEDS, [2], SIZE, Settings(teacher_steps=4, solver="unipc-3"))
     with pytest.raises(UserError, match="'dpmpp-2m' remembers earlier steps; use 'euler' or 'heun'"):
         search(model, PROMPTS, SEEDS, [2], SIZE, Settings(teacher_steps=4, solver="dpmpp-2m", calibrate=True))
+
+
+def test_the_schedules_of_single_prompts_are_those_of_searches_on_them_alone(model: FlowModel) -> None:
+    settings = Settings(teacher_steps=9)
+    each = search_each(model, PROMPTS, SEEDS, 3, SIZE, settings)
+    for schedule, prompt, seed in zip(each, PROMPTS, SEEDS, strict=True):
+        assert search(model, [prompt], [seed], [3], SIZE, settings).schedules[3] == schedule
