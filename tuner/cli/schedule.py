@@ -91,7 +91,7 @@ def command() -> None:
     type=click.Choice(["x_0", "x_t"]),
     default="x_0",
     show_default=True,
-    help="Compare the predicted clean images, or the latents (half the calls and less near).",
+    help="Compare the predicted clean images, or the latents at two thirds of the calls.",
 )
 @click.option(
     "--solver",

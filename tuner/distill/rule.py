@@ -51,7 +51,7 @@ def _reason(solver: str) -> str | None:
     return None
 
 
-@functools.lru_cache(maxsize=1 << 17)
+@functools.lru_cache(maxsize=1 << 10)  # prompts mostly share their way
 def weights(solver: str, sigmas: tuple[float, ...], last: bool) -> tuple[float, ...]:
     """Writes where a way leads as a sum of its first latent and its velocities.
 
