@@ -154,3 +154,24 @@ def test_the_schedules_of_single_prompts_are_those_of_searches_on_them_alone(mod
     each = search_each(model, PROMPTS, SEEDS, 3, SIZE, settings)
     for schedule, prompt, seed in zip(each, PROMPTS, SEEDS, strict=True):
         assert search(model, [prompt], [seed], [3], SIZE, settings).schedules[3] == schedule
+
+
+def test_a_stage_is_retimed_for_its_own_multistep_solver(model: FlowModel) -> None:
+    staged = Schedule(
+        stages=(
+            Stage(scale=0.5, sigmas=(1, 0.7, 0.5, 0.2), solver="dpmpp-2m"),
+            Stage(sigmas=(0.8, 0.6, 0.4, 0.2, 0)),
+        ),
+        solver="unipc",
+    )
+    result = retime(model, PROMPTS, SEEDS, staged, SIZE, Settings(teacher_steps=12))
+    retimed = result.schedules[staged.steps]
+    assert [retimed.solver_of(index) for index in (0, 1)] == ["dpmpp-2m", "unipc"]
+    assert [stage.sigmas[-1] for stage in retimed.stages] == [0.2, 0]
+    teacher = Schedule(stages=(retimed.stages[0], Stage(sigmas=_inside(model, 0.8))), solver="euler")
+    ours, full = (sample(model, one, model.encode(PROMPTS), SEEDS, SIZE) for one in (retimed, teacher))
+    assert result.costs[staged.steps] == pytest.approx(float((ours - full).square().mean()), rel=1e-3)
+
+
+def _inside(model: FlowModel, high: float) -> tuple[float, ...]:
+    return (high, *(level for level in model.blueprint.sigmas(12, SIZE) if level < high))

@@ -105,11 +105,14 @@ MULTISTEP = ("ab2", "deis-2", "dpmpp-2m", "res-2m", "unipc")
 
 @pytest.mark.parametrize("choice", ["each", "joint"])
 @pytest.mark.parametrize("solver", ["euler", "heun", *MULTISTEP])
-def test_the_ends_of_ways_are_those_that_the_solver_reaches(solver: str, choice: Choice) -> None:
-    teacher = walk(bent, start(2), SIGMAS)
-    table = fill(teacher, bent, everywhere(STEPS, 4), choice, "x_t", solver)
+@pytest.mark.parametrize("sigmas", [SIGMAS, SIGMAS[1:-1]])  # a later stage may start below 1 and end above 0
+def test_the_ends_of_ways_are_those_that_the_solver_reaches(
+    sigmas: tuple[float, ...], solver: str, choice: Choice
+) -> None:
+    teacher = walk(bent, start(2), sigmas)
+    table = fill(teacher, bent, everywhere(teacher.steps, 4), choice, "x_t", solver)
     for prompt, way in enumerate(table.ways(4)):
-        end = load(solver)(bent, teacher.x[0, prompt : prompt + 1], [SIGMAS[level] for level in way])
+        end = load(solver)(bent, teacher.x[0, prompt : prompt + 1], [sigmas[level] for level in way])
         np.testing.assert_allclose(
             table.cost[4, -1, prompt], (end - teacher.x[-1, prompt]).square().mean(), rtol=1e-6
         )
