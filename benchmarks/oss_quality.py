@@ -110,9 +110,13 @@ def searches(teacher_steps: int, polished: bool) -> dict[str, Settings]:
         "OSS, mean-cost": fine,
         "OSS, mean-log": replace(fine, aggregate="mean-log"),
         "OSS, median": replace(fine, aggregate="median"),
-        **{f"OSS, {solver}": replace(fine, solver=solver) for solver in MULTISTEP},
     }
-    return found if polished else {WHOLE: whole, "OSS, x_t": replace(whole, distance="x_t"), **found}
+    tables = {
+        WHOLE: whole,
+        "OSS, x_t": replace(whole, distance="x_t"),
+        **{f"OSS, {solver}": replace(whole, solver=solver) for solver in MULTISTEP},
+    }
+    return found if polished else tables | found
 
 
 def distil(
