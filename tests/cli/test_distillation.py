@@ -10,6 +10,7 @@ import pytest
 from studies.evaluate.ablations import Row
 from tests.cli.conftest import Outcome
 from tuner import presets
+from tuner.cli._ablate_oss import _EXPLANATION
 from tuner.cli._ablations import show
 from tuner.presets import Preset, Score
 from tuner.schedule import Schedule, Stage
@@ -146,3 +147,8 @@ def test_a_published_list_is_resized(run: Run, tmp_path: Path) -> None:
     staged = run("schedule", "resize", "--preset", "bottleneck-flux-3x", "--steps", "8", "-o", str(path))
     assert staged.code == 2
     assert "one stage without reuse" in staged.err
+
+
+def test_what_stands_below_the_oss_ablations_fits_a_terminal() -> None:
+    text = _EXPLANATION.format(reference=1000, teacher=200, searched=100)
+    assert all(len(line) <= 80 for line in text.splitlines())

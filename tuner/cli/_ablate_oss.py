@@ -17,12 +17,12 @@ EXAMPLES = """\
 """
 
 _EXPLANATION = (
-    "PSNR: dB to the images of {reference} plain steps; in each row its mean, the paired\n"
-    "difference to the whole method, and the difference's 95 % interval. Schedules are\n"
-    "found on {searched} other prompts; the whole method compares clean images with a teacher of\n"
-    "{teacher} steps and minimises the mean cost.\n"
-    "Paper: arXiv 2503.21774, ImageNet-64, 20 steps (Tables 2 and 3; whole method: OSS-ave),\n"
-    "but for latents compared (Table 4, against 22.45 dB for clean images)."
+    "PSNR: dB to the images of {reference} plain steps; the mean, the paired difference\n"
+    "to the whole method, and its 95 % interval. Schedules are found on {searched} other\n"
+    "prompts; the whole method compares clean images with a teacher of {teacher} steps\n"
+    "and minimises the mean cost.\n"
+    "Paper: arXiv 2503.21774, ImageNet-64, 20 steps (Tables 2 and 3; whole method:\n"
+    "OSS-ave); for latents Table 4, against 22.45 dB for clean images."
 )
 
 
