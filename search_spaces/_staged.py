@@ -173,7 +173,7 @@ class StagedSpace(ABC):
         calls = [called(stage.sigmas, stage.reuse) for stage in schedule.stages]
         guidances = [self._guidance.of_stage(*pair) for pair in zip(schedule.stages, calls, strict=True)]
         params = self._guidance.params_of_stages(guidances, schedule.cache is not None)
-        params |= params_of_solvers([stage.solver for stage in schedule.resolved], self._solvers)
+        params |= params_of_solvers([schedule.solver_of(k) for k in range(len(schedule.stages))], self._solvers)
         spent = 0.0
         for k, (stage, made, guidance) in enumerate(zip(schedule.stages, calls, guidances, strict=True), start=1):
             cost = self._costs.of_calls(stage.scale, len(made), schedule.cache, guidance)
