@@ -70,11 +70,14 @@ def verdict_text(one: Checked) -> str:
 def warnings(result: StudyResult) -> list[str]:
     """Warns of samples that are too small for intervals to mean anything."""
     counts = {"search": result.search_prompts, "held-out": result.held_out_prompts}
-    return [
-        f"warning: {count} {kind} prompts are too few; intervals over fewer than {FEWEST} mean little"
-        for kind, count in counts.items()
-        if count is not None and count < FEWEST
-    ]
+    return [line for kind, count in counts.items() if count is not None for line in too_few(count, f"{kind} ")]
+
+
+def too_few(count: int, kind: str = "") -> list[str]:
+    """Warns of so many prompts, if they are too few for an interval."""
+    if count >= FEWEST:
+        return []
+    return [f"warning: {count} {kind}prompts are too few; intervals over fewer than {FEWEST} mean little"]
 
 
 def cost_lines(result: StudyResult) -> list[str]:
