@@ -38,10 +38,10 @@ Examples:
   tuner eval --verify flux-3x.yaml                 do its recorded scores hold?
 
 \b
-Running the same command again goes on where it stopped. PRESET is a shipped name, a YAML file
-plain:N for N plain steps, or plain:N-SOLVER. Of FILE, the half is scored that `tuner search --prompts FILE` holds out.
-A preset with a guidance, a negative prompt or a LoRA of its own is drawn with it; options given here
-hold for all others.
+Running the same command again goes on where it stopped. PRESET is a shipped name, a YAML file,
+plain:N for N plain steps, or plain:N-SOLVER. Of FILE, the half is scored that `tuner search --prompts
+FILE` holds out. A preset with a guidance, a negative prompt or a LoRA of its own is drawn with it;
+options given here hold for all others.
 """
 _PHASE = "units of work"
 
