@@ -6,7 +6,7 @@ import importlib.util
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from tuner.errors import UserError, one_line
+from tuner.errors import UserError, one_line, unknown_name
 from tuner.lora import adapted_components, load_lora
 from tuner.models._options import ModelOptions
 
@@ -51,6 +51,10 @@ def load_pipeline(blueprint: Blueprint, device: str, dtype: str, options: ModelO
     except NotImplementedError as error:  # diffusers' word for an unknown device map
         raise UserError(f"Device map {options.device_map!r} does not work here: {one_line(error)}") from error
     pipe.set_progress_bar_config(disable=True)
+    if options.attention is not None:
+        for name in ("transformer", "transformer_2", "unet"):
+            if (part := getattr(pipe, name, None)) is not None:
+                _choose_attention(part, options.attention)
     network = getattr(pipe, blueprint.denoiser)
     _check_same_model(blueprint, blueprint.denoiser, blueprint.transformer, network.config)
     scheduler = {**pipe.scheduler.config, "_class_name": type(pipe.scheduler).__name__}
@@ -64,6 +68,23 @@ def load_pipeline(blueprint: Blueprint, device: str, dtype: str, options: ModelO
     elif options.device_map is None:
         pipe.to(device)
     return pipe
+
+
+def _choose_attention(network: Any, backend: str) -> None:
+    if not hasattr(network, "set_attention_backend"):
+        raise UserError(f"{type(network).__name__} has no choice of attention; leave `--attention` out.")
+    from diffusers.models.attention_dispatch import AttentionBackendName
+
+    known = [one.value for one in AttentionBackendName]
+    if backend not in known:
+        raise unknown_name("attention backend", backend, known)
+    try:
+        network.set_attention_backend(backend)
+    except (ImportError, RuntimeError, ValueError) as error:
+        raise UserError(
+            f"Attention backend {backend!r} does not work here: {one_line(error)} Choose another one, or leave "
+            "`--attention` out."
+        ) from error
 
 
 def _check_placement(options: ModelOptions) -> None:

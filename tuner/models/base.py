@@ -278,6 +278,11 @@ class FlowModel(ABC):
         """Type of the device that the latents are on, as torch names it."""
         return "cpu"
 
+    @property
+    def runtime(self) -> str:
+        """Device type and precision of the weights, which scores depend on, e.g. ``cuda bfloat16``."""
+        return f"{self.device} float32"
+
     @abstractmethod
     def encode(self, prompts: Sequence[str]) -> Conditioning:
         """Turns B prompts into conditioning with B rows."""
