@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tuner.cli import _completion as complete
-from tuner.cli._common import json_option, print_json, print_table, size_option
+from tuner.cli._common import json_option, print_json, print_table, say, size_option
 from tuner.cli._progress import ProgressDisplay
 from tuner.errors import unwritable
 
@@ -98,7 +98,7 @@ def bottleneck(
         )
         return
     print_table(header, cells, title=title)
-    click.echo(_EXPLANATION)
+    say(_EXPLANATION)
 
 
 _EXPLANATION = (

@@ -16,6 +16,7 @@ from tuner.cli._common import (
     model_options,
     print_json,
     print_table,
+    say,
     size_option,
     stdout_console,
     stdout_for_results,
@@ -130,15 +131,15 @@ def _evaluate(settings: EvalSettings, as_json: bool, wide: bool, top: int | None
     console = stdout_console(wide)
     for table in tables(result, None if wide else console.width, top):
         console.print(table)
-    click.echo(HOW_TO_READ)
+    say(HOW_TO_READ)
     for row in result.rows:
         if row.failure is not None:
-            click.echo(f"{row.name} failed: {row.failure}")
+            say(f"{row.name} failed: {row.failure}")
         if row.checked is not None:
-            click.echo(f"{row.name}: {verdict_text(row.checked)}")
+            say(f"{row.name}: {verdict_text(row.checked)}")
     for line in too_few(result.prompts):
-        click.echo(line)
-    click.echo(f"report: {folder.path}")
+        say(line)
+    say(f"report: {folder.path}")
 
 
 def _verify(path: str, settings: EvalSettings, as_json: bool, bar: ProgressDisplay) -> None:
@@ -165,12 +166,12 @@ def _print_verification(found: Verification) -> None:
         title=found.preset,
     )
     for name, change in found.other_versions.items():
-        click.echo(f"{name} was {change}")
+        say(f"{name} was {change}")
     if found.exact_expected:
         rule = "the versions are those of the provenance and both machines are CPUs, so they must be exact"
     else:
         rule = "other versions or a GPU may change bits, so they must be within the recorded intervals"
-    click.echo(f"the recorded scores {'hold' if found.holds else 'do not hold'}; {rule}")
+    say(f"the recorded scores {'hold' if found.holds else 'do not hold'}; {rule}")
     if found.exact_expected and not found.holds:
         click.echo("what else changes bits: other weights, another kind of processor, or a GPU then", err=True)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from tuner.errors import UserError, one_line, unknown_name
@@ -41,7 +42,8 @@ def load_pipeline(blueprint: Blueprint, device: str, dtype: str, options: ModelO
     if options.device_map is not None:
         how["device_map"] = options.device_map
     try:
-        pipe = getattr(diffusers, blueprint.pipeline_class).from_pretrained(blueprint.source, **how)
+        with _without_bars():
+            pipe = getattr(diffusers, blueprint.pipeline_class).from_pretrained(blueprint.source, **how)
     except OSError as error:
         raise UserError(
             f"Model {blueprint.name!r} could not be loaded from {blueprint.source!r}: it is neither a local "
@@ -68,6 +70,30 @@ def load_pipeline(blueprint: Blueprint, device: str, dtype: str, options: ModelO
     elif options.device_map is None:
         pipe.to(device)
     return pipe
+
+
+@contextlib.contextmanager
+def _without_bars() -> Iterator[None]:
+    """Hides the libraries' bars of a second or so; bars of downloads stay."""
+    from diffusers.utils import logging as diffusers_bars
+    from huggingface_hub.utils.tqdm import (
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
+    from transformers.utils import logging as transformers_bars
+
+    shown = [bars for bars in (diffusers_bars, transformers_bars) if bars.is_progress_bar_enabled()]
+    show_downloads = disable_progress_bars if are_progress_bars_disabled() else enable_progress_bars
+    for bars in shown:
+        bars.disable_progress_bar()
+    show_downloads()  # transformers turns these off and on with its own
+    try:
+        yield
+    finally:
+        for bars in shown:
+            bars.enable_progress_bar()
+        show_downloads()
 
 
 def _choose_attention(network: Any, backend: str) -> None:
