@@ -201,7 +201,7 @@ class Sampling:
             raise RefusedError(
                 _TARGET, index, f"guidance {guidance:g} is above what its guiders take", "lower it below 99"
             )
-        second = isinstance(self.model, WanBlueprint) and level < self.model.boundary
+        second = isinstance(self.model, WanBlueprint) and self.model.second(level)
         return _Guide(int(second), guidance, known.passes)
 
     def _guider(self, guide: _Guide, noise_scale: float) -> Link:
