@@ -22,6 +22,7 @@ from tuner.errors import UserError
 from tuner.exporters import ExportOptions
 from tuner.exporters._comfyui_families import FAMILIES
 from tuner.flops import price
+from tuner.latency import LatencyTable
 from tuner.models import Blueprint
 from tuner.models.base import Size
 from tuner.presets import Preset
@@ -118,19 +119,24 @@ def test_every_rule_without_noise_comes_back(solver: str, tmp_path: Path) -> Non
     assert_same(made, preset, known)
 
 
+def unmeasured() -> LatencyTable:
+    raise AssertionError("a budget in FLOPs asks for no latency")
+
+
 def test_a_rule_that_remembers_steps_of_a_reused_velocity_names_the_node(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"'SamplerCustomAdvanced' \(number \d+\) and the latents that are added"):
         back(tmp_path, preset_of(MIXED, (1024, 1024)), models.blueprint("flux"))
 
 
 @pytest.mark.parametrize("name", loadable())
-def test_200_random_schedules_come_back_or_name_a_node(name: str, tmp_path: Path) -> None:
+def test_random_schedules_come_back_or_name_a_node(name: str, tmp_path: Path) -> None:
     """Any rule, and any guidance, in every stage; a rule that remembers may have steps that reuse a velocity."""
     known, size = models.blueprint("sd3.5-medium"), (256, 256)
-    budget = parse_budget("3x", price(known.baseline(size), known, size), known, size, lambda: None)
-    space = search_spaces.load(name, known, size, budget, lambda schedule: schedule.cache is None)
+    tiny, small = models.blueprint("tiny"), (64, 64)  # its network is quickly priced
+    budget = parse_budget("3x", price(tiny.baseline(), tiny), tiny, small, unmeasured)
+    space = search_spaces.load(name, tiny, small, budget, lambda schedule: schedule.cache is None)
     rng, came_back = Random(0), 0
-    for _ in range(200):
+    for _ in range(60):
         stages = [
             stage.model_copy(
                 update={
@@ -151,4 +157,4 @@ def test_200_random_schedules_come_back_or_name_a_node(name: str, tmp_path: Path
             continue
         assert_same(back(tmp_path, preset, known, known), preset, known)
         came_back += 1
-    assert came_back > 100
+    assert came_back > 30
