@@ -325,7 +325,7 @@ def test_a_snippet_does_not_round_timesteps() -> None:
 @pytest.mark.parametrize(
     ("model", "schedule", "reason"),
     [
-        ("ltx2", staged("nearest"), "this preset .*takes latents"),
+        ("ltx2", staged("nearest"), "this preset .*draws sound beside the picture"),
         ("sana", staged("pixel"), "stage 2 .*cannot encode images"),
         ("z-image", staged("nearest", cache=CACHES[1]), "stage 1 .*which guidance pass"),
         ("flux", staged("nearest", solver="euler-ancestral"), "stage 1 .*draws noise"),

@@ -42,7 +42,8 @@ class _Diffusers(Exporter):
             FAMILIES,
             preset,
             blueprint,
-            "this exporter does not know how the pipeline of {model} takes latents",
+            "the pipeline of {model} draws sound beside the picture, or takes latents in a way that is not known "
+            "here",
             "use `tuner sample`, or format 'sigmas'",
         )
         if options.snippet:
