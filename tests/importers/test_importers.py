@@ -193,6 +193,56 @@ def test_what_no_preset_does_is_one_line(changes: dict[str, Any], reason: str, t
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize("levels", ["", "1", "1, 1", "0.5, 0, 0", "14.6, 3, 0", "1, 0.5, 0.7, 0"])
+def test_levels_that_do_not_fall_name_the_node(levels: str, tmp_path: Path) -> None:
+    graph = workflow_of(presets.load("ralu-flux-4x"))
+    for node in graph.values():
+        if node["class_type"] == "ManualSigmas":
+            node["inputs"]["sigmas"] = levels
+    with pytest.raises(UserError, match=r"\(number \d+\) has levels that do not fall"):
+        importers.read(written(tmp_path, graph))
+
+
+@pytest.mark.parametrize("node", [{"class_type": "KSampler"}, {"class_type": "KSampler", "inputs": []}])
+def test_nodes_without_inputs_are_no_workflow(node: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="neither a workflow"):
+        importers.read(written(tmp_path, {"1": node}))
+
+
+def added_to(graph: dict[str, Any], kind: str, **inputs: Any) -> dict[str, Any]:
+    """Puts a node between the last sampler and the decoder."""
+    decoder = next(node for node in graph.values() if node["class_type"] == "VAEDecode")
+    last = decoder["inputs"]["samples"]
+    links = {name: last if value == "LAST" else value for name, value in inputs.items()}
+    decoder["inputs"]["samples"] = ["900", 0]
+    return graph | {"900": {"class_type": kind, "inputs": links}}
+
+
+@pytest.mark.parametrize(
+    ("kind", "inputs", "reason"),
+    [
+        ("LatentMultiply", {"samples": "LAST", "multiplier": 1.1}, "takes a latent that was multiplied by 1.1"),
+        ("LatentAdd", {"samples1": "LAST", "samples2": "LAST"}, "takes a latent that was multiplied by 2"),
+        ("LatentBlend", {"samples1": "LAST", "samples2": "LAST"}, r"'LatentBlend' \(number 900\) is not known"),
+    ],
+)
+def test_latents_that_no_stage_ends_with_name_the_node(
+    kind: str, inputs: dict[str, Any], reason: str, tmp_path: Path
+) -> None:
+    graph = added_to(workflow_of(presets.load("ralu-flux-4x")), kind, **inputs)
+    with pytest.raises(UserError, match=reason):
+        importers.read(written(tmp_path, graph))
+
+
+def test_sums_that_no_rule_makes_name_the_node(tmp_path: Path) -> None:
+    stages = (Stage(sigmas=(1, 0.8, 0.6, 0.4, 0.2, 0), solver="dpmpp-2m"),)
+    graph = workflow_of(preset_of(Schedule(stages=stages), (1024, 1024)))
+    first = next(node for node in graph.values() if node["class_type"] == "LatentMultiply")
+    first["inputs"]["multiplier"] *= 1.01
+    with pytest.raises(UserError, match=r"'SamplerCustomAdvanced' \(number \d+\) and the latents that are added"):
+        importers.read(written(tmp_path, graph))
+
+
 def test_noise_that_does_not_keep_the_level_is_refused(tmp_path: Path) -> None:
     graph = workflow_of(presets.load("ralu-flux-4x"))
     for node in graph.values():

@@ -120,6 +120,9 @@ class Latents:
         if sampler not in _SAMPLERS:
             known = " and ".join(map(repr, _SAMPLERS))
             raise self._nodes.refused(number, f"has sampler {sampler!r}, a rule that is not read; use {known}")
+        if len(levels) < 2 or any(not 1 >= high > low >= 0 for high, low in pairwise(levels)):
+            told = ", ".join(f"{level:g}" for level in levels)
+            raise self._nodes.refused(number, f"has levels that do not fall from 1 at most to 0 at least: {told}")
         entry, before = self._entered(number, latent)
         chain = before.chain
         level = 1.0 if chain is None else chain.levels[-1]

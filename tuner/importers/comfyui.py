@@ -50,7 +50,10 @@ def read_graph(file: str, graph: dict[str, Any], model: Blueprint | None) -> Fou
         raise unreadable(
             file, "it is a workflow for the screen; save it with `Export (API)`, or give a saved image"
         )
-    if not graph or not all(isinstance(node, dict) and "class_type" in node for node in graph.values()):
+    nodes = graph.values()
+    if not graph or not all(
+        isinstance(node, dict) and "class_type" in node and isinstance(node.get("inputs"), dict) for node in nodes
+    ):
         raise unreadable(file, "it holds neither a workflow, nor levels, nor a scheduler's configuration")
     try:
         return _Reader(file, graph, model).found()
