@@ -22,8 +22,8 @@ Examples:
   tuner export tiny-3x --pick best:image_reward -o best.yaml
   tuner export tiny-3x --pick trial:17 -o trial17.yaml
   tuner export ralu-flux-4x --format comfyui -o ralu.json
-  tuner export mine.yaml -o mine.py                          a script that needs diffusers alone
-  tuner export mine.yaml --format sigmas --text              a line for --sigmas or ManualSigmas
+  tuner export mine.yaml -o mine.py               a script that needs diffusers
+  tuner export mine.yaml --format sigmas --text   a line for ManualSigmas
 """
 
 
