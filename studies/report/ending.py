@@ -16,6 +16,7 @@ _ENDED: dict[EndedBy, str] = {
     "time limit": "time limit reached",
     "max tflops": "TFLOPs limit reached",
     "patience": "no gain in the last trials",
+    "unfinished": "the search is not over",
 }
 
 
@@ -68,7 +69,9 @@ def verdict_text(one: Checked) -> str:
 
 
 def warnings(result: StudyResult) -> list[str]:
-    """Warns of samples that are too small for intervals to mean anything."""
+    """Warns of a search that is not over, and of samples that are too small for intervals to mean anything."""
+    if result.ended_by == "unfinished":
+        return [f"partial: the search is not over; {result.trials} trials so far, continue it with --resume"]
     counts = {"search": result.search_prompts, "held-out": result.held_out_prompts}
     return [line for kind, count in counts.items() if count is not None for line in too_few(count, f"{kind} ")]
 
