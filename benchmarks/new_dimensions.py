@@ -31,10 +31,10 @@ from studies.plan.plan import Plan, make_plan
 from tuner.schedule import Schedule
 from tuner.tiny.descriptions import captions
 
-FIRST_SEED = 3000  # nothing was ever chosen by how a search with it or a later one does
+FIRST_SEED = 4000  # nothing was ever chosen by how a search with it or a later one does
 SEARCH_PROMPTS = 24
 UNSEEN_PROMPTS = 64
-TRIALS = 30
+TRIALS = 60
 
 
 @dataclass(frozen=True)

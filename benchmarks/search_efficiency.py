@@ -239,7 +239,7 @@ def run_loop(
     start_study(folder, plan, resume=False)
     specs = dict(zip(plan.directions, plan.objectives, strict=True))
     log = ScoreLog(folder.scores, plan.weights, specs, plan.made_by)
-    known = EarlierScores(earlier, plan.weights, specs, plan.made_by)
+    known = EarlierScores(earlier, plan.weights, specs, plan.made_by, "")
     evaluations = Evaluations(plan, folder, log, known, lambda: executor)
     loop = Loop(plan, evaluations, TrialRecord(plan, folder, None), _nothing)
     loop.run(None)

@@ -3,7 +3,8 @@
 Each row is the search on the table of ``benchmarks.table`` with one mechanism replaced or left out. It is compared
 with the whole search, seed by seed: the hypervolume at equal spend, on prompts that nobody saw, and the share of
 the whole search's spend that it needs to reach the whole search's hypervolume. Equal spend is where the first of
-the two ends. The row ``BoTorch`` chooses among the same candidates with a library's process and acquisition
+the two ends. The third comparison is the hypervolume after the same number of trials, whatever they cost. The row
+``BoTorch`` chooses among the same candidates with a library's process and acquisition
 (`benchmarks.botorch_proposals`; ``pip install botorch``); it has fewer trials, since each takes seconds.
 """
 
@@ -33,7 +34,7 @@ from studies.propose.improvement import Array
 
 FIRST_SEED = 2000  # nothing was ever chosen by how a search with it or a later one does
 TRIALS = 200
-BOTORCH_TRIALS = 50
+BOTORCH_TRIALS = 30
 WHOLE = "whole search"
 
 
@@ -129,6 +130,9 @@ def measure(seeds: Sequence[int], variants: Sequence[str], processes: int) -> di
         ends = [min(mine[0][-1].spent, whole[0][-1].spent) for mine, whole in pairs]
         at_end = [[volume_at(*run, end) for run in pair] for pair, end in zip(pairs, ends, strict=True)]
         gain = paired_score(*map(list, zip(*at_end, strict=True))) if len(seeds) > 1 else None
+        trials = min(len(mine[0]) for mine, _ in pairs)
+        counted = [[volumes[trials - 1] for _, volumes in pair] for pair in pairs]
+        per_trial = paired_score(*map(list, zip(*counted, strict=True))) if len(seeds) > 1 else None
         shares = [
             spent_to_reach(*mine, target) / spent_to_reach(*whole, target)
             for (mine, whole), (_, target) in zip(pairs, at_end, strict=True)
@@ -142,6 +146,8 @@ def measure(seeds: Sequence[int], variants: Sequence[str], processes: int) -> di
                 "hypervolume": float(np.mean([mine for mine, _ in at_end])),
                 "gain": gain and gain.delta,
                 "gain_ci95": gain and gain.ci95,
+                "gain_at_equal_trials": per_trial and per_trial.delta,
+                "gain_at_equal_trials_ci95": per_trial and per_trial.ci95,
                 "share_of_spend": median_with_interval(shares),
                 "cpu_ms_per_trial": float(np.median([found[name, seed].cpu_ms for seed in seeds])),
             }
@@ -150,16 +156,23 @@ def measure(seeds: Sequence[int], variants: Sequence[str], processes: int) -> di
 
 
 def report(result: dict[str, Any]) -> str:
-    """Formats the comparison as a table of 80 columns or so."""
-    lines = [f"{'':<28}{'TFLOPs':>8}{'gain at equal spend [95 %]':>34}{'share of spend [95 %]':>26}{'ms':>7}"]
+    """Formats the comparison as a table."""
+    lines = [
+        f"{'':<28}{'TFLOPs':>8}{'gain at equal spend [95 %]':>32}{'at equal trials':>32}"
+        f"{'share [95 %]':>22}{'ms':>6}"
+    ]
     for row in result["rows"]:
-        gain, share = "", ""
+        gain, per_trial, share = "", "", ""
         if row["search"] != WHOLE and row["gain_ci95"]:
-            gain = f"{row['gain']:+.2g} [{row['gain_ci95'][0]:+.2g}, {row['gain_ci95'][1]:+.2g}]"
+            gain, per_trial = (
+                f"{row[name]:+.2g} [{row[f'{name}_ci95'][0]:+.2g}, {row[f'{name}_ci95'][1]:+.2g}]"
+                for name in ("gain", "gain_at_equal_trials")
+            )
             median, low, high = ("never" if v is None else f"{v:.2f}" for v in row["share_of_spend"])
             share = f"{median} [{low}, {high}]"
         lines.append(
-            f"{row['search']:<28}{row['tflops_spent']:>8.2f}{gain:>34}{share:>26}{row['cpu_ms_per_trial']:>7.0f}"
+            f"{row['search']:<28}{row['tflops_spent']:>8.2f}{gain:>32}{per_trial:>32}{share:>22}"
+            f"{row['cpu_ms_per_trial']:>6.0f}"
         )
     return "\n".join(lines)
 

@@ -83,6 +83,15 @@ class GuidanceChoice:
         parts = [trial.suggest_float(f"{prefix}unguided_{end}", 0.0, _MOST_UNGUIDED) for end in ("high", "low")]
         return Guidance(factor, *parts)
 
+    def suggest_stages(self, trial: BaseTrial, stages: int, cached: bool) -> list[Guidance]:
+        """Asks whether the stages have guidance of their own, and then for that of each."""
+        if not self._any(cached) or not trial.suggest_categorical("own_guidance", (False, True)):
+            return [Guidance()] * stages
+        return [self.suggest(trial, f"stage{k}.", cached) for k in range(1, stages + 1)]
+
+    def _any(self, cached: bool) -> bool:
+        return self.scales or (self.intervals and not cached)
+
     def fields(self, guidance: Guidance, called: Sequence[float]) -> dict[str, Any]:
         """Returns the fields of a stage whose network calls are at these noise levels."""
         found: dict[str, Any] = {}
@@ -126,6 +135,20 @@ class GuidanceChoice:
                     f"without guidance, but {max(guidance.high, guidance.low):g} do."
                 )
             params |= {f"{prefix}unguided_high": guidance.high, f"{prefix}unguided_low": guidance.low}
+        return params
+
+    def params_of_stages(self, guidances: Sequence[Guidance], cached: bool) -> dict[str, Any]:
+        """Inverts ``suggest_stages``.
+
+        Raises:
+            ValueError: As `params_of`.
+        """
+        if not self._any(cached):
+            return {}
+        own = any(guidance != Guidance() for guidance in guidances)
+        params: dict[str, Any] = {"own_guidance": own}
+        for k, guidance in enumerate(guidances, start=1) if own else ():
+            params |= self.params_of(guidance, f"stage{k}.", cached)
         return params
 
 

@@ -14,7 +14,7 @@ from search_spaces._caches import kinds_for, params_of_cache, suggest_cache
 from search_spaces._choices import Choices, anything
 from search_spaces._costs import Costs, Ladder, buy, reused_steps
 from search_spaces._guidance import GuidanceChoice
-from search_spaces._solvers import called, params_of_solver, suggest_solver
+from search_spaces._solvers import called, params_of_solvers, suggest_solvers
 from search_spaces.base import Carries
 from tuner.budget import Budget
 from tuner.schedule import Kernel, Schedule, Stage
@@ -44,7 +44,9 @@ class StagedSpace(ABC):
     ``stageK.resample`` how the result of stage K - 1 is resized; not where the size stays
     ``stageK.early``    (option) whether the stage, not the last, ends above sigma 0
     ``stageK.end``      (option) that level, as a part of the next stage's start; only if early
-    ``stageK.solver``   the step rule, one of `SOLVERS`
+    ``solver``          the step rule, one of `SOLVERS`, or `BY_STAGE`
+    ``stageK.solver``   the stage's step rule; only by stage
+    ``own_guidance``    whether stages differ from the model's guidance; for models whose guidance can change
     ``stageK.guidance`` the guidance scale, as a multiple of the model's own; for models that take one
     ``stageK.unguided_high``, ``stageK.unguided_low``  of the stage's network calls, the part at its beginning and
                         at its end that make the prompt's pass alone; for models that make more, without a cache
@@ -107,7 +109,8 @@ class StagedSpace(ABC):
         least = min(1.0, self._costs.per_call[1.0] / self._costs.limit)
         spend = trial.suggest_float("spend", least, 1.0, log=True)
         shares = [trial.suggest_float(f"stage{k}.share", 0.0, 1.0) for k in numbers[1:]]
-        guidances = [self._guidance.suggest(trial, f"stage{k}.", cache is not None) for k in numbers]
+        guidances = self._guidance.suggest_stages(trial, len(scales), cache is not None)
+        solvers = suggest_solvers(trial, len(scales), self._solvers)
         ladders = [
             Ladder(self._costs, scale, every, cache, guidance)
             for scale, guidance in zip(scales, guidances, strict=True)
@@ -129,7 +132,7 @@ class StagedSpace(ABC):
                     sigmas=sigmas,
                     resample=self._suggest_resample(trial, k) if resized else "bilinear",
                     reuse=reuse,
-                    solver=suggest_solver(trial, f"stage{k}.", self._solvers),
+                    solver=solvers[k - 1],
                     **self._guidance.fields(guidances[k - 1], called(sigmas, reuse)),
                 )
             )
@@ -167,12 +170,12 @@ class StagedSpace(ABC):
         return sum(self._costs.per_call[scale] for scale in scales)
 
     def _params_of_compute(self, schedule: Schedule) -> dict[str, Any]:
-        params, spent = dict[str, Any](), 0.0
-        for k, stage in enumerate(schedule.stages, start=1):
-            made, cached = called(stage.sigmas, stage.reuse), schedule.cache is not None
-            params |= params_of_solver(schedule.solver_of(k - 1), f"stage{k}.", self._solvers)
-            guidance = self._guidance.of_stage(stage, made)
-            params |= self._guidance.params_of(guidance, f"stage{k}.", cached)
+        calls = [called(stage.sigmas, stage.reuse) for stage in schedule.stages]
+        guidances = [self._guidance.of_stage(*pair) for pair in zip(schedule.stages, calls, strict=True)]
+        params = self._guidance.params_of_stages(guidances, schedule.cache is not None)
+        params |= params_of_solvers([schedule.solver_of(k) for k in range(len(schedule.stages))], self._solvers)
+        spent = 0.0
+        for k, (stage, made, guidance) in enumerate(zip(schedule.stages, calls, guidances, strict=True), start=1):
             cost = self._costs.of_calls(stage.scale, len(made), schedule.cache, guidance)
             spent += cost
             if k > 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import runpy
 import shlex
 import sys
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.importers.test_importers import ksampler
+from tuner import models, presets
 from tuner.cli.main import main
 
 PAGE = Path(__file__).parents[1] / "docs" / "exporting.md"
@@ -21,6 +24,8 @@ height: 1024
 width: 1024
 schedule: {solver: euler-ancestral, stages: [{steps: 8}]}
 """
+
+MULTISTEP = STOCHASTIC.replace("euler-ancestral", "dpmpp-2m").replace("stochastic", "multistep")
 
 
 def examples() -> list[tuple[str, str]]:
@@ -40,6 +45,10 @@ def test_every_example_runs_and_prints_what_the_page_shows(
     monkeypatch.chdir(tmp_path)
     Path("list.txt").write_text("1, 0.9, 0.5, 0.25, 0", encoding="utf-8")
     Path("stochastic.yaml").write_text(STOCHASTIC, encoding="utf-8")
+    Path("multistep.yaml").write_text(MULTISTEP, encoding="utf-8")
+    Path("foreign.json").write_text(json.dumps(ksampler(sampler_name="dpmpp_2m")), encoding="utf-8")
+    flux = {"_class_name": "FlowMatchEulerDiscreteScheduler", **models.blueprint("flux").scheduler}
+    Path("scheduler_config.json").write_text(json.dumps(flux), encoding="utf-8")
     commands = examples()
     assert len(commands) > 10
     for command, shown in commands:
@@ -58,3 +67,5 @@ def test_every_example_runs_and_prints_what_the_page_shows(
         if shown:
             assert (captured.out + captured.err).strip() == shown
     assert Path("circle.png").stat().st_size > 0
+    assert presets.load("multistep-again.yaml").schedule.solver == "dpmpp-2m"
+    assert presets.load("twelve.yaml").schedule.steps == 12

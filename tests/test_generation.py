@@ -67,6 +67,8 @@ def test_videos_are_frames(monkeypatch: pytest.MonkeyPatch) -> None:
     options = tuner.models.ModelOptions(frames=5)
     made = generate(pipe, "fox", schedule, height=32, width=48, options=options, output_type="np")
     assert made.frames.shape == (1, 5, 32, 48, 3)
+    again = tuner.attach(pipe, schedule)("fox", height=32, width=48, num_frames=5, output_type="np")
+    np.testing.assert_array_equal(again[0], made.frames)
     assert len(generate(pipe, "fox", schedule, height=32, width=48, options=options).frames[0]) == 5
 
 
@@ -196,6 +198,7 @@ def test_a_callback_may_not_change_the_latents(flux_pipe: Any, plan: Schedule) -
         ({"prompt": []}, "A prompt is a text"),
         ({"image_embeds": 3}, "Unknown argument 'image_embeds'|either a prompt"),
         ({"height": 33}, "must be positive multiples"),
+        ({"num_frames": 5}, "makes images, so it cannot make 5 frames"),
     ],
 )
 def test_what_it_does_not_take_is_one_line(
@@ -226,6 +229,16 @@ def test_attach_changes_one_line_of_existing_code(plan: Schedule) -> None:
         made = attached("a", num_inference_steps=50, guidance_scale=3.5, generator=parts.generators([3])[0])
     expected = generate(pipe, "a", preset, seed=3)
     assert made.images[0].tobytes() == expected.images[0].tobytes()
+    latents = {
+        "height": 32,
+        "width": 32,
+        "output_type": "latent",
+        "callback_on_step_end_tensor_inputs": ["latents"],
+    }
+    (alone,) = attached("a", return_dict=False, seed=3, **latents)
+    assert torch.equal(alone, attached("a", seed=3, **latents)[0])
+    with pytest.raises(UserError, match="may name 'latents' alone"):
+        attached("a", callback_on_step_end_tensor_inputs=["prompt_embeds"])
     with pytest.raises(UserError, match="belongs to no known model family"):
         tuner.attach(type("MyPipeline", (), {"config": {}})(), preset)
 

@@ -107,6 +107,8 @@ def test_a_lora_is_loaded_with_its_weight_and_costs_nothing(flux_folder: Path, l
         (ModelOptions(offload="model"), "to a GPU when they are used; none is here"),
         (ModelOptions(offload="model", device_map="balanced"), "exclude each other"),
         (ModelOptions(device_map="sideways"), "Device map 'sideways' does not work here"),
+        (ModelOptions(attention="nativ"), "Unknown attention backend 'nativ'. Did you mean 'native'"),
+        (ModelOptions(attention="xformers"), "'xformers' does not work here.*leave `--attention` out"),
     ],
 )
 def test_what_cannot_be_loaded_is_a_user_error(flux_folder: Path, options: ModelOptions, message: str) -> None:
@@ -119,6 +121,14 @@ def test_a_device_map_and_a_dtype_are_passed_on(flux_folder: Path) -> None:
     model = blueprint(str(flux_folder)).load(options=options)
     assert model.pipe.transformer.dtype == torch.bfloat16
     assert drawn(model).isfinite().all()
+
+
+def test_the_attention_backend_is_the_networks_own(flux_folder: Path) -> None:
+    stock = blueprint(str(flux_folder)).load("cpu")
+    other = blueprint(str(flux_folder)).load("cpu", options=ModelOptions(attention="_native_math"))
+    torch.testing.assert_close(drawn(other), drawn(stock), rtol=0, atol=1e-4)
+    processors = other.pipe.transformer.attn_processors.values()
+    assert {processor._attention_backend.value for processor in processors} == {"_native_math"}
 
 
 def test_weights_of_another_model_are_refused(flux_folder: Path) -> None:
@@ -196,7 +206,9 @@ def test_options_that_decide_the_images_are_part_of_a_studys_identity(
     plain = identity()
     assert "options" not in plain
     assert identity(offload="model", device_map="balanced") == plain
-    for options in ({"guidance": 5.0}, {"negative_prompt": "blur"}, {"dtype": "float16"}, {"quantize": "nf4"}):
+    changed: list[dict[str, Any]] = [{"guidance": 5.0}, {"negative_prompt": "blur"}, {"dtype": "float16"}]
+    changed += [{"quantize": "nf4"}, {"attention": "native"}, {"compile": True}]
+    for options in changed:
         assert identity(**options) != plain
     with_lora = identity(lora=f"{lora}:0.5")
     assert with_lora["options"]["lora"] == f"{lora}:0.5"

@@ -48,6 +48,10 @@ class Generation:
     tflops: float | None = None
     sounds: list[Sound] = field(default_factory=list)
 
+    def __getitem__(self, index: int) -> Any:
+        """Returns the images at 0, as pipeline outputs do."""
+        return (self.images,)[index]
+
     @property
     def frames(self) -> Any:
         """The videos, as outputs of video pipelines call them."""
@@ -72,6 +76,7 @@ def generate(
     output_type: OutputType = "pil",
     callback_on_step_end: StepEnd | None = None,
     max_sequence_length: int | None = None,
+    num_frames: int | None = None,
     **encoded: Any,
 ) -> Generation:
     """Generates images, or videos, with a preset.
@@ -104,6 +109,7 @@ def generate(
         callback_on_step_end: ``callback(pipe, step, timestep, {"latents": latents})`` after a step, as in
             diffusers; it may look at the latents, but not change them.
         max_sequence_length: Text tokens that prompts are cut or padded to.
+        num_frames: Frames of a video.
         **encoded: Encoded prompts in the place of the prompt, as the pipeline's own arguments: ``prompt_embeds``
             and those beside it.
 
@@ -116,7 +122,7 @@ def generate(
     if output_type not in get_args(OutputType):
         raise UserError(f"output_type must be one of {', '.join(get_args(OutputType))}, but got {output_type!r}.")
     loaded = _preset(preset, pipe, (height, width))
-    chosen = _options(options, loaded, guidance_scale, negative_prompt)
+    chosen = _options(options, loaded, guidance_scale, negative_prompt, num_frames)
     model = _model(pipe, chosen)
     if max_sequence_length is not None:
         model = with_text_length(model, max_sequence_length)
@@ -179,12 +185,26 @@ class Attached:
     def __init__(self, pipe: Any, preset: Preset | Schedule):
         self._pipe, self._preset = pipe, preset
 
-    def __call__(self, prompt: str | Sequence[str] | None = None, **arguments: Any) -> Generation:
-        """Generates with the preset; takes ``generate``'s arguments and ignores those of the pipeline's steps."""
+    def __call__(
+        self, prompt: str | Sequence[str] | None = None, *, return_dict: bool = True, **arguments: Any
+    ) -> Generation | tuple[Any]:
+        """Generates with the preset.
+
+        Args:
+            prompt: One prompt, or one per image.
+            return_dict: False returns a tuple of the images alone.
+            **arguments: Those of ``generate``; those of the pipeline's steps are left out with a warning.
+
+        Raises:
+            UserError: If an argument is wrong, or if a callback asks for more than the latents.
+        """
+        if (arguments.pop("callback_on_step_end_tensor_inputs", None) or ["latents"]) != ["latents"]:
+            raise UserError("callback_on_step_end_tensor_inputs may name 'latents' alone; leave it out.")
         for name in _DECIDED:
             if arguments.pop(name, None) is not None:
                 warnings.warn(f"{name} is left out: the preset has its own steps.", stacklevel=2)
-        return generate(self._pipe, prompt, self._preset, **arguments)
+        made = generate(self._pipe, prompt, self._preset, **arguments)
+        return made if return_dict else (made.images,)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._pipe, name)
@@ -212,8 +232,9 @@ def _options(
     loaded: Preset | Schedule,
     guidance: float | None,
     negative: str | Sequence[str] | None,
+    frames: int | None,
 ) -> ModelOptions | None:
-    """Returns the options, the preset's by default, with the guidance scale and negative prompt of this call."""
+    """Returns the options, the preset's by default, with the guidance, negative prompt and frames of this call."""
     chosen = options or (loaded.model_options if isinstance(loaded, Preset) else None)
     if negative is not None and not isinstance(negative, str):
         if len(set(negative)) != 1:
@@ -221,7 +242,7 @@ def _options(
                 "negative_prompt must be one text for all images, but there are several; call once for each."
             )
         negative = negative[0]
-    given = {"guidance": guidance, "negative_prompt": negative}
+    given = {"guidance": guidance, "negative_prompt": negative, "frames": frames}
     wanted = {name: value for name, value in given.items() if value is not None}
     return (chosen or ModelOptions()).model_copy(update=wanted) if wanted else chosen
 

@@ -35,6 +35,7 @@ _TAKEN = (
     "output_type",
     "callback_on_step_end",
     "max_sequence_length",
+    "num_frames",
     "prompt_embeds",
 )
 _EMBEDDINGS = {

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from tuner import hub
+from tuner import hub, solvers
 from tuner.errors import UserError, one_line, unknown_name, unwritable
 from tuner.models._options import ModelOptions
 from tuner.schedule import Schedule
@@ -27,7 +27,7 @@ ANY_MODEL = "any"
 MOST_BYTES = 4 * MEBIBYTE
 """The largest preset file that is read."""
 PLAIN = "plain:"
-"""Prefix of plain steps, as in ``plain:12``."""
+"""Prefix of plain steps, as in ``plain:12``, and ``plain:12-dpmpp-2m`` with another solver."""
 
 SCHEMA_FILE = "preset.schema.json"
 """Where editors look for the schema: beside the preset; ``tuner presets --schema`` prints it."""
@@ -142,7 +142,8 @@ def load(
 
     Args:
         preset: A name that ``available`` lists, a path, a URL, a place on the hub as
-            `tuner.hub.FORM` writes it, or ``plain:N`` for N plain steps of a model. An existing path comes first.
+            `tuner.hub.FORM` writes it, ``plain:N`` for N plain steps of a model, or
+            ``plain:N-SOLVER`` for N of another solver. An existing path comes first.
         model: The model of plain steps; other presets do not need it.
         size: Output (height, width) of plain steps in pixels; the model's by default.
 
@@ -169,30 +170,40 @@ def load(
     raise unknown_name("preset", text, available())
 
 
-def plain_steps(text: str) -> int:
-    """Reads the number of steps of ``plain:N``.
+def plain_name(steps: int, solver: str | None = None) -> str:
+    """Names plain steps as `plain_steps` reads them."""
+    return f"{PLAIN}{steps}" + (f"-{solver}" if solver else "")
+
+
+def plain_steps(text: str) -> tuple[int, str | None]:
+    """Reads ``plain:N`` or ``plain:N-SOLVER``.
+
+    Returns:
+        The number of steps, and the solver; None for the model's own.
 
     Raises:
-        UserError: If there is none.
+        UserError: If the number is missing, or if nothing has the solver's name.
     """
-    steps = text.removeprefix(PLAIN)
+    steps, _, solver = text.removeprefix(PLAIN).partition("-")
     if not steps.isdecimal() or int(steps) < 1:
         raise UserError(f"Preset {text!r} names no number of plain steps; write {PLAIN}12 for twelve.")
-    return int(steps)
+    if solver:
+        solvers.load(solver)
+    return int(steps), solver or None
 
 
 def _plain(text: str, model: Blueprint | None, size: tuple[int, int] | None) -> Preset:
-    steps = plain_steps(text)
+    steps, solver = plain_steps(text)
     if model is None:
         raise UserError(f"Preset {text!r} is made of a model's own steps; say of which with --model.")
     height, width = model.check_size(size or model.size)
     return Preset(
         name=text,
         model=model.source if os.path.isdir(model.source) else model.name,
-        source=f"{steps} steps of the model's own sampler",
+        source=f"{steps} steps of {solver or model.solver} at the model's own sigmas",
         height=height,
         width=width,
-        schedule=model.plain(steps, (height, width)),
+        schedule=model.plain(steps, (height, width), solver),
     )
 
 

@@ -11,7 +11,7 @@ from studies.judge.sequential import ERROR_RATE, levels, look, looks
 from studies.plan.references import plain_steps_at
 from studies.records.results import PICK, Checked, Pick, Rival
 from studies.work.task import Failure
-from tuner.presets import PLAIN
+from tuner.presets import PLAIN, plain_name
 
 if TYPE_CHECKING:
     from studies.judge.early_stopping import Scores
@@ -99,7 +99,7 @@ class UnseenPrompts:
     def _rivals(self, chosen: Candidate, best_preset: Candidate | None) -> dict[str, Schedule]:
         plan = self.plan
         steps = min(plan.blueprint.steps, plain_steps_at(chosen.tflops, plan.blueprint, plan.size))
-        rivals = {f"{PLAIN}{steps}": plan.blueprint.plain(steps, plan.size)}
+        rivals = {plain_name(steps): plan.blueprint.plain(steps, plan.size)}
         if best_preset is not None:
             rivals[best_preset.label] = best_preset.schedule
         known = {plan.baseline.content_hash, chosen.schedule.content_hash}

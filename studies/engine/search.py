@@ -70,13 +70,15 @@ def search(
     folder = StudyFolder(Path(settings.out) / settings.name)
     folder.check_writable("--out")
     with folder.lock():  # before anything is written, because another search may start the same study
-        start_study(folder, plan, resume, device_type(settings.gpus_per_worker))
+        device = device_type(settings.gpus_per_worker)
+        start_study(folder, plan, resume, device)
         record = TrialRecord(plan, folder, storage)
         _check_trials(record, settings)
         specs = dict(zip(plan.directions, plan.objectives, strict=True))
         scores = ScoreLog(folder.scores, plan.weights, specs, plan.made_by)
         others = (path for path in folder.path.parent.glob("*/scores.jsonl") if path != folder.scores)
-        earlier = EarlierScores(others if settings.reuse else (), plan.weights, specs, plan.made_by)
+        runtime = settings.options.runtime(device)
+        earlier = EarlierScores(others if settings.reuse else (), plan.weights, specs, plan.made_by, runtime)
         start = (
             (lambda: executor)
             if executor is not None

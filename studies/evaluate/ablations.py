@@ -105,7 +105,7 @@ def bottleneck_ablations(schedule: Schedule, blueprint: Blueprint, size: Size) -
     found = {
         WHOLE: schedule,
         "baseline": blueprint.baseline(size),
-        f"{presets.PLAIN}{plain.steps}": plain,
+        presets.plain_name(plain.steps): plain,
         "without re-shifting": _with(schedule, [_regrid(stage, shift=own_shift) for stage in stages]),
         "without renoising": _with(schedule, _cascade(stages)),
         "one continuous grid": _with(schedule, _one_grid(stages, blueprint.sigmas(schedule.steps, size))),

@@ -35,7 +35,7 @@ def contender(
     """Makes a contender of a user's name.
 
     Args:
-        text: A key of ``loaded``, or ``plain:N``.
+        text: A key of ``loaded``, ``plain:N`` or ``plain:N-SOLVER``.
         loaded: Presets by the user's names.
         model: The model, with the options that it is loaded with.
         given: Those options.
@@ -47,12 +47,13 @@ def contender(
     if text in loaded:
         preset = loaded[text]
         return Contender(preset.name, preset.schedule, _own_options(preset, model, given))
-    return plain(presets.plain_steps(text), model, size)
+    steps, solver = presets.plain_steps(text)
+    return plain(steps, model, size, solver)
 
 
-def plain(steps: int, model: Blueprint, size: Size) -> Contender:
+def plain(steps: int, model: Blueprint, size: Size, solver: str | None = None) -> Contender:
     """Makes plain steps."""
-    return Contender(f"{PLAIN}{steps}", model.plain(steps, size))
+    return Contender(presets.plain_name(steps, solver), model.plain(steps, size, solver))
 
 
 def with_plain_rivals(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import objectives
 from studies.evaluate.contenders import contender, load_named, plain, with_plain_rivals
 from studies.evaluate.settings import EvalSettings
+from studies.judge.sequential import looks
 from studies.plan.identity import fingerprint
 from studies.plan.margins import Margin, parse_margins
 from studies.plan.plan import (
@@ -82,9 +83,17 @@ class EvalPlan:
         """The prompt of each image."""
         return [prompt for prompt, _ in self.images]
 
-    def tasks(self, contender: Contender) -> list[Task]:
-        """Splits a contender's evaluation into units of work; the images of the first one are kept."""
-        starts = range(0, len(self.images), self.chunk)
+    @cached_property
+    def looks(self) -> list[int]:
+        """The numbers of images after which it is looked whether a contender is decided; the last is all."""
+        return looks(len(self.images)) if self.settings.until_decided else [len(self.images)]
+
+    def tasks(self, contender: Contender, images: int) -> list[Task]:
+        """Splits a contender's evaluation of the first images into units of work.
+
+        The last unit may have more images than are asked for. Images of the first one are kept.
+        """
+        starts = range(0, images, self.chunk)
         parts = [self.images[start : start + self.chunk] for start in starts]
         return [
             Task(
@@ -143,6 +152,8 @@ def make_eval_plan(settings: EvalSettings) -> EvalPlan:
     check_counts(settings, {"seeds": 1, "seed": 0, "limit": 2, **LEAST})
     if settings.seeds > _MOST_SEEDS:
         raise UserError(f"`seeds` must be at most {_MOST_SEEDS}, but got {settings.seeds}; add prompts instead.")
+    if settings.until_decided and settings.seeds > 1:
+        raise UserError("`until_decided` adds prompts, each with one seed; leave `seeds` out.")
     model = blueprint(settings.model).with_options(settings.options)
     named = (*settings.presets, settings.baseline) if settings.baseline else settings.presets
     loaded = load_named(named)

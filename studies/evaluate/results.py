@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict
 
 from studies.judge.noninferiority import NonInferiority
+from studies.records.results import Checked
 from tuner.models import ModelOptions
 from tuner.presets import Score
 from tuner.schedule import Schedule
@@ -32,6 +33,8 @@ class Evaluated(BaseModel):
         nfe: Network forward passes per image.
         seconds: Measured seconds per image for sampling and decoding, the median over units of work; None where
             none was timed. It depends on the device and the batch, and on what else the machine does.
+        prompts: On how many prompts it was scored.
+        checked: Whether it is as good as the baseline, if presets were drawn until that was decided.
         failure: Why there are no scores; None if there are.
         degenerate: How many images had which fault; any makes the row fail, so that none is averaged.
         means: Mean score by objective.
@@ -51,6 +54,8 @@ class Evaluated(BaseModel):
     speedup: float
     nfe: int
     seconds: float | None = None
+    prompts: int = 0
+    checked: Checked | None = None
     failure: str | None = None
     degenerate: dict[str, int] = {}
     means: dict[str, float] = {}

@@ -8,6 +8,7 @@ import json
 import statistics
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -15,9 +16,12 @@ from studies.evaluate.plan import EvalPlan, make_eval_plan
 from studies.evaluate.report import write_files
 from studies.evaluate.results import Against, EvalResult, Evaluated
 from studies.judge.intervals import paired_score, per_prompt
-from studies.judge.noninferiority import non_inferiority
+from studies.judge.noninferiority import NonInferiority, non_inferiority
+from studies.judge.sequential import ERROR_RATE, levels, look
 from studies.plan.plan import versions
+from studies.plan.specs import fidelity_objectives
 from studies.records.folder import Folder
+from studies.records.results import Checked
 from studies.records.score_log import ScoreBook, ScoreLog
 from studies.work.broken_images import summary
 from studies.work.own_options import Contender
@@ -28,6 +32,7 @@ from tuner.errors import UserError
 
 if TYPE_CHECKING:
     from studies.evaluate.settings import EvalSettings
+    from studies.work.task import Task
     from studies.workers.executors import Executor
     from tuner.presets import Score
 
@@ -95,15 +100,21 @@ def open_folder(plan: EvalPlan, kind: str) -> Folder:
     return folder
 
 
-def run(
-    plan: EvalPlan, folder: Folder, on_progress: OnUnit | None, executor: Executor | None
-) -> dict[str, Scores | Failure]:
-    """Runs the tasks that are not in the folder yet.
+@dataclass(frozen=True)
+class Outcomes:
+    """What the contenders of an evaluation came to, by `Contender.key`.
 
-    Returns:
-        By the key of each contender, its scores or its failure; degenerate images are counted over all units of
-        work.
+    Attributes:
+        scores: Scores or a failure; degenerate images are counted over all units of work.
+        checked: Whether a contender is as good as the baseline, if they were drawn until that was decided.
     """
+
+    scores: dict[str, Scores | Failure]
+    checked: dict[str, Checked]
+
+
+def run(plan: EvalPlan, folder: Folder, on_progress: OnUnit | None, executor: Executor | None) -> Outcomes:
+    """Runs the tasks that are not in the folder yet, on all prompts or until every contender is decided."""
     specs = dict(zip(plan.directions, plan.objectives, strict=True))
     scores = ScoreLog(folder.scores, plan.weights, specs, plan.made_by)
     start = (
@@ -115,49 +126,87 @@ def run(
     evaluations = Evaluations(
         plan, folder, scores, nothing, start, lambda task: plan.price(task.schedule, task.own)
     )
-    contenders = (plan.baseline, *plan.contenders)
-    tasks = [task for contender in contenders for task in plan.tasks(contender)]
+    found = Outcomes({}, {})
+    left = plan.contenders
     try:
-        evaluations.request(tasks)
-        while True:
-            if on_progress is not None:
-                on_progress(sum(map(evaluations.has, tasks)), len(tasks))
-            if not evaluations.working:
+        for images, rate in zip(plan.looks, levels(plan.looks, ERROR_RATE), strict=True):
+            drawn = (plan.baseline, *left)
+            tasks = [task for contender in drawn for task in plan.tasks(contender, images)]
+            _finish(evaluations, tasks, on_progress)
+            found.scores.update({one.key: _outcome(plan, one, images, evaluations, scores) for one in drawn})
+            if plan.settings.until_decided:
+                found.checked.update(_checked(plan, left, images, rate, found.scores))
+                left = tuple(one for one in left if _undecided(found.checked.get(one.key)))
+            if not left:
                 break
-            evaluations.wait()
     finally:
         evaluations.close()
         if executor is not None:
             executor.close()
-    return {contender.key: _outcome(plan, contender, evaluations, scores) for contender in contenders}
+    return found
 
 
-def _outcome(plan: EvalPlan, contender: Contender, evaluations: Evaluations, scores: ScoreLog) -> Scores | Failure:
-    tasks = plan.tasks(contender)
+def _finish(evaluations: Evaluations, tasks: Sequence[Task], on_progress: OnUnit | None) -> None:
+    evaluations.request(tasks)
+    while True:
+        if on_progress is not None:
+            on_progress(sum(map(evaluations.has, tasks)), len(tasks))
+        if not evaluations.working:
+            break
+        evaluations.wait()
+
+
+def _checked(
+    plan: EvalPlan, left: Sequence[Contender], images: int, rate: float, outcomes: Mapping[str, Scores | Failure]
+) -> dict[str, Checked]:
+    """Looks at each contender that succeeded; objectives that compare with the baseline's images have no say."""
+    fidelity = fidelity_objectives(plan.objectives)
+    directions = {name: way for name, way in plan.directions.items() if name not in fidelity}
+    baseline = outcomes[plan.baseline.key]
+    found = {}
+    for one in left:
+        scores = outcomes[one.key]
+        if isinstance(scores, dict) and isinstance(baseline, dict):
+            losses = look(scores, baseline, plan.margins, directions, (rate, rate))
+            found[one.key] = Checked(label=one.name, prompts=images, losses=losses)
+    return found
+
+
+def _undecided(checked: Checked | None) -> bool:
+    return checked is not None and checked.verdict == "undecided"
+
+
+def _outcome(
+    plan: EvalPlan, contender: Contender, images: int, evaluations: Evaluations, scores: ScoreLog
+) -> Scores | Failure:
+    tasks = plan.tasks(contender, images)
     faults: Counter[str] = Counter()
     for task in tasks:
         found = scores.get(task)
         if isinstance(found, Failure):
             faults.update(found.degenerate)
     if faults:
-        return Failure(summary(faults, len(plan.images)), degenerate=dict(faults))
+        return Failure(summary(faults, images), degenerate=dict(faults))
     outcome = evaluations.outcome(tasks)
     if outcome is None:
         raise RuntimeError(f"units of work of {contender.name!r} have no outcome.")
-    return outcome
+    if isinstance(outcome, Failure):
+        return outcome
+    return {name: values[:images] for name, values in outcome.items()}
 
 
-def _result(plan: EvalPlan, folder: Folder, outcomes: Mapping[str, Scores | Failure]) -> EvalResult:
-    baseline = outcomes[plan.baseline.key]
+def _result(plan: EvalPlan, folder: Folder, outcomes: Outcomes) -> EvalResult:
+    baseline = outcomes.scores[plan.baseline.key]
     if isinstance(baseline, Failure):
         raise RuntimeError(f"the baseline failed, so nothing can be compared with it: {baseline.reason}")
     seconds = seconds_per_image(folder.scores)
     by_cost = sorted((plan.baseline, *plan.contenders), key=lambda row: -plan.price(row.schedule, row.own).tflops)
-    by_name = {contender.name: outcomes[contender.key] for contender in by_cost}
+    by_name = {contender.name: outcomes.scores[contender.key] for contender in by_cost}
     rows: list[Evaluated] = []
     dearer: str | None = None
     for contender in by_cost:
-        rows.append(_row(plan, contender, by_name, baseline, dearer, seconds))
+        row = _row(plan, contender, by_name, baseline, dearer, seconds)
+        rows.append(_decided(row, outcomes.checked.get(contender.key)))
         dearer = dearer if rows[-1].failure else contender.name
     return EvalResult(
         model=plan.settings.model,
@@ -165,7 +214,7 @@ def _result(plan: EvalPlan, folder: Folder, outcomes: Mapping[str, Scores | Fail
         size=plan.size,
         objectives=plan.objectives,
         prompt_set=plan.prompt_set,
-        prompts=len(plan.images) // plan.settings.seeds,
+        prompts=max(row.prompts for row in rows),
         seeds=plan.settings.seeds,
         images=plan.identity["images"],
         versions=versions(),
@@ -173,6 +222,17 @@ def _result(plan: EvalPlan, folder: Folder, outcomes: Mapping[str, Scores | Fail
         chunk=plan.chunk,
         rows=rows,
     )
+
+
+def _decided(row: Evaluated, checked: Checked | None) -> Evaluated:
+    """Replaces claims that hold for one look by those that hold together over all looks."""
+    if checked is None:
+        return row
+    claims = {
+        name: NonInferiority(margin=loss.margin, points=loss.points, holds=loss.within, most_lost=loss.high)
+        for name, loss in checked.losses.items()
+    }
+    return row.model_copy(update={"checked": checked, "non_inferior": claims})
 
 
 def _row(
@@ -204,8 +264,10 @@ def _row(
             return None
         return Against(name=name, scores=compare(scores, other, plan.prompts))
 
+    prompts = plan.prompts[: len(next(iter(scores.values())))]
     found: dict[str, Any] = {
-        "means": {name: float(per_prompt(values, plan.prompts).mean()) for name, values in scores.items()},
+        "prompts": len(prompts) // plan.settings.seeds,
+        "means": {name: float(per_prompt(values, prompts).mean()) for name, values in scores.items()},
         "plain": against(plan.plain_rivals.get(row.name)),
         "dearer": against(dearer),
     }
@@ -213,7 +275,9 @@ def _row(
         found |= {
             "baseline": compare(scores, baseline, plan.prompts),
             "non_inferior": {
-                name: non_inferiority(values, baseline[name], plan.margins[name], direction, plan.prompts)
+                name: non_inferiority(
+                    values, baseline[name][: len(prompts)], plan.margins[name], direction, prompts
+                )
                 for (name, values), direction in zip(scores.items(), plan.directions.values(), strict=True)
             },
         }
@@ -221,8 +285,12 @@ def _row(
 
 
 def compare(scores: Scores, other: Scores, prompts: Sequence[str] | None) -> dict[str, Score]:
-    """Compares every objective's scores with another schedule's on the same images, clustered by prompt."""
-    return {name: paired_score(values, other[name], prompts=prompts) for name, values in scores.items()}
+    """Compares every objective's scores with another schedule's on the images of both, clustered by prompt."""
+    found = {}
+    for name, values in scores.items():
+        both = min(len(values), len(other[name]))
+        found[name] = paired_score(values[:both], other[name][:both], prompts=prompts and prompts[:both])
+    return found
 
 
 def seconds_per_image(log: Path) -> dict[str, float]:

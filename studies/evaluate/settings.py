@@ -19,6 +19,8 @@ class EvalSettings(BaseModel):
         all_prompts: Whether the prompts that ``tuner search`` would search on are scored, too, and not only those
             that it holds out.
         limit: At most this many prompts; None for all.
+        until_decided: Whether a preset is drawn only until it is proven as good as the baseline, or worse, by the
+            margin; see `studies.judge.sequential`.
         seeds: Noise seeds of each prompt.
         seed: Decides which noise; another one gives an independent evaluation.
         options: Guidance, LoRA, precision and placement of the model, for all presets that have none of their own.
@@ -43,6 +45,7 @@ class EvalSettings(BaseModel):
     prompts: str | None = None
     all_prompts: bool = False
     limit: int | None = None
+    until_decided: bool = False
     seeds: int = 1
     seed: int = 0
     options: ModelOptions = ModelOptions()

@@ -110,7 +110,7 @@ def verify(
     plan = _plan(preset, provenance, sets, model, settings)
     folder = open_folder(plan, "verify")
     with folder.lock():
-        outcomes = run(plan, folder, on_progress, executor)
+        outcomes = run(plan, folder, on_progress, executor).scores
     mine, other = (
         _succeeded(contender, outcomes[contender.key]) for contender in (*plan.contenders, plan.baseline)
     )

@@ -12,7 +12,7 @@ from tuner import presets
 from tuner.errors import UserError
 from tuner.flops import price
 from tuner.models import Blueprint, Size, blueprint
-from tuner.presets import PLAIN
+from tuner.presets import plain_name
 from tuner.schedule import Schedule, Stage
 from tuner.sigmas import partial_sigmas, shift_sigma, start_and_shift
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 
 _FEWEST_STEPS = 2  # of plain sampling; a single step is a blur on every model
+_MULTISTEP = "dpmpp-2m"  # the best multistep rule at few steps (docs/solvers.md), and every export carries it
+_FEWEST_MULTISTEPS = 4  # with fewer, its first and last step of first order leave nothing of the rule
 
 
 @dataclass(frozen=True)
@@ -38,9 +40,9 @@ def references(
 ) -> tuple[Reference, ...]:
     """Plain sampling at the budget, and with half as many steps again and again, and presets that suit the model.
 
-    A preset that costs more than the budget is rescaled to it; one that does not fit with a single step in every
-    stage is left out. So are the baseline, repetitions, and what the target does not carry. The cheapest come
-    first.
+    Plain sampling is there twice: with the model's own solver and with a multistep one. A preset that costs more
+    than the budget is rescaled to it; one that does not fit with a single step in every stage is left out. So are
+    the baseline, repetitions, and what the target does not carry. The cheapest come first.
 
     Args:
         model: The model.
@@ -58,7 +60,12 @@ def references(
 
     steps = next(n for n in range(model.steps, 0, -1) if n == 1 or fits(model.plain(n, size)))
     halves = [steps, *(steps >> k for k in range(1, steps.bit_length()) if steps >> k >= _FEWEST_STEPS)]
-    found = [Reference(f"{PLAIN}{n}", model.plain(n, size)) for n in halves]
+    found = [Reference(plain_name(n), model.plain(n, size)) for n in halves]
+    found += [
+        Reference(plain_name(n, _MULTISTEP), model.plain(n, size, _MULTISTEP))
+        for n in halves
+        if n >= _FEWEST_MULTISTEPS and (target is None or fits(model.plain(n, size, _MULTISTEP)))
+    ]
     shipped = [preset for preset in map(presets.load, presets.available()) if suits(preset, model)]
     for preset in (*shipped, *(start(name, model, size, target) for name in starts)):
         name = preset.name

@@ -12,8 +12,8 @@ from tuner.schedule import Schedule
 
 Family = Literal["search", "plain", "preset"]
 
-EndedBy = Literal["trials", "time limit", "max tflops", "patience"]
-"""The rule that ended the search."""
+EndedBy = Literal["trials", "time limit", "max tflops", "patience", "unfinished"]
+"""The rule that ended the search; ``unfinished`` if none has yet."""
 
 
 class _Priced(BaseModel):

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from studies.records.folder import append, replace_file, saving
 from studies.work.task import ChunkResult, Failure, Task
+from tuner.errors import UserError
 
 _Key: TypeAlias = tuple[str, str, int, int, str, int]
 
@@ -33,6 +34,7 @@ class ScoreLine(BaseModel):
     reused: dict[Literal["prefixes", "scores"], float] = {}
     scores: dict[str, tuple[float, ...]] | None = None
     made_by: dict[str, str] = {}
+    runtime: str = ""
     failure: str | None = None
     transient: bool = False
     degenerate: dict[str, float] = {}
@@ -77,6 +79,8 @@ class ScoreBook:
         self._objectives = dict(objectives)
         self._scores: dict[str, dict[_Key, float]] = {spec: {} for spec in self._objectives.values()}
         self._failures: dict[Any, Failure] = {}
+        self.runtime = ""
+        """Device type and precision that the scores were made with; see `FlowModel.runtime`."""
 
     def get(self, task: Task) -> ChunkResult | Failure | None:
         """Returns the known outcome of a task, without images, or None."""
@@ -88,7 +92,7 @@ class ScoreBook:
             if any(score is None for score in scores):
                 return None
             found[name] = [score for score in scores if score is not None]
-        return ChunkResult(found)
+        return ChunkResult(found, runtime=self.runtime)
 
     def _remember(self, line: Mapping[str, Any]) -> None:
         weights, schedule, (height, width) = line["weights"], line["schedule"], line["size"]
@@ -97,6 +101,7 @@ class ScoreBook:
             failure = Failure(line["failure"], line.get("transient", False), line.get("degenerate", {}))
             self._failures[weights, (schedule, prompts, seeds, (height, width))] = failure
             return
+        self.runtime = self.runtime or line.get("runtime", "")
         for spec, scores in line["scores"].items():
             known = self._scores.setdefault(spec, {})
             for prompt, seed, score in zip(prompts, seeds, scores, strict=True):
@@ -174,7 +179,17 @@ class ScoreLog(ScoreBook):
             tflops: Denoiser TFLOPs that it spent.
             elapsed_s: Seconds spent on the study so far.
             reused: Denoiser TFLOPs that it saved, by reason; see ``reused``.
+
+        Raises:
+            UserError: If the outcome was computed on another type of device, or in another precision, than the
+                scores of the log: they would not be comparable.
         """
+        if isinstance(outcome, ChunkResult) and self.runtime and outcome.runtime not in ("", self.runtime):
+            raise UserError(
+                f"A worker computes on {outcome.runtime}, but the scores so far are from {self.runtime}, which "
+                "cannot be compared; go on with such workers (--gpus-per-worker, --dtype), or begin anew under "
+                "another name, without earlier scores (--no-reuse)."
+            )
         line: dict[str, Any] = {
             "weights": self._weights,
             "schedule": task.drawing,
@@ -191,6 +206,7 @@ class ScoreLog(ScoreBook):
         else:
             line["scores"] = {self._objectives[name]: list(scores) for name, scores in outcome.scores.items()}
             line["made_by"] = self._made_by
+            line["runtime"] = outcome.runtime
             line["seconds"] = {name: round(seconds, 4) for name, seconds in outcome.seconds.items()}
         with saving(self._path):
             append(self._path, json.dumps(line).encode() + b"\n")
@@ -215,12 +231,19 @@ class EarlierScores(ScoreBook):
         weights: Fingerprint of the model.
         objectives: ``name:weights`` of each objective by its plain name.
         made_by: What makes the scores of each objective; scores of another maker are left out.
+        runtime: Device type and precision; scores of another are left out.
     """
 
     def __init__(
-        self, paths: Iterable[Path], weights: str, objectives: Mapping[str, str], made_by: Mapping[str, str]
+        self,
+        paths: Iterable[Path],
+        weights: str,
+        objectives: Mapping[str, str],
+        made_by: Mapping[str, str],
+        runtime: str,
     ):
         super().__init__(weights, objectives)
+        self.runtime = runtime
         for path in paths:
             with contextlib.suppress(OSError):  # a study that cannot be read has nothing to give
                 for line in whole_lines(path):
@@ -232,7 +255,7 @@ class EarlierScores(ScoreBook):
         scores = {
             spec: found for spec, found in line.get("scores", {}).items() if maker.get(spec) == made_by.get(spec)
         }
-        if scores:
+        if scores and line.get("runtime", "") == self.runtime:
             self._remember({**line, "scores": scores})
 
 

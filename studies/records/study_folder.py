@@ -30,6 +30,7 @@ from studies.plan.plan import versions
 from studies.plan.settings import SearchSettings
 from studies.records.folder import Folder
 from studies.records.results import StudyResult
+from studies.records.score_log import parse_line, whole_lines
 from tuner.errors import UserError, masked, one_line, unknown_name
 from tuner.presets import first_problem
 from tuner.schedule import Schedule
@@ -141,13 +142,22 @@ class StudyFolder(Folder):
 
     @property
     def device(self) -> str | None:
-        """Type of the device that the study was started for, ``cpu`` or ``cuda``; None if it is not known."""
-        return self._about.device
+        """Type of the workers' device, ``cpu`` or ``cuda``; None if it is not known."""
+        return self._ran_on[0]
 
     @property
     def dtype(self) -> str | None:
         """Precision of the weights; None if it is not known."""
-        return self._about.dtype
+        return self._ran_on[1]
+
+    @cached_property
+    def _ran_on(self) -> tuple[str | None, str | None]:
+        """Device and precision as the workers wrote them, or else as the study was started for."""
+        for line in whole_lines(self.scores):
+            if (parsed := parse_line(line)) is not None and parsed.get("runtime"):
+                device, dtype = parsed["runtime"].split()
+                return device, dtype
+        return self._about.device, self._about.dtype
 
     @property
     def journal(self) -> Path:
@@ -252,8 +262,7 @@ def start_study(folder: StudyFolder, plan: Plan, resume: bool, device: str = "cp
         "directions": dict(plan.directions),
         "baseline": plan.baseline.model_dump(mode="json"),
         "versions": versions(),
-        "device": device,
-        "dtype": plan.settings.options.dtype or ("bfloat16" if device == "cuda" else "float32"),
+        **dict(zip(("device", "dtype"), settings.options.runtime(device).split(), strict=True)),
     }
     _write_prompts(folder, plan)
     folder.write("settings.json", json.dumps(about, indent=2) + "\n")

@@ -16,6 +16,7 @@ _ENDED: dict[EndedBy, str] = {
     "time limit": "time limit reached",
     "max tflops": "TFLOPs limit reached",
     "patience": "no gain in the last trials",
+    "unfinished": "the search is not over",
 }
 
 
@@ -68,13 +69,18 @@ def verdict_text(one: Checked) -> str:
 
 
 def warnings(result: StudyResult) -> list[str]:
-    """Warns of samples that are too small for intervals to mean anything."""
+    """Warns of a search that is not over, and of samples that are too small for intervals to mean anything."""
+    if result.ended_by == "unfinished":
+        return [f"partial: the search is not over; {result.trials} trials so far, continue it with --resume"]
     counts = {"search": result.search_prompts, "held-out": result.held_out_prompts}
-    return [
-        f"warning: {count} {kind} prompts are too few; intervals over fewer than {FEWEST} mean little"
-        for kind, count in counts.items()
-        if count is not None and count < FEWEST
-    ]
+    return [line for kind, count in counts.items() if count is not None for line in too_few(count, f"{kind} ")]
+
+
+def too_few(count: int, kind: str = "") -> list[str]:
+    """Warns of so many prompts, if they are too few for an interval."""
+    if count >= FEWEST:
+        return []
+    return [f"warning: {count} {kind}prompts are too few; intervals over fewer than {FEWEST} mean little"]
 
 
 def cost_lines(result: StudyResult) -> list[str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from objectives.base import loss_sign
 from studies.records.results import Baseline, Candidate, StudyResult
 from studies.report.staircase import staircase
+from tuner.presets import plain_steps
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -85,16 +86,24 @@ def _presets(result: StudyResult) -> list[Candidate]:
     return sorted(presets, key=lambda candidate: candidate.cost)
 
 
+def _solvers(plain: Iterable[Candidate]) -> list[str | None]:
+    """The solvers of plain steps, the model's own (None) first."""
+    return sorted({plain_steps(candidate.label)[1] for candidate in plain}, key=lambda solver: solver or "")
+
+
 def _draw_panel(axes: Axes, result: StudyResult, name: str, direction: Direction) -> None:
     known = {candidate.trial: candidate for candidate in (*result.evaluated, *result.references)}
     searched = [candidate for candidate in known.values() if candidate.family == "search"]
     plain = sorted((c for c in known.values() if c.family == "plain"), key=lambda c: c.cost)
+    ladders = {solver: [c for c in plain if plain_steps(c.label)[1] == solver] for solver in _solvers(plain)}
     presets = _presets(result)
 
     axes.axhline(0, color=_INK, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
     axes.plot(result.baseline.cost, 0, "s", color=_INK, markersize=9, linestyle="none", zorder=5, label="baseline")
     axes.plot(*_points(searched, name), "o", color=_FAINT, markersize=4, zorder=2, label="trials")
-    _draw(axes, plain, name, _PLAIN, "^", "plain step reduction", hollow=True, linestyle=":")
+    for solver, ladder in ladders.items():
+        label, marker = (f"plain steps, {solver}", "v") if solver else ("plain steps", "^")
+        _draw(axes, ladder, name, _PLAIN, marker, label, hollow=True, linestyle=":")
     _draw(axes, presets, name, _PRESET, "D", "published presets", hollow=True)
     _draw_front(axes, result.front, name, direction)
     _draw(axes, [result.pick], name, _PICK, "*", "pick", markersize=18)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from studies.report.figures import front_figure
 from studies.report.page import page
+from studies.report.page.contents import Contents
 from studies.report.tables import markdown, shorthand
 from tuner.errors import UserError, unwritable
 
@@ -25,7 +26,7 @@ def write_report(study: StudyFolder, path: str | os.PathLike[str]) -> Path:
     """Writes a report in the format that the file's suffix names.
 
     Args:
-        study: The study. It must be finished, but for the page, which shows what an unfinished one has so far.
+        study: The study; an unfinished one shows what it has so far.
         path: ``.html`` for the page; ``.png``, ``.svg`` or ``.pdf`` for a picture of the front; ``.md`` or
             ``.csv`` for tables; ``.json`` for the whole result.
 
@@ -33,7 +34,8 @@ def write_report(study: StudyFolder, path: str | os.PathLike[str]) -> Path:
         The path of the file.
 
     Raises:
-        UserError: If the suffix is another one, if the study is not finished, or if the file cannot be written.
+        UserError: If the suffix is another one, if the study has nothing to show yet, or if the file cannot be
+            written.
     """
     path = Path(path)
     suffix = path.suffix.lower()
@@ -72,7 +74,7 @@ def csv_table(result: StudyResult) -> str:
 def _picture(kind: str) -> Callable[[StudyFolder], bytes]:
     def draw(study: StudyFolder) -> bytes:
         content = io.BytesIO()
-        front_figure(study.result(), study.directions).savefig(content, format=kind, dpi=_DPI)
+        front_figure(Contents(study).result, study.directions).savefig(content, format=kind, dpi=_DPI)
         return content.getvalue()
 
     return draw
@@ -83,7 +85,7 @@ _FORMATS: dict[str, Callable[[StudyFolder], bytes]] = {
     ".png": _picture("png"),
     ".svg": _picture("svg"),
     ".pdf": _picture("pdf"),
-    ".md": lambda study: markdown(study.result()).encode(),
-    ".csv": lambda study: csv_table(study.result()).encode(),
-    ".json": lambda study: (study.result().model_dump_json(indent=2) + "\n").encode(),
+    ".md": lambda study: markdown(Contents(study).result).encode(),
+    ".csv": lambda study: csv_table(Contents(study).result).encode(),
+    ".json": lambda study: (Contents(study).result.model_dump_json(indent=2) + "\n").encode(),
 }

@@ -158,7 +158,7 @@ class Evaluator:
         if references is not None:
             seconds["references"] = referred - decoded
         pictures = tuple(_png(image) for image in images) if task.keep_images else ()
-        return ChunkResult(scores, seconds, pictures, notes, drawn.kept_stages, drawn.kept_calls)
+        return ChunkResult(scores, seconds, pictures, notes, drawn.kept_stages, drawn.kept_calls, model.runtime)
 
     def _references(self, task: Task, items: Sequence[Item]) -> Sequence[Item] | None:
         """Returns the baseline's items if any objective compares with them."""

@@ -48,4 +48,5 @@ def joined(outcomes: Sequence[ChunkResult | Failure]) -> ChunkResult | Failure:
         notes={name: note for one in reversed(results) for name, note in one.notes.items()},
         kept_stages=min(one.kept_stages for one in results),
         kept_calls=tuple(sorted(set.intersection(*(set(one.kept_calls) for one in results)))),
+        runtime=results[0].runtime,
     )

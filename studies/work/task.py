@@ -53,6 +53,7 @@ class ChunkResult:
         notes: Warnings of objectives to the user, by name.
         kept_stages: Leading stages that a cache hit replaced.
         kept_calls: Indices of the stages whose first network call a cache hit replaced.
+        runtime: Device type and precision that it was computed with; see `FlowModel.runtime`.
     """
 
     scores: Mapping[str, Sequence[float]]
@@ -61,6 +62,7 @@ class ChunkResult:
     notes: Mapping[str, str] = field(default_factory=dict)
     kept_stages: int = 0
     kept_calls: tuple[int, ...] = ()
+    runtime: str = ""
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,15 @@ from pathlib import Path
 
 import pytest
 
+import studies.plan.plan
+from studies import open_study, search
+from studies.report.files import write_report
+from studies.report.page.contents import Contents
 from tests.cli.conftest import Outcome
 from tests.studies.example import DIRECTIONS, study
 from tests.studies.study_files import write_study
+from tests.studies.toy import Counting, find_blueprint, toy_settings
+from tuner import models, presets
 
 Run = Callable[..., Outcome]
 
@@ -53,3 +59,26 @@ def test_votes_are_counted_as_a_table_and_as_json(run: Run, out: str, tmp_path: 
     refused = run("report", "flux-3x", "--out", out, "--votes", str(file), "-o", str(tmp_path / "x.html"))
     assert refused.code == 2
     assert "leave out -o or --votes" in refused.err
+
+
+def test_every_report_of_an_interrupted_study_shows_what_it_has(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(studies.plan.plan, "blueprint", find_blueprint)
+    monkeypatch.setattr(models, "blueprint", find_blueprint)
+    settings = toy_settings(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        search(settings, executor=Counting(interrupt_after=20))
+    folder = open_study(settings.out, settings.name)
+    so_far = Contents(folder).result
+    shown = run("report", settings.name, "--out", settings.out)
+    assert shown.code == 0
+    assert f"partial: the search is not over; {so_far.trials} trials so far" in shown.out
+    data = json.loads(run("report", settings.name, "--out", settings.out, "--json").out)
+    assert (data["ended_by"], data["pick"]["held_out"]) == ("unfinished", {})
+    for ending in ("csv", "md", "png", "json"):
+        assert write_report(folder, tmp_path / f"report.{ending}").stat().st_size > 100
+    exported = run("export", settings.name, "--out", settings.out, "-o", str(tmp_path / "best.yaml"))
+    assert exported.code == 0
+    assert "the search is not over" in exported.err
+    assert presets.load(tmp_path / "best.yaml").schedule == so_far.pick.schedule

@@ -309,7 +309,7 @@ def test_file_names_are_the_users() -> None:
     given = {name: value for node in graph.values() for name, value in node["inputs"].items()}
     names = "unet_name", "clip_name1", "clip_name2", "vae_name", "lora_name", "text"
     assert [given[name] for name in names] == ["a", "b", "c", "d", "e", '"quoted" 狐']
-    with pytest.raises(UserError, match="1 files for --unet, but got 2"):
+    with pytest.raises(UserError, match="one file for --unet, but got 2; give --unet once"):
         COMFYUI.export(presets.load("swd-flux-4"), models.blueprint("flux"), ExportOptions(unet=("a", "b")))
     with pytest.raises(UserError, match="needs no LoRA"):
         COMFYUI.export(presets.load("ralu-flux-4x"), models.blueprint("flux"), options)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ PROMPT, SEED = "a red fox", 7
 SIZES = {"SanaPipeline": (64, 128), "WanPipeline": (64, 96)}
 """Sizes whose halves these pipelines take; the others take halves of 48x80."""
 FAMILIES = sorted(set(families()) - {"LTX2Pipeline"})
+SCHEDULED = [(name, "own") for name in FAMILIES] + [(name, "euler") for name in ("SanaPipeline", "WanPipeline")]
+"""Families with their own schedulers and, where those round timesteps, with the one that does not."""
 
 DRIVER = """
 import importlib.abc, importlib.util, json, sys
@@ -51,11 +54,13 @@ else:
 import diffusers, torch
 
 torch.set_num_threads(1)
-for file in json.loads(sys.argv[1]):
+for file, attributes in json.loads(sys.argv[1]):
     spec = importlib.util.spec_from_file_location("script", file)
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
-    pipe = diffusers.FluxPipeline.from_pretrained(script.MODEL)
+    pipe = diffusers.DiffusionPipeline.from_pretrained(script.MODEL)
+    pipe.set_progress_bar_config(disable=True)
+    vars(pipe).update(attributes)
     if hasattr(script, "LORA"):
         script.load_lora(pipe)
     torch.save(script.generate(pipe, sys.argv[2], int(sys.argv[3]), output_type="latent")[0], file + ".pt")
@@ -149,27 +154,34 @@ def check(model: FlowModel, pipe: Any, preset: Preset) -> None:
     torch.testing.assert_close(made, expected, rtol=0, atol=1e-4)
 
 
-def test_models_that_round_timesteps_are_refused() -> None:
-    model = wrap(small_pipeline("WanPipeline").build())
-    with pytest.raises(RefusedError, match=r"stage 1 .*whole timesteps"):
-        DIFFUSERS.export(preset_of(STAGED, (48, 80)), model.blueprint, ExportOptions())
+def small(pipeline: str, scheduler: str) -> tuple[Any, Any, tuple[int, int]]:
+    """Returns a small model, its pipeline, and a size that it takes."""
+    module = small_pipeline(pipeline)
+    pipe = module.build()
+    model = shortened(wrap(pipe).blueprint, module).wrap(pipe)
+    return with_euler(model) if scheduler == "euler" else model, pipe, SIZES.get(pipeline, (48, 80))
 
 
-@pytest.mark.parametrize("pipeline", FAMILIES)
-def test_a_script_gives_our_samplers_latents(pipeline: str) -> None:
-    small = small_pipeline(pipeline)
-    pipe, size = small.build(), SIZES.get(pipeline, (48, 80))
-    model = with_euler(shortened(wrap(pipe).blueprint, small).wrap(pipe))
+@pytest.mark.parametrize(("pipeline", "scheduler"), SCHEDULED)
+def test_a_script_gives_our_samplers_latents(pipeline: str, scheduler: str) -> None:
+    model, pipe, size = small(pipeline, scheduler)
     check(model, pipe, preset_of(Schedule(stages=model.blueprint.plain(3, size).stages), size))
     check(model, pipe, preset_of(STAGED, size))
     check(model, pipe, preset_of(MIXED, size))
 
 
-@pytest.mark.parametrize("pipeline", FAMILIES)
-def test_a_stages_own_guidance_is_the_samplers(pipeline: str) -> None:
-    small = small_pipeline(pipeline)
-    pipe, size = small.build(), SIZES.get(pipeline, (48, 80))
-    model = with_euler(shortened(wrap(pipe).blueprint, small).wrap(pipe))
+@pytest.mark.parametrize("boundary", [0.875, 0.8507])
+def test_two_networks_change_where_the_samplers_do(boundary: float) -> None:
+    """The second network may be asked from a level on that is no whole timestep; both sides of it are here."""
+    pipe = small_pipeline("WanPipeline").build(boundary_ratio=boundary)
+    model = shortened(wrap(pipe).blueprint, small_pipeline("WanPipeline")).wrap(pipe)
+    levels = (1, 0.8755, 0.875, 0.8745, 0.8509, 0.8501, 0.4, 0)
+    check(model, pipe, preset_of(Schedule(stages=(Stage(sigmas=levels),)), SIZES["WanPipeline"]))
+
+
+@pytest.mark.parametrize(("pipeline", "scheduler"), SCHEDULED)
+def test_a_stages_own_guidance_is_the_samplers(pipeline: str, scheduler: str) -> None:
+    model, pipe, size = small(pipeline, scheduler)
     schedule = guided(model.blueprint)
     if pipeline == "HunyuanVideo15Pipeline":
         with pytest.raises(RefusedError, match=r"stage 1 .*takes no guidance scale"):
@@ -199,18 +211,32 @@ def test_caches_are_the_samplers(cache: Any) -> None:
     check(model, pipe, preset_of(cached, size))
 
 
-def test_a_file_runs_in_a_process_that_cannot_import_tuner(tmp_path: Path) -> None:
-    model, pipe = models.blueprint("tiny"), FluxPipeline.from_pretrained(PIPELINE_FOLDER)
-    flow, chosen = model.wrap(pipe), [presets.load("swd-tiny-4"), preset_of(MIXED, (64, 64))]
-    files = [str(tmp_path / f"{i}.py") for i in range(len(chosen))]
-    for preset, file in zip(chosen, files, strict=True):
-        Path(file).write_text(DIFFUSERS.export(preset, model, ExportOptions()))
-    subprocess.run([sys.executable, "-c", DRIVER, json.dumps(files), PROMPT, str(SEED)], cwd=tmp_path, check=True)
-    for preset, file in zip(chosen, files, strict=True):
-        with applied(flow, preset.model_options):
-            expected = sample(flow, preset.schedule, flow.encode([PROMPT]), [SEED], (64, 64))
-        made = spatial(torch.load(file + ".pt"), flow, (64, 64))
-        torch.testing.assert_close(made, expected, rtol=0, atol=1e-4)
+def test_files_run_in_a_process_that_cannot_import_tuner(tmp_path: Path) -> None:
+    """Those of `tiny`, and one of every family with its own scheduler, each with the pipeline that it names."""
+    tiny = models.blueprint("tiny").wrap(FluxPipeline.from_pretrained(PIPELINE_FOLDER))
+    runs = {"swd": (tiny, presets.load("swd-tiny-4")), "mixed": (tiny, preset_of(MIXED, (64, 64)))}
+    for pipeline in FAMILIES:
+        model, pipe, size = small(pipeline, "own")
+        pipe.save_pretrained(tmp_path / pipeline)
+        saved = replace(model.blueprint, source=str(tmp_path / pipeline)).wrap(pipe)
+        runs[pipeline] = saved, preset_of(STAGED, size)
+    files = {name: str(tmp_path / f"{name}.py") for name in runs}
+    for name, (model, preset) in runs.items():
+        text = DIFFUSERS.export(preset, model.blueprint, ExportOptions())
+        Path(files[name]).write_text(text, encoding="utf-8")
+    unsaved = {"system_message", "prompt_template_encode_start_idx", "tokenizer_max_length"}
+    given = [
+        (files[name], {key: value for key, value in vars(model.pipe).items() if key in unsaved})
+        for name, (model, _) in runs.items()
+    ]
+    driven = [sys.executable, "-c", DRIVER, json.dumps(given), PROMPT, str(SEED)]
+    subprocess.run(driven, cwd=tmp_path, check=True)
+    for name, (model, preset) in runs.items():
+        size = preset.height, preset.width
+        with applied(model, preset.model_options):
+            expected = sample(model, preset.schedule, model.encode([PROMPT]), [SEED], size)
+        made = spatial(torch.load(files[name] + ".pt"), model, size)
+        torch.testing.assert_close(made, expected, rtol=0, atol=1e-4, msg=lambda text, at=name: f"{at}: {text}")
 
 
 def snippet_of(preset: Preset, blueprint: Any, **options: Any) -> str:
@@ -246,9 +272,8 @@ def run_snippet(text: str, pipe: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @pytest.mark.parametrize("pipeline", ["FluxPipeline", "StableDiffusion3Pipeline", "SanaPipeline"])
 def test_a_snippet_gives_our_samplers_latents(pipeline: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    small = small_pipeline(pipeline)
-    pipe, size = small.build(), small.SIZES[1]
-    model = with_euler(shortened(wrap(pipe).blueprint, small).wrap(pipe))
+    model, pipe, _ = small(pipeline, "euler")
+    size = small_pipeline(pipeline).SIZES[1]
     schedule = Schedule(stages=(Stage(sigmas=(1, 0.9, 0.4, 0.3, 0), reuse=(2,)),))
     made = run_snippet(snippet_of(preset_of(schedule, size), model.blueprint), pipe, monkeypatch)
     expected = sample(model, schedule, model.encode([PROMPT]), [SEED], size)
@@ -256,9 +281,7 @@ def test_a_snippet_gives_our_samplers_latents(pipeline: str, monkeypatch: pytest
 
 
 def test_a_scale_wise_snippet_runs_the_stages_on_noise_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    small = small_pipeline("StableDiffusion3Pipeline")
-    pipe, size = small.build(), (48, 80)
-    model = wrap(pipe)
+    model, pipe, size = small("StableDiffusion3Pipeline", "own")
     stages = [
         Stage(scale=scale, sigmas=(first, 0), resample="torch-bicubic")
         for scale, first in ((0.5, 1), (0.75, 0.8), (1, 0.6))
@@ -293,11 +316,17 @@ def test_a_snippet_refuses_what_a_stock_scheduler_does_not_run(schedule: Schedul
         snippet_of(preset_of(schedule, (1024, 1024)), models.blueprint("flux"))
 
 
+def test_a_snippet_does_not_round_timesteps() -> None:
+    sana = models.blueprint("sana")
+    with pytest.raises(RefusedError, match=r"stage 1 .*sana asks its network at whole timesteps.*leave --snippet"):
+        snippet_of(preset_of(Schedule(stages=(Stage(sigmas=(1, 0.5, 0)),)), sana.size), sana)
+
+
 @pytest.mark.parametrize(
     ("model", "schedule", "reason"),
     [
-        ("ltx2", staged("nearest"), "this preset .*takes latents"),
-        ("sana", staged("pixel"), "stage 1 .*whole timesteps"),
+        ("ltx2", staged("nearest"), "this preset .*draws sound beside the picture"),
+        ("sana", staged("pixel"), "stage 2 .*cannot encode images"),
         ("z-image", staged("nearest", cache=CACHES[1]), "stage 1 .*which guidance pass"),
         ("flux", staged("nearest", solver="euler-ancestral"), "stage 1 .*draws noise"),
     ],

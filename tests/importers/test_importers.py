@@ -56,8 +56,7 @@ def assert_same(made: Schedule, expected: Schedule) -> None:
 def test_an_exported_workflow_comes_back(name: str, tmp_path: Path) -> None:
     preset = presets.load(name)
     path = written(tmp_path, workflow_of(preset, models.blueprint(preset.model)))
-    known = None if preset.model == "flux" else models.blueprint(preset.model)
-    made = importers.read(path, known)
+    made = importers.read(path)
     assert made.model == preset.model
     assert (made.height, made.width) == (preset.height, preset.width)
     assert_same(made.schedule, preset.schedule)
@@ -78,11 +77,17 @@ def test_early_ends_and_noise_between_levels_come_back(name: str, tmp_path: Path
         found = [node["inputs"] for node in nodes.values() if node["class_type"] in kinds]
         return [value for inputs in found for value in inputs.values() if isinstance(value, float | str)]
 
-    if name == "staged":  # its third stage goes on from the second, so that both come back as one
-        assert len(made.schedule.stages) == len(STAGED.stages) - 1
-        assert made.schedule.stages[1].sigmas == (0.85, 0.5, 0.3, 0.2)
-    else:
-        assert sampled(again) == sampled(graph)
+    assert sampled(again) == sampled(graph)
+    assert len(made.schedule.stages) == len(OF_FLUX[name].stages)
+
+
+def test_stages_that_go_on_silently_are_one_where_no_title_tells_them_apart(tmp_path: Path) -> None:
+    graph = workflow_of(preset_of(STAGED, (1024, 1024)))
+    for node in graph.values():
+        node.pop("_meta", None)
+    stages = importers.read(written(tmp_path, graph)).schedule.stages
+    assert [stage.sigmas[0] for stage in stages] == [1, 0.85, 0.7, 0.4]
+    assert stages[1].sigmas == (0.85, 0.5, 0.3, 0.2)
 
 
 def test_a_wan_stage_of_two_experts_comes_back_as_one(tmp_path: Path) -> None:
@@ -90,29 +95,29 @@ def test_a_wan_stage_of_two_experts_comes_back_as_one(tmp_path: Path) -> None:
     preset = preset_of(Schedule(stages=(Stage(sigmas=(1, 0.9, 0.5, 0)),)), known.size)
     graph = workflow_of(preset, known)
     assert sum(node["class_type"] == "SamplerCustomAdvanced" for node in graph.values()) == 2
-    apart = importers.read(written(tmp_path, graph), known).schedule
-    assert [(stage.sigmas, stage.guidance) for stage in apart.stages] == [((1, 0.9, 0.5), 4.0), ((0.5, 0), 3.0)]
+    made = importers.read(written(tmp_path, graph), known)
+    assert (made.schedule, made.model_options) == (preset.schedule, None)
     for node in graph.values():
         if node["class_type"] == "CFGGuider":
             node["inputs"]["cfg"] = 4.0
-    assert importers.read(written(tmp_path, graph), known).schedule == preset.schedule
+    alike = importers.read(written(tmp_path, graph), known)
+    assert [stage.guidance for stage in alike.schedule.stages] == [4.0]  # as an option it is the first network's
+    for node in graph.values():
+        if node["class_type"] == "ManualSigmas":
+            node["inputs"]["sigmas"] = node["inputs"]["sigmas"].replace("0.5", "0.88")
+    with pytest.raises(UserError, match=r"number \d+\) asks another network at sigma 0.88 .*below 0.875"):
+        importers.read(written(tmp_path, graph), known)
 
 
 def test_guidance_and_solvers_of_stages_come_back(tmp_path: Path) -> None:
-    """Calls outside a guidance interval are the prompt's own, and become a stage that says so."""
     known = models.blueprint("sd3.5-medium")
     first = Stage(scale=0.5, sigmas=(1, 0.8, 0.5, 0), guidance=2.0, solver="heun")
     second = Stage(sigmas=(0.7, 0.6, 0.4, 0.2, 0), resample="nearest", guide=(0.65, 0.3))
     graph = workflow_of(preset_of(Schedule(stages=(first, second)), known.size), known)
     made = importers.read(written(tmp_path, graph), known)
-    parts = [(stage.sigmas, stage.solver, stage.guidance) for stage in made.schedule.resolved]
+    again = second.model_copy(update={"guidance": known.guidance, "guide": (0.6, 0.2)})
     assert made.model_options is None
-    assert parts == [
-        (first.sigmas, "heun", 2.0),
-        ((0.7, 0.6), "euler", 1.0),
-        ((0.6, 0.4, 0.2), "euler", known.guidance),
-        ((0.2, 0), "euler", 1.0),
-    ]
+    assert made.schedule.stages == (first, again)
 
 
 def test_a_model_of_two_passes_that_makes_one_comes_back_without_guidance(tmp_path: Path) -> None:
@@ -176,7 +181,7 @@ def test_ksamplers_simple_scheduler_is_the_models_shifted_levels(model: Any, shi
         ({"scheduler": "beta"}, "scheduler 'beta' is not read"),
         ({"sampler_name": "dpmpp_2m_sde"}, "sampler 'dpmpp_2m_sde'"),
         ({"denoise": 0.5}, r"first sigma must be 1"),
-        ({"latent_image": ["2", 0]}, "node 'DualCLIPLoader' is not known"),
+        ({"latent_image": ["2", 0]}, r"node 'DualCLIPLoader' \(number 2\) is not known"),
         ({"latent_image": ["77", 0]}, "a node lacks an input, or its links run in a circle"),
         ({"latent_image": ["5", 0]}, "a node lacks an input, or its links run in a circle"),
     ],
@@ -188,12 +193,62 @@ def test_what_no_preset_does_is_one_line(changes: dict[str, Any], reason: str, t
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize("levels", ["", "1", "1, 1", "0.5, 0, 0", "14.6, 3, 0", "1, 0.5, 0.7, 0"])
+def test_levels_that_do_not_fall_name_the_node(levels: str, tmp_path: Path) -> None:
+    graph = workflow_of(presets.load("ralu-flux-4x"))
+    for node in graph.values():
+        if node["class_type"] == "ManualSigmas":
+            node["inputs"]["sigmas"] = levels
+    with pytest.raises(UserError, match=r"\(number \d+\) has levels that do not fall"):
+        importers.read(written(tmp_path, graph))
+
+
+@pytest.mark.parametrize("node", [{"class_type": "KSampler"}, {"class_type": "KSampler", "inputs": []}])
+def test_nodes_without_inputs_are_no_workflow(node: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="neither a workflow"):
+        importers.read(written(tmp_path, {"1": node}))
+
+
+def added_to(graph: dict[str, Any], kind: str, **inputs: Any) -> dict[str, Any]:
+    """Puts a node between the last sampler and the decoder."""
+    decoder = next(node for node in graph.values() if node["class_type"] == "VAEDecode")
+    last = decoder["inputs"]["samples"]
+    links = {name: last if value == "LAST" else value for name, value in inputs.items()}
+    decoder["inputs"]["samples"] = ["900", 0]
+    return graph | {"900": {"class_type": kind, "inputs": links}}
+
+
+@pytest.mark.parametrize(
+    ("kind", "inputs", "reason"),
+    [
+        ("LatentMultiply", {"samples": "LAST", "multiplier": 1.1}, "takes a latent that was multiplied by 1.1"),
+        ("LatentAdd", {"samples1": "LAST", "samples2": "LAST"}, "takes a latent that was multiplied by 2"),
+        ("LatentBlend", {"samples1": "LAST", "samples2": "LAST"}, r"'LatentBlend' \(number 900\) is not known"),
+    ],
+)
+def test_latents_that_no_stage_ends_with_name_the_node(
+    kind: str, inputs: dict[str, Any], reason: str, tmp_path: Path
+) -> None:
+    graph = added_to(workflow_of(presets.load("ralu-flux-4x")), kind, **inputs)
+    with pytest.raises(UserError, match=reason):
+        importers.read(written(tmp_path, graph))
+
+
+def test_sums_that_no_rule_makes_name_the_node(tmp_path: Path) -> None:
+    stages = (Stage(sigmas=(1, 0.8, 0.6, 0.4, 0.2, 0), solver="dpmpp-2m"),)
+    graph = workflow_of(preset_of(Schedule(stages=stages), (1024, 1024)))
+    first = next(node for node in graph.values() if node["class_type"] == "LatentMultiply")
+    first["inputs"]["multiplier"] *= 1.01
+    with pytest.raises(UserError, match=r"'SamplerCustomAdvanced' \(number \d+\) and the latents that are added"):
+        importers.read(written(tmp_path, graph))
+
+
 def test_noise_that_does_not_keep_the_level_is_refused(tmp_path: Path) -> None:
     graph = workflow_of(presets.load("ralu-flux-4x"))
     for node in graph.values():
         if node["class_type"] == "ModelNoiseScale":
             node["inputs"]["noise_scale"] = 1.0
-    with pytest.raises(UserError, match=r"from sigma 0\.\d+ to 0\.\d+ it adds 1 of the noise, 0\.\d+ keeps"):
+    with pytest.raises(UserError, match=r"adds 1 of the noise, where 0\.\d+ leads from sigma 0\.\d+ to 0\.\d+"):
         importers.read(written(tmp_path, graph))
 
 

@@ -28,8 +28,8 @@ ONE_STAGE = {
     "stages": 1,
     "spend": 1.0,
     "stage1.shift": 2.0,
-    "stage1.solver": "euler",
-    "stage1.guidance": 1.0,
+    "solver": "euler",
+    "own_guidance": False,
 }
 KINDS = ["taylorseer", "taylorseer-lite", "pab"]
 

@@ -28,10 +28,8 @@ def space(steps: float) -> Free:
     return Free(small_blueprint(), SIZE, Budget(steps * STEP))
 
 
-OFF = {"reuse": 1, "cache": "none"} | {
-    f"stage{k}.{name}": value
-    for k in range(1, 6)
-    for name, value in (("early", False), ("solver", "euler"), ("guidance", 1.0))
+OFF: dict[str, Any] = {"reuse": 1, "cache": "none", "solver": "euler", "own_guidance": False} | {
+    f"stage{k}.early": False for k in range(1, 6)
 }
 
 

@@ -13,7 +13,7 @@ from optuna.trial import FixedTrial
 
 import search_spaces
 from search_spaces._guidance import Guidance
-from search_spaces._solvers import SOLVERS, called
+from search_spaces._solvers import SOLVERS, called, params_of_solvers, suggest_solvers
 from search_spaces._staged import alike
 from tests.blueprints import small_blueprint
 from tests.search_spaces.drawn import DrawnTrial
@@ -89,8 +89,8 @@ def test_with_guidance_params_of_is_the_inverse_and_the_budget_holds(name: str, 
 
 
 def test_passes_that_are_left_out_buy_steps() -> None:
-    params = {"stages": 1, "spend": 1.0, "stage1.shift": 2.0, "stage1.solver": "unipc", "stage1.guidance": 1.0}
-    params |= {"reuse": 1, "stage1.unguided_low": 0.0}
+    params = {"stages": 1, "spend": 1.0, "stage1.shift": 2.0, "solver": "unipc", "stage1.guidance": 1.0}
+    params |= {"own_guidance": True, "reuse": 1, "stage1.unguided_low": 0.0}
     found = space("free", guided(), 9)
     assert found.suggest(FixedTrial(params | {"stage1.unguided_high": 0.0})).steps == 9
     half = found.suggest(FixedTrial(params | {"stage1.unguided_high": 0.5}))
@@ -128,3 +128,16 @@ def test_a_guided_model_without_a_second_pass_has_no_interval() -> None:
         search_spaces.load("plain", turbo, turbo.size, Budget(1e9, nfe=8)).suggest(trial)
         params |= set(trial.params)
     assert not {"guidance", "unguided_high", "unguided_low"} & params
+
+
+@given(chosen=st.lists(st.sampled_from(SOLVERS), min_size=1, max_size=5))
+def test_the_parameters_of_solvers_lead_back_to_them(chosen: list[str]) -> None:
+    params = params_of_solvers(chosen, SOLVERS)
+    assert suggest_solvers(FixedTrial(params), len(chosen), SOLVERS) == chosen
+    assert len(params) == (1 if len(set(chosen)) == 1 else 1 + len(chosen))
+
+
+def test_a_runtime_with_one_solver_leaves_no_choice() -> None:
+    assert suggest_solvers(FixedTrial({"solver": "euler"}), 3, ("euler",)) == ["euler"] * 3
+    with pytest.raises(ValueError, match="by-stage"):
+        suggest_solvers(FixedTrial({"solver": "by-stage"}), 3, ("euler",))

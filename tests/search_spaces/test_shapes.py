@@ -49,7 +49,7 @@ def test_a_bottleneck_that_cannot_be_afforded_loses_its_inner_level() -> None:
     params = {"levels": 2, "stage2.scale": 0.5, "stage3.scale": 0.25, "spend": 1.0}
     params |= {f"stage{k}.share": 0.5 for k in (2, 3)} | {f"stage{k}.start": 0.5 for k in (2, 3)}
     params |= {f"stage{k}.resample": "area" for k in (2, 3)} | {f"stage{k}.shift": 1.0 for k in (1, 2, 3)}
-    params |= {f"stage{k}.solver": "euler" for k in (1, 2, 3)} | {f"stage{k}.guidance": 1.0 for k in (1, 2, 3)}
+    params |= {"solver": "euler", "own_guidance": False}
     assert scales(space("bottleneck", 2.4).suggest(FixedTrial(params))) == [1, 0.5, 1]
     assert scales(space("bottleneck", 2.2).suggest(FixedTrial(params))) == [1]
 

@@ -75,7 +75,7 @@ def test_lines_that_cannot_be_read_are_set_aside_and_no_other_is_lost(
     lines, good = [line for line in mixed if line not in good], [line for line in mixed if line in good]
     path.write_bytes(b"".join(line + b"\n" for line in mixed))
 
-    neighbour = EarlierScores([path], "w", SPECS, {})
+    neighbour = EarlierScores([path], "w", SPECS, {}, "")
     if lines:
         with pytest.warns(UserWarning, match=rf"{len(lines)} of {len(mixed)} lines of .*scores.jsonl.rejected"):
             again = ScoreLog(path, "w", SPECS, {})

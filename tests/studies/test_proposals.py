@@ -60,11 +60,11 @@ def test_no_schedule_is_proposed_twice(tmp_path: Path) -> None:
 def test_a_proposal_depends_on_visible_outcomes_and_pending_schedules_alone(tmp_path: Path) -> None:
     plan = make_plan(toy_settings(tmp_path))
     trials: list[Trial] = []
-    for _ in range(7):
+    for _ in range(9):
         trials.append(finished(propose(plan, trials[:-2], trials[-2:])))
     visible, pending = trials[:-2], [replace(trial, outcome=None) for trial in trials[-2:]]
     expected = propose(plan, visible, trials[-2:])
-    assert expected.number == 7
+    assert expected.number == 9
     assert propose(make_plan(toy_settings(tmp_path)), visible, pending) == expected
     assert propose(plan, [*visible[:-1], replace(visible[-1], outcome=Failure("why"))], pending) != expected
     assert propose(plan, visible, [pending[0], visible[0]]) != expected
@@ -175,7 +175,6 @@ def test_every_space_can_be_searched(tmp_path: Path, space: str) -> None:
     executor = Counting()
     result = search(toy_settings(tmp_path, space=space, trials=4, search_prompts=2), executor=executor)
     hashes = [candidate.schedule.content_hash for candidate in result.evaluated]
-    assert (
-        len(set(hashes)) == len(hashes) == 4 + 2 + (":" in space)
-    )  # the preset that a space is around is a reference
+    around = ":" in space  # the preset that a space is around is a reference, too
+    assert len(set(hashes)) == len(hashes) == 4 + 3 + around  # plain:6 with both rules, and plain:3
     assert json.loads((tmp_path / "toy-3x" / "result.json").read_text())["front"]

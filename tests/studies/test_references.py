@@ -16,6 +16,7 @@ from tests.studies.toy import TOY
 from tuner import presets
 from tuner.budget import parse_budget
 from tuner.flops import price
+from tuner.models import Blueprint, blueprint
 from tuner.schedule import Schedule, Stage
 
 MODEL = small_blueprint()
@@ -39,6 +40,22 @@ def test_every_reference_is_within_the_budget_and_enqueued_where_a_space_has_it(
                 continue  # the other methods have grids or ways to resize that no space proposes
             params = space.params_of(reference.schedule)
             assert alike(space.suggest(FixedTrial(params)), reference.schedule)
+
+
+def test_plain_steps_of_a_multistep_rule_stand_beside_those_of_another_stock_solver() -> None:
+    def labels(model: Blueprint) -> dict[str, Schedule]:
+        limit = parse_budget("3x", price(model.baseline(), model), model, model.size)
+        return {reference.label: reference.schedule for reference in references(model, model.size, limit)}
+
+    found = labels(MODEL)
+    assert {"plain:16-dpmpp-2m", "plain:8-dpmpp-2m", "plain:4-dpmpp-2m"} <= found.keys()
+    assert "plain:2-dpmpp-2m" not in found
+    for name in ("plain:16", "plain:16-dpmpp-2m"):
+        assert presets.load(name, MODEL).schedule == found[name]
+    assert found["plain:16-dpmpp-2m"].stages == found["plain:16"].stages
+    sana = blueprint("sana")
+    assert sana.solver == "dpmpp-2m"
+    assert not any("dpmpp" in label for label in labels(sana))
 
 
 def test_a_preset_that_fits_stays_as_it_is_and_a_dearer_one_is_rescaled() -> None:

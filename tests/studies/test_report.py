@@ -191,7 +191,7 @@ def test_the_picture_shows_every_kind_of_candidate_in_every_panel() -> None:
     assert {text.get_text() for text in figure.legends[0].get_texts()} == {
         "baseline",
         "trials",
-        "plain step reduction",
+        "plain steps",
         "published presets",
         "Pareto front",
         "on the front for another score",

@@ -113,7 +113,7 @@ def test_optuna_can_read_the_study(tmp_path: Path, kind: str) -> None:
     study = optuna.load_study(
         study_name="toy-3x", storage=url if url is not None else optuna.storages.JournalStorage(backend)
     )
-    assert len(recorded(result)) == result.trials - 1  # a reference that only waited is left out
+    assert len(recorded(result)) < result.trials  # references that only waited are left out
     for trial, candidate in zip(study.trials, recorded(result), strict=True):
         baseline = result.baseline.scores  # of a stopped trial, the baseline plus the difference so far is told
         means = [baseline[name].mean + candidate.scores[name].delta for name in ("clip", "image_reward")]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from tuner.cli import _completion as complete
 from tuner.cli._ablations import show
 from tuner.cli._common import json_option, size_option
 from tuner.cli._progress import ProgressDisplay
@@ -30,7 +31,7 @@ _EXPLANATION = (
     "oss",
     help="Optimal Stepsize found in other ways, on the same prompts and noise.\n\n\b\nExamples:\n" + EXAMPLES,
 )
-@click.option("--model", required=True, help="Short name, hub id or local folder.")
+@click.option("--model", required=True, shell_complete=complete.models, help="Short name, hub id or local folder.")
 @click.option("--steps", default=5, show_default=True, type=click.IntRange(2), help="Steps of every schedule.")
 @click.option("--prompts", metavar="FILE", help="One prompt per line; by default the set that suits the model.")
 @click.option(

@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-
-from tuner.cli._common import print_json, print_table
+from tuner.cli._common import print_json, print_table, say
 from tuner.errors import unwritable
 
 if TYPE_CHECKING:
@@ -49,7 +47,7 @@ def show(
         print_json(about | {"rows": [_plain(row) for row in rows]})
         return
     print_table(header, cells, title=title)
-    click.echo(explanation)
+    say(explanation)
 
 
 def _plain(row: Row) -> dict[str, Any]:

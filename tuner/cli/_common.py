@@ -8,7 +8,9 @@ import json
 import os
 import re
 import shlex
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -72,6 +74,7 @@ _MODEL_OPTIONS = (
     click.option("--device-map", metavar="MAP", help="diffusers' placement, e.g. balanced over all GPUs."),
     click.option("--frames", type=click.IntRange(1), help="Frames of a video; by default the model's."),
     click.option("--compile", is_flag=True, default=None, help="Compile the denoiser, once for every stage size."),
+    click.option("--attention", metavar="BACKEND", help="Attention backend, as diffusers names it: flash, ..."),
 )
 
 
@@ -93,6 +96,18 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def print_json(value: Any) -> None:
     """Prints plain data as JSON on stdout."""
     click.echo(json.dumps(value, indent=2))
+
+
+def say(line: str) -> None:
+    """Prints a sentence on stdout; in a terminal it goes on in the next line at a word's end.
+
+    Lines that begin with a space are commands to copy and stay in one piece.
+    """
+    text = readable(line)
+    if sys.stdout.isatty() and not text.startswith(" "):
+        width = shutil.get_terminal_size().columns
+        text = textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False)
+    click.echo(text)
 
 
 wide_option = click.option("--wide", is_flag=True, help="Show every column, even beyond the terminal's width.")
@@ -166,8 +181,8 @@ def print_study(result: StudyResult, wide: bool, top: int | None) -> None:
 
     console = stdout_console(wide)
     console.print(front_table(result, None if wide else console.width, top))
-    click.echo(readable(pick_line(result)))
+    say(pick_line(result))
     if result.pick.held_out:
         print_table(*unseen_cells(result))
     for line in (*verdicts(result), *([result.pick_note] if result.pick_note else []), *warnings(result)):
-        click.echo(readable(line))
+        say(line)

@@ -10,6 +10,9 @@ import click
 from tuner.errors import readable
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from rich.console import RenderableType
     from rich.progress import TaskID
 
 
@@ -26,19 +29,34 @@ class ProgressDisplay:
             BarColumn,
             MofNCompleteColumn,
             Progress,
+            Task,
             TextColumn,
             TimeElapsedColumn,
             TimeRemainingColumn,
         )
+        from rich.text import Text
 
-        self._bar = Progress(
+        class TwoLines(Progress):
+            """The bar, and below it the details, which are too long for a line of 80 columns."""
+
+            def get_renderables(self) -> Iterable[RenderableType]:
+                yield self.make_tasks_table(self.tasks)
+                for task in self.tasks:
+                    if details := task.fields["details"]:
+                        yield Text(f"  {details}")
+
+        class Left(TimeRemainingColumn):
+            """The estimate of the remaining time, unless the details have a better one."""
+
+            def render(self, task: Task) -> Text:
+                return Text() if task.fields["details"] else Text("left ") + super().render(task)
+
+        self._bar = TwoLines(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[details]}", markup=False),
+            Left(),
             console=Console(stderr=True),
             transient=True,
         )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from tuner.cli import _completion as complete
 from tuner.cli._ablate_oss import EXAMPLES, oss
 from tuner.cli._ablations import show
 from tuner.cli._common import json_option, size_option
@@ -27,7 +28,7 @@ def command() -> None:
 @command.command(
     help="Bottleneck Sampling without each of its parts, on the same prompts and noise.\n\n" + _EXAMPLES
 )
-@click.option("--model", required=True, help="Short name, hub id or local folder.")
+@click.option("--model", required=True, shell_complete=complete.models, help="Short name, hub id or local folder.")
 @click.option("--preset", default="bottleneck-flux-3x", show_default=True, help="The whole method.")
 @click.option(
     "--objective", "names", multiple=True, help="Objective, repeatable; by default clip and image_reward."

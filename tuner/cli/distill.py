@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tuner.cli import _completion as complete
 from tuner.cli._progress import ProgressDisplay
 from tuner.errors import UserError
 
@@ -50,7 +51,7 @@ def _list_of(convert: Callable[[str], Any]) -> Callable[[click.Context, click.Pa
 
 
 @command.command(help="Scale-wise distillation (SwD, arXiv 2503.16397): a step per scale.\n\n" + _EXAMPLES)
-@click.option("--model", required=True, help="Short name, hub id or local folder of the teacher.")
+@click.option("--model", required=True, shell_complete=complete.models, help="Name, id or folder of the teacher.")
 @click.option("--scales", required=True, callback=_list_of(float), help="Scale of each step, the last one 1.")
 @click.option("--sigmas", required=True, callback=_list_of(float), help="Noise level of each step, then 0.")
 @click.option("--data", required=True, help="Folder of images, or `generated`: the teacher draws them.")

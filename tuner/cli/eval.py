@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from tuner.cli import _completion as complete
 from tuner.cli._common import (
     EXIT_FAILURE,
     json_option,
     model_options,
     print_json,
     print_table,
+    say,
     size_option,
     stdout_console,
     stdout_for_results,
@@ -33,23 +35,25 @@ Examples:
   tuner eval plain:12 plain:4 plain:2 --model tiny
   tuner eval flux-3x.yaml bottleneck-flux-3x --model flux --prompts DrawBench.csv
   tuner eval flux-3x.yaml --model flux --seeds 4 --margin clip=1%,image_reward=0.05 -o evals/flux
+  tuner eval plain:12 --model tiny --prompts held_out.txt --all-prompts --until-decided
   tuner eval --verify flux-3x.yaml                 do its recorded scores hold?
 
 \b
-Running the same command again goes on where it stopped. PRESET is a shipped name, a YAML file
-or plain:N for N plain steps. Of FILE, the half is scored that `tuner search --prompts FILE` holds out.
-A preset with a guidance, a negative prompt or a LoRA of its own is drawn with it; options given here
-hold for all others.
+Running the same command again goes on where it stopped. PRESET is a shipped name, a YAML file,
+plain:N for N plain steps, or plain:N-SOLVER. Of FILE, the half is scored that `tuner search --prompts
+FILE` holds out. A preset with a guidance, a negative prompt or a LoRA of its own is drawn with it;
+options given here hold for all others.
 """
 _PHASE = "units of work"
 
 
 @click.command(help="Compares presets on prompts that no search has seen.\n\n" + _EXAMPLES)
-@click.argument("presets", metavar="PRESET...", nargs=-1)
-@click.option("--model", help="Short name, hub id or local folder.")
+@click.argument("presets", metavar="PRESET...", nargs=-1, shell_complete=complete.presets)
+@click.option("--model", shell_complete=complete.models, help="Short name, hub id or local folder.")
 @click.option("--prompts", metavar="FILE", help=".txt, .csv, .tsv, .jsonl or .json. Default: a shipped set.")
 @click.option("--all-prompts", is_flag=True, help="Score the half that a search sees, too.")
 @click.option("--limit", type=int, metavar="N", help="At most this many prompts.")
+@click.option("--until-decided", is_flag=True, help="Stop where a preset is as good as the baseline, or worse.")
 @click.option("--seeds", default=1, show_default=True, metavar="N", help="Noise seeds of each prompt.")
 @click.option("--seed", default=0, show_default=True, help="Decides which noise.")
 @click.option(
@@ -116,6 +120,7 @@ def _refuse_what_the_file_says(ctx: click.Context) -> None:
 def _evaluate(settings: EvalSettings, as_json: bool, wide: bool, top: int | None, bar: ProgressDisplay) -> None:
     from studies.evaluate import evaluate
     from studies.evaluate.report import HOW_TO_READ, tables
+    from studies.report.ending import too_few, verdict_text
 
     with stdout_for_results():
         result, folder = evaluate(settings, on_progress=functools.partial(bar.show, _PHASE))
@@ -126,11 +131,15 @@ def _evaluate(settings: EvalSettings, as_json: bool, wide: bool, top: int | None
     console = stdout_console(wide)
     for table in tables(result, None if wide else console.width, top):
         console.print(table)
-    click.echo(HOW_TO_READ)
+    say(HOW_TO_READ)
     for row in result.rows:
         if row.failure is not None:
-            click.echo(f"{row.name} failed: {row.failure}")
-    click.echo(f"report: {folder.path}")
+            say(f"{row.name} failed: {row.failure}")
+        if row.checked is not None:
+            say(f"{row.name}: {verdict_text(row.checked)}")
+    for line in too_few(result.prompts):
+        say(line)
+    say(f"report: {folder.path}")
 
 
 def _verify(path: str, settings: EvalSettings, as_json: bool, bar: ProgressDisplay) -> None:
@@ -157,12 +166,12 @@ def _print_verification(found: Verification) -> None:
         title=found.preset,
     )
     for name, change in found.other_versions.items():
-        click.echo(f"{name} was {change}")
+        say(f"{name} was {change}")
     if found.exact_expected:
         rule = "the versions are those of the provenance and both machines are CPUs, so they must be exact"
     else:
         rule = "other versions or a GPU may change bits, so they must be within the recorded intervals"
-    click.echo(f"the recorded scores {'hold' if found.holds else 'do not hold'}; {rule}")
+    say(f"the recorded scores {'hold' if found.holds else 'do not hold'}; {rule}")
     if found.exact_expected and not found.holds:
         click.echo("what else changes bits: other weights, another kind of processor, or a GPU then", err=True)
 

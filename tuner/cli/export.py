@@ -22,8 +22,8 @@ Examples:
   tuner export tiny-3x --pick best:image_reward -o best.yaml
   tuner export tiny-3x --pick trial:17 -o trial17.yaml
   tuner export ralu-flux-4x --format comfyui -o ralu.json
-  tuner export mine.yaml -o mine.py                          a script that needs diffusers alone
-  tuner export mine.yaml --format sigmas --text              a line for --sigmas or ManualSigmas
+  tuner export mine.yaml -o mine.py               a script that needs diffusers
+  tuner export mine.yaml --format sigmas --text   a line for ManualSigmas
 """
 
 
@@ -107,6 +107,7 @@ def _preset(source: str, pick: str, out: str, model: str | None) -> Preset:
     """Reads a study's pick, or else a preset."""
     from studies import list_studies, open_study, preset_of
     from studies.judge.within import choose
+    from studies.report.page.contents import Contents
     from studies.report.page.record import score_lines
     from tuner import hub, models, presets
     from tuner.errors import unknown_name
@@ -120,7 +121,7 @@ def _preset(source: str, pick: str, out: str, model: str | None) -> Preset:
             raise unknown_name("study or preset", source, [*known, *presets.available()])
         return presets.load(source)
     folder = open_study(out, source)
-    result = folder.result()
+    result = Contents(folder).result
     candidates = [candidate for candidate in result.evaluated if candidate.stopped_at is None]
     scores = score_lines(folder)
 
@@ -132,7 +133,9 @@ def _preset(source: str, pick: str, out: str, model: str | None) -> Preset:
     )
     if note is not None:
         click.echo(f"note: {note}", err=True)
-    if chosen.trial != result.pick.trial:
+    if result.ended_by == "unfinished":
+        click.echo("note: the search is not over; this is the pick so far", err=True)
+    elif chosen.trial != result.pick.trial:
         click.echo("note: only the study's own pick has scores on prompts that the search never saw", err=True)
     return preset_of(chosen, folder, result)
 

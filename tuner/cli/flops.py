@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tuner.cli import _completion as complete
-from tuner.cli._common import json_option, print_json, print_table, size_option
+from tuner.cli._common import json_option, print_json, print_table, say, size_option
 
 if TYPE_CHECKING:
     from tuner.presets import Preset
@@ -96,7 +96,7 @@ def command(
         title=f"{preset or 'baseline'} on {model} at {size[0]}x{size[1]}",
     )
     most = "" if cost.exact else "at most "
-    click.echo(
+    say(
         f"{most}{cost.tflops:.6g} TFLOPs and {cost.nfe} network calls per image; the baseline takes "
         f"{baseline.tflops:.6g} TFLOPs: {speedup:.2f}x"
     )

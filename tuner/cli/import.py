@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from tuner.cli import _completion as complete
 from tuner.cli._common import size_option
 
 _EXAMPLES = """\b
@@ -20,7 +21,11 @@ Examples:
 @click.command(help="Makes a preset of what other tools have, where it is one.\n\n" + _EXAMPLES)
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Preset file.")
-@click.option("--model", help="Short name, hub id or local folder; by default what the file says.")
+@click.option(
+    "--model",
+    shell_complete=complete.models,
+    help="Short name, hub id or local folder; by default what the file says.",
+)
 @size_option
 @click.option("--steps", type=click.IntRange(1), help="Of a scheduler's configuration; by default the model's.")
 def command(file: Path, output: Path, model: str | None, size: tuple[int, int] | None, steps: int | None) -> None:

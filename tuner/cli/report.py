@@ -26,6 +26,7 @@ Examples:
   tuner report tiny-3x
   tuner report tiny-3x -o report.html        a page with images, exports and blind voting
   tuner report tiny-3x -o front.png
+  tuner report running-study                 of what is finished so far
   tuner report tiny-3x --votes votes-tiny-3x.json
 """
 
@@ -36,7 +37,7 @@ Examples:
     "-o",
     "--output",
     type=click.Path(path_type=Path),
-    help="Write it instead: .html (of an unfinished study, too), .png, .svg, .pdf, .md, .csv or .json.",
+    help="Write it instead: .html, .png, .svg, .pdf, .md, .csv or .json.",
 )
 @click.option(
     "--votes",
@@ -61,6 +62,7 @@ def command(
     """Prints the front or the votes, or writes a report in the format that the file's name asks for."""
     from studies import open_study
     from studies.report.files import write_report
+    from studies.report.page.contents import Contents
     from tuner.errors import UserError
 
     folder = open_study(out, study)
@@ -71,9 +73,9 @@ def command(
     elif output is not None:
         click.echo(str(write_report(folder, output)))
     elif as_json:
-        print_json(folder.result().model_dump(mode="json"))
+        print_json(Contents(folder).result.model_dump(mode="json"))
     else:
-        print_study(folder.result(), wide, top)
+        print_study(Contents(folder).result, wide, top)
 
 
 def _print_votes(folder: StudyFolder, files: tuple[Path, ...], as_json: bool) -> None:

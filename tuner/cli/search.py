@@ -20,13 +20,13 @@ from tuner.cli._common import (
     print_study,
     print_table,
     resume_command,
+    say,
     size_option,
     stdout_for_results,
     top_option,
     wide_option,
 )
 from tuner.cli._progress import ProgressDisplay
-from tuner.errors import readable
 
 if TYPE_CHECKING:
     from studies import Progress, SearchSettings, StudyResult
@@ -219,11 +219,11 @@ def _print_result(result: StudyResult, target: str | None, wide: bool, top: int 
     from studies.report.ending import cost_lines, next_lines
 
     print_study(result, wide, top)
-    click.echo(readable(f"preset: {result.preset}"))
+    say(f"preset: {result.preset}")
     if result.exported is not None:
-        click.echo(readable(f"export: {result.exported}"))
+        say(f"export: {result.exported}")
     for line in (*cost_lines(result), *next_lines(result, target or "comfyui")):
-        click.echo(readable(line))
+        say(line)
 
 
 def _show(display: ProgressDisplay, progress: Progress) -> None:

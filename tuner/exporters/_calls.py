@@ -73,14 +73,14 @@ def calls_of(target: str, schedule: Schedule, index: int) -> tuple[Call, ...]:
             target, index, f"solver {solver!r} draws noise of its own", "use a solver that draws none"
         )
     levels = [*call_sigmas(solver, stage.sigmas, stage.reuse), stage.sigmas[-1]]
-    states = _states(solver, stage.sigmas, stage.reuse, len(levels) - 1)
+    states = states_of(solver, stage.sigmas, stage.reuse, len(levels) - 1)
     return tuple(
         Call(levels[k], levels[k + 1], _corrections(states[: k + 2], levels[: k + 2]))
         for k in range(len(levels) - 1)
     )
 
 
-def _states(solver: str, sigmas: Sequence[float], reuse: Sequence[int], calls: int) -> list[Row]:
+def states_of(solver: str, sigmas: Sequence[float], reuse: Sequence[int], calls: int) -> list[Row]:
     """Returns the latent of every call and the last one, by running the solver on rows of weights."""
     import numpy as np
 

@@ -35,3 +35,10 @@ class Graph:
     def to_json(self) -> str:
         """Writes the graph."""
         return json.dumps(self._nodes, indent=2, ensure_ascii=False) + "\n"
+
+
+def told_level(level: float) -> float:
+    """Returns the level that ``ManualSigmas`` makes of what is written; near 1 it matters by what it divides."""
+    import numpy as np
+
+    return float(np.float32(f"{level:.9f}"))

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from tuner.exporters._calls import Call, calls_of
 from tuner.exporters._comfyui_families import Family
-from tuner.exporters._comfyui_graph import Graph, Link
+from tuner.exporters._comfyui_graph import Graph, Link, told_level
 from tuner.exporters.base import RefusedError, called_levels, fixed_point
 from tuner.models._diffusers import PipelineBlueprint
 from tuner.models.wan2p1_1p3b import WanBlueprint
@@ -162,9 +162,9 @@ class Sampling:
             now, earlier = made[-1], made[-1 - correction.back]
             if correction.clean:
                 difference = self.graph.add("LatentSubtract", samples1=earlier.clean, samples2=now.clean)
-                latent = self._added(latent, difference, correction.clean / (1 - _told(call.following)))
+                latent = self._added(latent, difference, correction.clean / (1 - told_level(call.following)))
             if correction.noise:
-                weight = correction.noise / (1 - _told(call.following))
+                weight = correction.noise / (1 - told_level(call.following))
                 for one, sign in ((earlier, 1), (now, -1)):
                     difference = self.graph.add("LatentSubtract", samples1=one.noisy, samples2=one.clean)
                     latent = self._added(latent, difference, sign * weight / one.ratio)
@@ -201,7 +201,7 @@ class Sampling:
             raise RefusedError(
                 _TARGET, index, f"guidance {guidance:g} is above what its guiders take", "lower it below 99"
             )
-        second = isinstance(self.model, WanBlueprint) and level < self.model.boundary
+        second = isinstance(self.model, WanBlueprint) and self.model.second(level)
         return _Guide(int(second), guidance, known.passes)
 
     def _guider(self, guide: _Guide, noise_scale: float) -> Link:
@@ -236,12 +236,5 @@ def _made(call: Call, before: Link | None, after: Link) -> _Made:
         after: The sampler's result.
     """
     noisy, level = (after, call.following) if before is None else (before, call.level)
-    told = _told(level)
+    told = told_level(level)
     return _Made([after[0], 1], noisy, told / (1 - told))
-
-
-def _told(level: float) -> float:
-    """Returns the level that ``ManualSigmas`` makes of what is written; near 1 it matters by what it divides."""
-    import numpy as np
-
-    return float(np.float32(f"{level:.9f}"))

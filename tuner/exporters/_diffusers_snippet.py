@@ -62,6 +62,12 @@ def snippet(preset: Preset, model: PipelineBlueprint, family: Family, options: E
     schedule = preset.schedule
     if model.pipeline_class not in _TAKE_SIGMAS:
         raise _refused(0, f"the pipeline of {model.name} takes no sigmas")
+    for index, stage in enumerate(schedule.stages):
+        for level in stage.sigmas[:-1]:
+            if model.asked(level) != level:
+                raise _refused(
+                    index, f"{model.name} asks its network at whole timesteps, and not at sigma {level:g}"
+                )
     if (solver := schedule.solver_of(0)) != "euler":
         raise _refused(0, f"no stock scheduler runs solver {solver!r} on given sigmas")
     if any(stage.guidance is not None or stage.guide is not None for stage in schedule.stages):

@@ -222,7 +222,7 @@ def check_asked_levels(target: str, schedule: Schedule, model: PipelineBlueprint
                     target,
                     index,
                     f"{model.name} asks its network at whole timesteps, and not at sigma {level:g}",
-                    "use a model whose scheduler is FlowMatchEulerDiscreteScheduler",
+                    "use format 'diffusers'",
                 )
 
 

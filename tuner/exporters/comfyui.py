@@ -113,9 +113,12 @@ class _Workflow:
 
     def _files(self, option: str, given: tuple[str, ...], usual: list[str]) -> list[str]:
         if given and len(given) != len(usual):
+            count, times = (
+                ("one file", "once") if len(usual) == 1 else (f"{len(usual)} files", f"{len(usual)} times")
+            )
             raise UserError(
-                f"{self.model.name} has {len(usual)} files for --{option}, but got {len(given)}; give --{option} "
-                f"{len(usual)} times, or not at all."
+                f"{self.model.name} has {count} for --{option}, but got {len(given)}; give --{option} {times}, or "
+                "not at all."
             )
         return list(given) or usual
 

@@ -17,7 +17,6 @@ from tuner.exporters.base import (
     Exporter,
     ExportOptions,
     RefusedError,
-    check_asked_levels,
     known_family,
 )
 from tuner.models._diffusers import PipelineBlueprint
@@ -43,7 +42,8 @@ class _Diffusers(Exporter):
             FAMILIES,
             preset,
             blueprint,
-            "this exporter does not know how the pipeline of {model} takes latents",
+            "the pipeline of {model} draws sound beside the picture, or takes latents in a way that is not known "
+            "here",
             "use `tuner sample`, or format 'sigmas'",
         )
         if options.snippet:
@@ -58,7 +58,7 @@ class _Script:
         self.preset, self.model, self.family, self.options = preset, model, family, options
         self.schedule = preset.schedule
         self.predicts_noise = isinstance(model, (VariancePreservingBlueprint, CogVideoXBlueprint))
-        check_asked_levels("diffusers", self.schedule, model)
+        self.told = self.predicts_noise or self._rounds()
         self.kernels = {stage.resample for stage in self._resized()}
         self.arguments = family.arguments(model)
         parts = [self._parts(index) for index in range(len(self.schedule.stages))]
@@ -74,6 +74,11 @@ class _Script:
                 f"the pipeline of {model.name} does not tell a cache which guidance pass a call is",
                 "leave `cache` out",
             )
+
+    def _rounds(self) -> bool:
+        """Tells whether the network is asked at other levels than those of the schedule."""
+        levels = [level for stage in self.schedule.stages for level in stage.sigmas[:-1]]
+        return any(self.model.asked(level) != level for level in levels)
 
     def _resized(self) -> list[Any]:
         """Lists the stages after the first that change size, or by ``dct`` and ``pixel`` do more than that."""
@@ -165,6 +170,8 @@ class _Script:
                     "timesteps": [timestep for timestep, _ in asked],
                     "signals": [signal for _, signal in asked],
                 }
+            elif self.told:
+                part["timesteps"] = [round(1000 * model.asked(call.level)) for call in calls]
             parts.append(part)
         return parts
 
@@ -201,8 +208,9 @@ class _Script:
 
     def _scheduler(self) -> str:
         timesteps, velocity = "1000 * self.sigmas[:-1]", "model_output"
+        if self.told:
+            timesteps = 'torch.tensor(self.stage["timesteps"], dtype=torch.float32, device=device)'
         if self.predicts_noise:
-            timesteps = 'torch.tensor(self.stage["timesteps"], device=device)'
             velocity = "self.velocity(model_output.float(), sample.float())"
         scheduler = source.LEVELS.format(
             timesteps=timesteps,

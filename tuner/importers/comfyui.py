@@ -1,4 +1,4 @@
-"""ComfyUI workflows in API format: the chain of samplers that an output node shows, read backwards.
+"""ComfyUI workflows in API format: the samplers behind an output node, as stages.
 
 Read are the nodes that ``tuner export --format comfyui`` writes, and ``KSampler`` and ``BasicScheduler`` with the
 scheduler ``simple``. A node that is not known is refused, because what it does would be lost.
@@ -6,21 +6,24 @@ scheduler ``simple``. A node that is not known is refused, because what it does 
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
-from tuner.exporters._comfyui_kernels import KERNELS
+from tuner.exporters._comfyui_families import FAMILIES
+from tuner.importers._comfyui_chains import Asked, Chain, Part, parts_of
+from tuner.importers._comfyui_guides import Guides, Nodes
+from tuner.importers._comfyui_latents import Latents
 from tuner.importers._comfyui_sigmas import Sigmas
 from tuner.importers.base import Found, unreadable
+from tuner.models import available, blueprint
+from tuner.models._diffusers import PipelineBlueprint
 from tuner.models._options import ModelOptions
-from tuner.models.base import Blueprint
+from tuner.models.base import Blueprint, Size
+from tuner.models.wan2p1_1p3b import WanBlueprint
 from tuner.presets import ANY_MODEL
-from tuner.sigmas import renoising
 
 _SAVES = ("SaveImage", "PreviewImage", "SaveAnimatedWEBP", "CreateVideo")
-_EMPTY = ("EmptySD3LatentImage", "EmptyFlux2LatentImage", "EmptyLatentImage", "EmptyHunyuanLatentVideo")
-_SOLVERS = {"euler": "euler", "heun": "heun"}
-_KERNELS = {theirs: ours for ours, theirs in KERNELS.items()}
 _MODELS = {
     "flux": "flux",
     "flux2": "flux2",
@@ -30,7 +33,6 @@ _MODELS = {
     "hunyuan_video": "hunyuan-video",
 }
 """The model that a type of text encoder loader is for, where there is one."""
-_SAME = 1e-6
 
 
 def read_graph(file: str, graph: dict[str, Any], model: Blueprint | None) -> Found:
@@ -39,7 +41,7 @@ def read_graph(file: str, graph: dict[str, Any], model: Blueprint | None) -> Fou
     Args:
         file: Name of the file.
         graph: Nodes by number.
-        model: What it is for; by default the text encoders tell.
+        model: What it is for; by default the names of its files tell, or the text encoders.
 
     Raises:
         UserError: If it is no workflow in API format, or if no preset does what it does.
@@ -48,7 +50,10 @@ def read_graph(file: str, graph: dict[str, Any], model: Blueprint | None) -> Fou
         raise unreadable(
             file, "it is a workflow for the screen; save it with `Export (API)`, or give a saved image"
         )
-    if not graph or not all(isinstance(node, dict) and "class_type" in node for node in graph.values()):
+    nodes = graph.values()
+    if not graph or not all(
+        isinstance(node, dict) and "class_type" in node and isinstance(node.get("inputs"), dict) for node in nodes
+    ):
         raise unreadable(file, "it holds neither a workflow, nor levels, nor a scheduler's configuration")
     try:
         return _Reader(file, graph, model).found()
@@ -56,203 +61,159 @@ def read_graph(file: str, graph: dict[str, Any], model: Blueprint | None) -> Fou
         raise unreadable(file, f"a node lacks an input, or its links run in a circle ({error})") from error
 
 
+def _guessed(graph: dict[str, Any]) -> Blueprint | None:
+    """Finds the model by the file of its network, if that is named after a model here, or by its text encoders."""
+    nodes = [node["inputs"] for node in graph.values()]
+    files = [Path(str(inputs["unet_name"])).stem for inputs in nodes if "unet_name" in inputs]
+    named = {file.removesuffix("-high-noise") for file in files} & set(available())
+    typed = [_MODELS[kind] for inputs in nodes if (kind := inputs.get("type")) in _MODELS]
+    found = [*named, *typed]
+    return blueprint(found[0]) if found else None
+
+
 class _Reader:
-    """Collects stages from the last sampler to the first."""
+    """Makes stages of the samplers."""
 
     def __init__(self, file: str, graph: dict[str, Any], model: Blueprint | None):
-        self.file, self.graph = file, graph
-        guessed = [_MODELS[kind] for node in graph.values() if (kind := node["inputs"].get("type")) in _MODELS]
-        self.model = model.name if model else (guessed[0] if guessed else ANY_MODEL)
-        self.sigmas = Sigmas(file, graph, self.model)
-        self.stages: list[dict[str, Any]] = []
-        self.lora: set[str] = set()
-        self.two_passes = model is not None and model.passes > 1
+        self.file, self.graph, self.model = file, graph, model or _guessed(graph)
+        self.name = self.model.name if self.model else ANY_MODEL
+        self.nodes = Nodes(file, graph)
+        self.guides = Guides(self.nodes, self.model)
+        self.latents = Latents(self.nodes, self.guides, Sigmas(file, graph, self.name))
 
     def found(self) -> Found:
-        """Walks from the output to the empty latent, then gives every stage its scale."""
+        """Walks from the empty latent to the output."""
         saved = [node for node in self.graph.values() if node["class_type"] in _SAVES]
         if not saved:
             raise unreadable(self.file, f"it has none of the output nodes {', '.join(_SAVES)}")
-        decode = self._node(saved[-1]["inputs"]["images"])
-        if decode["class_type"] != "VAEDecode":
-            raise self._unknown(decode)
-        self._latent(decode["inputs"]["samples"])
-        self.stages.reverse()
-        if len(self.lora) > 1:
-            raise unreadable(self.file, "its samplers have more than one LoRA")
-        size = self.stages[-1].pop("size")
-        for index, stage in enumerate(self.stages):
-            self._scale(index, stage, size)
-        options = ModelOptions(guidance=self._shared_guidance(), lora=next(iter(self.lora), None))
-        return Found("ComfyUI workflow", self.stages, self.stages[-1]["solver"], self.model, size, options)
+        link = saved[-1]["inputs"]["images"]
+        kind, inputs = self.nodes.at(link)
+        if kind != "VAEDecode":
+            raise self.nodes.unknown(link[0])
+        size = self._pixels(self.latents.follow(inputs["samples"]))
+        chains = self.latents.chains
+        self._check_networks(chains)
+        stages = [stage for chain in chains for stage in self._stages(chain, size)]
+        shared = ModelOptions(
+            guidance=self._shared_guidance(stages), lora=self._lora(), frames=self._frames(), **self._negative()
+        )
+        return Found("ComfyUI workflow", stages, stages[-1]["solver"], self.name, size, shared)
 
-    def _shared_guidance(self) -> float | None:
-        """Takes the guidance scale off the stages if it is that of all, and returns it."""
-        for stage in self.stages:
-            if stage["guidance"] is None and self.two_passes:
-                stage["guidance"] = self._true_guidance(1.0)  # the prompt's own pass alone
-        scales = {stage.get("guidance") for stage in self.stages}
-        if len(scales) > 1:
+    def _stages(self, chain: Chain, size: Size) -> list[dict[str, Any]]:
+        """Makes stages of a chain: one, unless its rule or its guidance changes."""
+        parts, failed = parts_of(chain)
+        if failed is not None:
+            raise self.nodes.refused(
+                chain.calls[failed].node, "and the latents that are added to it are no step of a solver here"
+            )
+        stages = [stage for part in parts for stage in self._guided(part)]
+        scale = {"scale": self._scale(chain, size)}
+        return [stage | scale | (chain.entry if k == 0 else {}) for k, stage in enumerate(stages)]
+
+    def _guided(self, part: Part) -> list[dict[str, Any]]:
+        """Gives steps their guidance: that of the model, one scale, one in an interval, or one in each stage."""
+        scales = [self._scaled(call) for call in part.calls]
+        whole = {"sigmas": part.levels, "solver": part.solver}
+        if self._two_networks() and scales == [self._own(call.level) for call in part.calls]:
+            return [whole]
+        if len(set(scales)) == 1:
+            return [whole | {"guidance": scales[0]}]
+        runs = [list(run) for _, run in itertools.groupby(range(len(scales)), scales.__getitem__)]
+        on = [run for run in runs if scales[run[0]] != self.guides.off]
+        if self.guides.two_passes and len(on) == 1 and part.solver != "heun":
+            interval = part.levels[on[0][0]], part.levels[on[0][-1] + 1]
+            return [whole | {"guidance": scales[on[0][0]], "guide": interval}]
+        if not part.divides:
+            raise self.nodes.refused(
+                part.calls[runs[1][0]].node,
+                f"has guidance {scales[runs[1][0]]} in the middle of a stage of {part.solver!r}, which remembers "
+                "steps; a stage has one scale",
+            )
+        return [whole | {"sigmas": part.levels[run[0] : run[-1] + 2], "guidance": scales[run[0]]} for run in runs]
+
+    def _scaled(self, call: Asked) -> float | None:
+        """Returns the scale of a call: where nothing says, a model of two passes makes the prompt's own alone."""
+        return self.guides.off if call.guidance is None and self.guides.two_passes else call.guidance
+
+    def _two_networks(self) -> bool:
+        return isinstance(self.model, WanBlueprint) and self.model.boundary > 0
+
+    def _own(self, level: float) -> float | None:
+        return self.model.scale(level) if isinstance(self.model, WanBlueprint) else None
+
+    def _shared_guidance(self, stages: list[dict[str, Any]]) -> float | None:
+        """Takes the guidance scale off the stages if it is that of all, and returns it.
+
+        A model with two networks keeps that of the second, so that its stages name theirs.
+        """
+        scales = {stage.get("guidance") for stage in stages}
+        if len(scales) > 1 or self._two_networks():
             return None
-        for stage in self.stages:
+        for stage in stages:
             stage.pop("guidance", None)
         return scales.pop()
 
-    def _node(self, link: list[Any]) -> dict[str, Any]:
-        node: dict[str, Any] = self.graph[link[0]]
-        return node
+    def _lora(self) -> str | None:
+        if len(self.guides.loras) > 1:
+            raise unreadable(self.file, "its samplers do not all have the same LoRA")
+        return next(iter(*self.guides.loras), None)
 
-    def _unknown(self, node: dict[str, Any]) -> Exception:
-        return unreadable(self.file, f"node {node['class_type']!r} is not known here; take it out of the chain")
+    def _frames(self) -> int | None:
+        """Returns the length of a video, if it is another than the model's."""
+        frames = self.latents.frames
+        return None if self.model and frames == self.model.frames else frames
 
-    def _latent(self, link: list[Any]) -> tuple[int, int]:
-        """Follows a latent to its start, adds the stages that made it, first ones last, and returns its size."""
-        node = self._node(link)
-        kind, inputs = node["class_type"], node["inputs"]
-        if kind in _EMPTY:
-            return inputs["height"], inputs["width"]
-        if kind == "SamplerCustomAdvanced" and link[1] == 0:
-            return self._sampler(inputs, self.sigmas.read(inputs["sigmas"]))
-        if kind == "KSampler":
-            return self._ksampler(inputs)
-        raise self._unknown(node)
+    def _negative(self) -> dict[str, Any]:
+        """Returns the negative prompt as an option, if it is another than the model's."""
+        if len(self.guides.negatives) > 1:
+            raise unreadable(self.file, "its samplers have more than one negative prompt")
+        own = self.model.negative_prompt if self.model else ""
+        others = self.guides.negatives - {own}
+        return {"negative_prompt": others.pop()} if others else {}
 
-    def _sampler(self, inputs: dict[str, Any], levels: list[float]) -> tuple[int, int]:
-        """Adds a stage, or the first part of the stage that is there."""
-        solver = self._solver(self._node(inputs["sampler"])["inputs"].get("sampler_name", ""))
-        noise_scale, guidance = self._guider(self._node(inputs["guider"]))
-        silent = self._node(inputs["noise"])["class_type"] == "DisableNoise"
-        stage = {"sigmas": levels, "solver": solver, "guidance": guidance}
-        return self._stage(stage, inputs["latent_image"], silent, noise_scale)
+    def _check_networks(self, chains: list[Chain]) -> None:
+        """Refuses samplers that do not call the network that the model has at their level."""
+        calls = [call for chain in chains for call in chain.calls]
+        first = calls[0].network
+        others = {call.network for call in calls} - {first}
+        model = self.model
+        if not isinstance(model, WanBlueprint) or not model.boundary:
+            if others:
+                raise self.nodes.refused(min(others), "loads a second network; a preset has one")
+            return
+        for chain in chains:
+            for call, following in zip(chain.calls, chain.levels[1:], strict=True):
+                asked = [call.level] + [following] * (chain.sampler == "heun" and following > 0)
+                if len(others) > 1 or any(model.second(level) != (call.network != first) for level in asked):
+                    raise self.nodes.refused(
+                        call.node,
+                        f"asks another network at sigma {call.level:g} than {model.name} has there, whose second "
+                        f"one begins below {model.boundary:g}",
+                    )
 
-    def _ksampler(self, inputs: dict[str, Any]) -> tuple[int, int]:
-        solver = self._solver(inputs["sampler_name"])
-        levels = self.sigmas.scheduled(inputs["model"], inputs["scheduler"], inputs["steps"], inputs["denoise"])
-        guidance = self._conditioning(inputs["positive"])
-        if inputs["cfg"] != 1:
-            guidance = self._true_guidance(inputs["cfg"])
-        stage = {"sigmas": levels, "solver": solver, "guidance": guidance}
-        return self._stage(stage, inputs["latent_image"], False, self._model(inputs["model"]))
-
-    def _stage(
-        self, stage: dict[str, Any], latent: list[Any], silent: bool, noise_scale: float
-    ) -> tuple[int, int]:
-        """Adds a stage and what comes before it; where that goes on in the same way, both are one."""
-        levels = stage["sigmas"]
-        self.stages.append(stage)
-        resized = self._resize(latent, stage)
-        size = self._latent(resized or latent)
-        stage["size"] = size = self._grown(stage, size)
-        before = self.stages[self.stages.index(stage) + 1 :]
-        if not before:
-            if silent or noise_scale != 1:
-                raise unreadable(self.file, "its first sampler starts without noise, or with scaled noise")
-            return size
-        self._check_noise(before[0]["sigmas"][-1], levels[0], silent, noise_scale)
-        first = before[0]
-        if silent and not resized and all(first[name] == stage[name] for name in ("solver", "guidance")):
-            first["sigmas"] = [*first["sigmas"], *levels[1:]]
-            self.stages.remove(stage)
-        return size
-
-    def _check_noise(self, level: float, start: float, silent: bool, noise_scale: float) -> None:
-        """Refuses noise that does not take a latent from one level to the other."""
-        if start < level - _SAME:
-            raise unreadable(
-                self.file, f"a sampler ends at sigma {level:g} and the next starts lower, at {start:g}"
+    def _scale(self, chain: Chain, size: Size) -> float:
+        """Returns a chain's size as a fraction of the output's that the model rounds to it."""
+        node, sides = chain.calls[0].node, self._pixels(chain.size)
+        ratios = [side / whole for side, whole in zip(sides, size, strict=True)]
+        if max(ratios) > 1:
+            raise self.nodes.refused(node, "has a larger latent than the output, which no stage may have")
+        half = self.model.multiple / 2 if self.model else 0.0
+        lowest = max((side - half) / whole for side, whole in zip(sides, size, strict=True))
+        highest = min((side + half) / whole for side, whole in zip(sides, size, strict=True))
+        scale = ratios[0] if lowest <= ratios[0] <= highest else (lowest + highest) / 2
+        if lowest > highest or (self.model and self.model.stage_size(size, scale) != sides):
+            raise self.nodes.refused(
+                node, "has a latent of another aspect ratio than the output, or of a size of none"
             )
-        exact = 0.0 if abs(start - level) < _SAME else renoising(level, start)[1] / start
-        given = 0.0 if silent else noise_scale
-        if abs(exact - given) > _SAME * 10:
-            raise unreadable(
-                self.file,
-                f"from sigma {level:g} to {start:g} it adds {given:g} of the noise, {exact:g} keeps the level; "
-                "use ModelNoiseScale, or DisableNoise where the levels are equal",
-            )
-
-    def _resize(self, link: list[Any], stage: dict[str, Any]) -> list[Any] | None:
-        """Notes how the latent before changes size, and returns the link to it; None where it does not."""
-        node = self._node(link)
-        kind, inputs = node["class_type"], node["inputs"]
-        if kind == "VAEEncode":
-            scale = self._node(inputs["pixels"])
-            if scale["class_type"] != "ImageScale" or scale["inputs"]["upscale_method"] != "lanczos":
-                raise self._unknown(scale)
-            stage |= {"resample": "pixel", "to": (scale["inputs"]["height"], scale["inputs"]["width"])}
-            image = self._node(scale["inputs"]["image"])
-            if image["class_type"] == "ImageUpscaleWithModel":
-                stage["upscaler"] = self._node(image["inputs"]["upscale_model"])["inputs"]["model_name"]
-                image = self._node(image["inputs"]["image"])
-            if image["class_type"] != "VAEDecode":
-                raise self._unknown(image)
-            samples: list[Any] = image["inputs"]["samples"]
-            return samples
-        if kind not in ("LatentUpscaleBy", "LatentUpscale"):
-            return None
-        method = inputs["upscale_method"]
-        if method not in _KERNELS:
-            known = ", ".join(_KERNELS)
-            raise unreadable(self.file, f"no kernel here resizes as {method!r} does; use one of {known}")
-        stage["resample"] = _KERNELS[method]
-        stage["to"] = inputs.get("scale_by") or (inputs["height"], inputs["width"])
-        before: list[Any] = inputs["samples"]
-        return before
-
-    def _grown(self, stage: dict[str, Any], size: tuple[int, int]) -> tuple[int, int]:
-        """Returns the size of a stage from that of the stage before."""
-        grown = stage.pop("to", size)
-        if isinstance(grown, float | int):
-            grown = round(size[0] * grown), round(size[1] * grown)
-        if stage.get("resample") == "bilinear" and grown[0] < size[0]:
-            raise unreadable(self.file, "its kernel 'bilinear' does not average where it shrinks; ours does")
-        return grown[0], grown[1]
-
-    def _scale(self, index: int, stage: dict[str, Any], size: tuple[int, int]) -> None:
-        """Turns a stage's size into a fraction of the output's."""
-        height, width = stage.pop("size", size)
-        if max(height / size[0], width / size[1]) > 1:
-            raise unreadable(self.file, f"stage {index + 1} is larger than the output, which no stage may be")
-        stage["scale"] = height / size[0]
-        if abs(width / size[1] - stage["scale"]) > 1e-2:
-            raise unreadable(self.file, f"stage {index + 1} has another aspect ratio than the output")
-
-    def _solver(self, name: str) -> str:
-        if name not in _SOLVERS:
-            raise unreadable(
-                self.file, f"no solver here steps as sampler {name!r} does; use {', '.join(_SOLVERS)}"
-            )
-        return _SOLVERS[name]
-
-    def _guider(self, node: dict[str, Any]) -> tuple[float, float | None]:
-        """Notes the LoRA, and returns the scale of the noise and that of guidance."""
-        kind, inputs = node["class_type"], node["inputs"]
-        if kind == "BasicGuider":
-            guidance = self._conditioning(inputs["conditioning"])
-        elif kind == "CFGGuider":
-            self._conditioning(inputs["positive"])
-            guidance = self._true_guidance(inputs["cfg"])
-        else:
-            raise self._unknown(node)
-        return self._model(inputs["model"]), guidance
-
-    def _true_guidance(self, cfg: float) -> float:
-        self.two_passes = True
-        return cfg - 1 if self.model.startswith("z-image") else cfg
-
-    def _conditioning(self, link: list[Any]) -> float | None:
-        node = self._node(link)
-        return node["inputs"]["guidance"] if node["class_type"] == "FluxGuidance" else None
-
-    def _model(self, link: list[Any]) -> float:
-        """Follows the model to its loader."""
-        node, scale = self._node(link), 1.0
-        while "model" in node["inputs"]:
-            kind, inputs = node["class_type"], node["inputs"]
-            if kind == "ModelNoiseScale":
-                scale = inputs["noise_scale"]
-            elif kind == "LoraLoaderModelOnly":
-                self.lora.add(f"{Path(inputs['lora_name'])}:{inputs['strength_model']:g}")
-            elif not kind.startswith("ModelSampling"):
-                raise self._unknown(node)
-            node = self._node(inputs["model"])
         return scale
+
+    def _pixels(self, size: Size) -> Size:
+        """Returns height and width in pixels of the model for those that nodes count."""
+        model = self.model
+        if not isinstance(model, PipelineBlueprint):
+            return size
+        family = FAMILIES.get(model.exported_as or model.pipeline_class)
+        if family is None:
+            return size
+        of_a_latent_pixel = model.vae_factor * (2 if family.patches else 1)
+        return size[0] // family.pixels * of_a_latent_pixel, size[1] // family.pixels * of_a_latent_pixel

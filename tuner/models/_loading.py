@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from tuner.errors import UserError, one_line
+from tuner.errors import UserError, one_line, unknown_name
 from tuner.lora import adapted_components, load_lora
 from tuner.models._options import ModelOptions
 
@@ -41,7 +42,8 @@ def load_pipeline(blueprint: Blueprint, device: str, dtype: str, options: ModelO
     if options.device_map is not None:
         how["device_map"] = options.device_map
     try:
-        pipe = getattr(diffusers, blueprint.pipeline_class).from_pretrained(blueprint.source, **how)
+        with _without_bars():
+            pipe = getattr(diffusers, blueprint.pipeline_class).from_pretrained(blueprint.source, **how)
     except OSError as error:
         raise UserError(
             f"Model {blueprint.name!r} could not be loaded from {blueprint.source!r}: it is neither a local "
@@ -51,6 +53,10 @@ def load_pipeline(blueprint: Blueprint, device: str, dtype: str, options: ModelO
     except NotImplementedError as error:  # diffusers' word for an unknown device map
         raise UserError(f"Device map {options.device_map!r} does not work here: {one_line(error)}") from error
     pipe.set_progress_bar_config(disable=True)
+    if options.attention is not None:
+        for name in ("transformer", "transformer_2", "unet"):
+            if (part := getattr(pipe, name, None)) is not None:
+                _choose_attention(part, options.attention)
     network = getattr(pipe, blueprint.denoiser)
     _check_same_model(blueprint, blueprint.denoiser, blueprint.transformer, network.config)
     scheduler = {**pipe.scheduler.config, "_class_name": type(pipe.scheduler).__name__}
@@ -64,6 +70,47 @@ def load_pipeline(blueprint: Blueprint, device: str, dtype: str, options: ModelO
     elif options.device_map is None:
         pipe.to(device)
     return pipe
+
+
+@contextlib.contextmanager
+def _without_bars() -> Iterator[None]:
+    """Hides the libraries' bars of a second or so; bars of downloads stay."""
+    from diffusers.utils import logging as diffusers_bars
+    from huggingface_hub.utils.tqdm import (
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
+    from transformers.utils import logging as transformers_bars
+
+    shown = [bars for bars in (diffusers_bars, transformers_bars) if bars.is_progress_bar_enabled()]
+    show_downloads = disable_progress_bars if are_progress_bars_disabled() else enable_progress_bars
+    for bars in shown:
+        bars.disable_progress_bar()
+    show_downloads()  # transformers turns these off and on with its own
+    try:
+        yield
+    finally:
+        for bars in shown:
+            bars.enable_progress_bar()
+        show_downloads()
+
+
+def _choose_attention(network: Any, backend: str) -> None:
+    if not hasattr(network, "set_attention_backend"):
+        raise UserError(f"{type(network).__name__} has no choice of attention; leave `--attention` out.")
+    from diffusers.models.attention_dispatch import AttentionBackendName
+
+    known = [one.value for one in AttentionBackendName]
+    if backend not in known:
+        raise unknown_name("attention backend", backend, known)
+    try:
+        network.set_attention_backend(backend)
+    except (ImportError, RuntimeError, ValueError) as error:
+        raise UserError(
+            f"Attention backend {backend!r} does not work here: {one_line(error)} Choose another one, or leave "
+            "`--attention` out."
+        ) from error
 
 
 def _check_placement(options: ModelOptions) -> None:

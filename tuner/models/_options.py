@@ -30,6 +30,7 @@ class ModelOptions(BaseModel):
         device_map: diffusers' placement of components, e.g. ``balanced`` over all GPUs.
         frames: Frames of a video.
         compile: Whether the denoiser is compiled, at the first call at every stage size.
+        attention: Attention backend of the denoiser, as diffusers names it, e.g. ``flash`` or ``sage``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -43,14 +44,20 @@ class ModelOptions(BaseModel):
     device_map: str | None = None
     frames: int | None = None
     compile: bool | None = None
+    attention: str | None = None
 
     def of_images(self) -> dict[str, Any]:
-        """Returns those that are set and decide the images; where the weights lie and how they run does not."""
-        return self.model_dump(exclude={"offload", "device_map", "compile"}, exclude_none=True)
+        """Returns those that are set and decide the images, bit by bit; where the weights lie does not."""
+        return self.model_dump(exclude={"offload", "device_map"}, exclude_none=True)
+
+    def runtime(self, device: str) -> str:
+        """Returns what `FlowModel.runtime` will be after loading to a type of device."""
+        return f"{device} {self.dtype or ('bfloat16' if device == 'cuda' else 'float32')}"
 
     def of_presets(self) -> ModelOptions | None:
         """Returns those that belong to a preset, on whatever machine it runs; None if there are none."""
-        kept = self.model_copy(update=dict.fromkeys(("dtype", "quantize", "offload", "device_map", "compile")))
+        machine = ("dtype", "quantize", "offload", "device_map", "compile", "attention")
+        kept = self.model_copy(update=dict.fromkeys(machine))
         return kept if kept.of_images() else None
 
     def lora_and_weight(self) -> tuple[str, float]:

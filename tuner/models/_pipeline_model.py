@@ -46,6 +46,11 @@ class PipelineModel(FlowModel):
         """That of the pipeline's inputs; offloaded weights may wait elsewhere; see `FlowModel.device`."""
         return str(self.pipe._execution_device.type)
 
+    @property
+    def runtime(self) -> str:
+        """That of the network as it was loaded; see `FlowModel.runtime`."""
+        return f"{self.device} {str(self.network(1.0).dtype).removeprefix('torch.')}"
+
     @abstractmethod
     def encode_text(self, prompts: list[str], negative: bool) -> dict[str, torch.Tensor]:
         """Encodes prompts with the pipeline's own encoders; ``tokens`` holds the text tokens (B, T, D).

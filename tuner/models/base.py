@@ -231,9 +231,11 @@ class Blueprint(ABC):
         """The default output size."""
         return self.height, self.width
 
-    def plain(self, steps: int, size: Size | None = None) -> Schedule:
-        """Plain sampling: one full-size stage with the model's own sigmas and step rule."""
-        return Schedule(stages=(Stage(sigmas=self.sigmas(steps, size or self.size)),), solver=self.solver)
+    def plain(self, steps: int, size: Size | None = None, solver: str | None = None) -> Schedule:
+        """Plain sampling: one full-size stage of the model's own sigmas, with its own solver by default."""
+        return Schedule(
+            stages=(Stage(sigmas=self.sigmas(steps, size or self.size)),), solver=solver or self.solver
+        )
 
     def baseline(self, size: Size | None = None) -> Schedule:
         """The model's own default sampler, which every score is compared with."""
@@ -275,6 +277,11 @@ class FlowModel(ABC):
     def device(self) -> str:
         """Type of the device that the latents are on, as torch names it."""
         return "cpu"
+
+    @property
+    def runtime(self) -> str:
+        """Device type and precision of the weights, which scores depend on, e.g. ``cuda bfloat16``."""
+        return f"{self.device} float32"
 
     @abstractmethod
     def encode(self, prompts: Sequence[str]) -> Conditioning:

@@ -39,7 +39,7 @@ class WanModel(VideoModel):
 
     def network(self, sigma: float) -> Any:
         """Returns the network of this noise level; Wan 2.1 has one."""
-        return self.pipe.transformer_2 if sigma < self.blueprint.boundary else self.pipe.transformer
+        return self.pipe.transformer_2 if self.blueprint.second(sigma) else self.pipe.transformer
 
     def unscaled(self, x_BCFHW: torch.Tensor) -> torch.Tensor:
         """Undoes the normalisation of every channel; see `PipelineModel.unscaled`."""
@@ -67,6 +67,10 @@ class WanBlueprint(OwnGridBlueprint, VideoBlueprint):
         """Noise level below which the second network is called; 0 where there is one network."""
         return float(self.index.get("boundary_ratio") or 0)
 
+    def second(self, sigma: float) -> bool:
+        """Tells whether the second network is called; the pipeline tells by the timestep that it shows."""
+        return self.asked(sigma) < self.boundary
+
     def called(self, stage: Stage, sigma: float) -> Self:
         """Gives both networks the scale that a stage names; see `PipelineBlueprint.called`."""
         found = super().called(stage, sigma)
@@ -74,7 +78,7 @@ class WanBlueprint(OwnGridBlueprint, VideoBlueprint):
 
     def scale(self, sigma: float) -> float:
         """Returns the guidance scale of the network that is called at a noise level."""
-        if sigma < self.boundary and self.low_guidance is not None:
+        if self.second(sigma) and self.low_guidance is not None:
             return self.low_guidance
         return super().scale(sigma)
 

@@ -73,6 +73,7 @@ def result_so_far(study: StudyFolder, scores: ScoreLines, recorded: optuna.Study
         preset=str(study.preset),
         directions=study.directions,
         search_prompts=scores.prompts,
+        ended_by="unfinished",
         reused=Reused(
             **{
                 reason: sum(line["reused"].get(reason, 0.0) for line in scores.lines)

@@ -80,7 +80,7 @@ def test_a_preset_is_priced_with_its_own_guidance_and_the_others_with_the_models
     assert plan.price(swd.schedule, swd.own).tflops == pytest.approx(preset.cost.tflops, rel=1e-5)
     assert plan.price(plain.schedule, plain.own).nfe == 8  # two passes a step, with guidance
     assert plan.plain_rivals == {swd.name: rival.name} == {swd.name: "plain:2"}
-    assert {task.own for task in plan.tasks(swd)} == {swd.own}
+    assert {task.own for task in plan.tasks(swd, len(plan.images))} == {swd.own}
 
 
 def saved(folder: Path, name: str, **options: Any) -> str:
