@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.metadata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -88,7 +88,7 @@ class Plan:
         """Returns measured seconds per image; None if the budget is not in seconds."""
         return None if self.budget.time is None else self.budget.time.latency.seconds(price)
 
-    @cached_property
+    @functools.cached_property
     def references_in_space(self) -> list[tuple[Mapping[str, Any] | None, str]]:
         """For each reference, its parameters or None, and the content hash of what the space makes of them."""
         from optuna.trial import FixedTrial
@@ -107,7 +107,7 @@ class Plan:
         """Direction in which each value of a trial improves: the objectives, then the cost."""
         return [*self.directions.values(), "minimize"]
 
-    @cached_property
+    @functools.cached_property
     def baseline_price(self) -> Price:
         """The price of the baseline."""
         return self.price(self.baseline)
@@ -117,7 +117,7 @@ class Plan:
         """Noise seed of the first prompt; later prompts count up, search prompts first."""
         return image_seeds(self.settings.seed)
 
-    @cached_property
+    @functools.cached_property
     def fidelity(self) -> tuple[str, ...]:
         """The objectives that compare images with the baseline's, by their plain names."""
         return fidelity_objectives(self.objectives)
@@ -179,12 +179,12 @@ class Plan:
             for start in range(first, len(prompts), self.chunk)
         ]
 
-    @cached_property
+    @functools.cached_property
     def made_by(self) -> dict[str, str]:
         """What makes the scores of each objective, by its ``name:weights``; see `made_by`."""
         return makers(self.objectives, self.settings.options)
 
-    @cached_property
+    @functools.cached_property
     def weights(self) -> str:
         """Fingerprint of the model."""
         return fingerprint(self.blueprint)
@@ -196,7 +196,7 @@ class Plan:
         searched = (self.baseline_price.tflops + references) * len(self.prompts.search)
         return searched + self.check_tflops
 
-    @cached_property
+    @functools.cached_property
     def check_tflops(self) -> float:
         """Upper bound of the denoiser TFLOPs of the check.
 
@@ -207,11 +207,11 @@ class Plan:
         held_out = (self._further_tflops + presets * self.budget.tflops) * len(self.prompts.held_out)
         return held_out + self._further_tflops * len(self.prompts.further)
 
-    @cached_property
+    @functools.cached_property
     def _further_tflops(self) -> float:
         return further_tflops(self.baseline_price.tflops, self.budget.tflops, self.blueprint, self.size)
 
-    @cached_property
+    @functools.cached_property
     def identity(self) -> dict[str, Any]:
         """Everything that decides the result; a study resumes only if it is unchanged."""
         settings = self.settings
@@ -251,12 +251,13 @@ def makers(specs: Sequence[str], options: ModelOptions) -> dict[str, str]:
     return {spec: made_by(spec, conditions) for spec in specs}
 
 
-def make_plan(settings: SearchSettings, measure: Measure | None = None) -> Plan:
+def make_plan(settings: SearchSettings, measure: Measure | None = None, space: SearchSpace | None = None) -> Plan:
     """Checks settings and makes the plan; loads no weights and starts no workers.
 
     Args:
         settings: As the user gave them.
         measure: Measures latencies on a worker's device; only a budget in seconds needs it.
+        space: Replaces the space that the settings name, whose making counts calls of every stage size.
 
     Raises:
         UserError: If any setting is wrong.
@@ -288,13 +289,10 @@ def make_plan(settings: SearchSettings, measure: Measure | None = None) -> Plan:
     )
     check_fit(specs, (*prompts.search, *prompts.held_out), videos=model.frames > 1)
     baseline = model.baseline(size)
-
-    def measured() -> LatencyTable:
-        if measure is None:
-            raise ValueError("a budget in seconds needs `measure`.")
-        return measure(settings, model, size)
-
+    measured = measure and functools.partial(measure, settings, model, size)
     budget = parse_budget(settings.budget, price(baseline, model, size), model, size, measured)
+    carries = target.carries if target else None
+    carries = target.carries if target else None
     around = search_spaces.preset_around(settings.space)
     starts = dict.fromkeys((*settings.start, *([around] if around else [])))
     plan = Plan(
@@ -309,7 +307,7 @@ def make_plan(settings: SearchSettings, measure: Measure | None = None) -> Plan:
         chunk=settings.chunk or default_chunk(size),
         baseline=baseline,
         budget=budget,
-        space=search_spaces.load(settings.space, model, size, budget, target.carries if target else None),
+        space=space or search_spaces.load(settings.space, model, size, budget, carries),
         references=references(model, size, budget, tuple(starts), target),
         target=target,
     )
