@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from studies.plan.check import further_tflops, with_further
 from studies.plan.identity import fingerprint, made_by
+from studies.plan.knowledge import Knowledge, within_space
 from studies.plan.margins import Margin, parse_margins
 from studies.plan.prompts import PromptSets, load_prompts
 from studies.plan.references import Reference, references
@@ -19,7 +20,7 @@ from studies.plan.rungs import in_random_order, rung_sizes
 from studies.plan.settings import SearchSettings
 from studies.plan.specs import directions_of, fidelity_objectives, objective_specs
 from studies.plan.target import Target, target_of
-from studies.plan.words import check_words
+from studies.plan.words import check_counts, check_words
 from studies.work.task import Task
 from tuner.budget import Budget, parse_budget
 from tuner.errors import UserError
@@ -29,8 +30,6 @@ from tuner.presets import PLAIN
 from tuner.schedule import Schedule
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel
-
     from objectives.base import Direction
     from search_spaces import SearchSpace
     from tuner.latency import LatencyTable
@@ -63,6 +62,7 @@ class Plan:
         space: The search space.
         references: Plain steps, and presets rescaled to the budget.
         target: Runtime that carries every schedule but the baseline; None for no limit.
+        learnt: What earlier studies found out, which informs proposals.
     """
 
     settings: SearchSettings
@@ -79,6 +79,7 @@ class Plan:
     space: SearchSpace
     references: tuple[Reference, ...]
     target: Target | None
+    learnt: tuple[Knowledge, ...] = ()
 
     def price(self, schedule: Schedule) -> Price:
         """Prices a schedule on this model at this size."""
@@ -101,6 +102,12 @@ class Plan:
             except ValueError:
                 found.append((None, schedule.content_hash))
         return found
+
+    @functools.cached_property
+    def taught(self) -> list[tuple[Schedule, Mapping[str, Any]]]:
+        """The schedules of earlier studies as this study's space makes them, and their parameters."""
+        found = within_space(self.learnt, self.space, self.blueprint, self.size)
+        return [one for one in found if self.target is None or self.target.carries(one[0])]
 
     @property
     def value_directions(self) -> list[Direction]:
@@ -225,6 +232,7 @@ class Plan:
             "objectives": list(self.objectives),
             "space": settings.space,
             **({"for": settings.for_target} if settings.for_target else {}),
+            **({"learnt": [[study.study, study.digest] for study in self.learnt]} if self.learnt else {}),
             "prompts": self.prompts.hash,
             "rungs": list(self.rungs),
             "size": list(self.size),
@@ -329,18 +337,6 @@ def image_seeds(seed: int) -> int:
 def versions() -> dict[str, str]:
     """Returns the versions of the packages that decide the numbers."""
     return {name: importlib.metadata.version(name) for name in _PACKAGES}
-
-
-def check_counts(settings: BaseModel, least: Mapping[str, int]) -> None:
-    """Checks that numbers are not too small; None means the default.
-
-    Raises:
-        UserError: If one is.
-    """
-    for name, bound in least.items():
-        value = getattr(settings, name)
-        if value is not None and value < bound:
-            raise UserError(f"`{name}` must be at least {bound}, but got {value}.")
 
 
 def default_chunk(size: Size) -> int:

@@ -27,10 +27,10 @@ from tuner.cli._common import (
 from tuner.cli._dry_run import check_only_dry, print_estimate
 from tuner.cli._progress import ProgressDisplay
 from tuner.devices import known_devices
-from tuner.errors import readable
+from tuner.errors import UserError, readable
 
 if TYPE_CHECKING:
-    from studies import Progress, StudyResult
+    from studies import Progress, SearchSettings, StudyResult
 
 _EXAMPLES = """\b
 Examples:
@@ -111,6 +111,13 @@ class _DurationType(click.ParamType[float]):
     metavar="PRESET|FILE",
     help="Evaluate this, too: a preset, or a file that `tuner import` reads; may be repeated.",
 )
+@click.option(
+    "--learn-from",
+    multiple=True,
+    metavar="STUDY|FILE",
+    help="Let this earlier study inform proposals; by default all of the same objectives in DIR.",
+)
+@click.option("--learn/--no-learn", default=True, show_default=True, help="Learn from earlier studies.")
 @size_option
 @model_options
 @click.option(
@@ -166,6 +173,7 @@ class _DurationType(click.ParamType[float]):
 def command(
     as_json: bool,
     resume: bool,
+    learn: bool,
     dry_run: bool,
     device: str | None,
     device_tflops: float | None,
@@ -187,6 +195,7 @@ def command(
         print_estimate(settings, device, device_tflops, price_per_hour, as_json)
         return
     check_only_dry(asked)
+    settings = _learning(settings, learn)
 
     from studies import open_study, search
     from studies.report.mlflow_study import TrackingError, log_study
@@ -209,6 +218,24 @@ def command(
         print_json(result.model_dump(mode="json"))
     else:
         _print_result(result, settings.for_target, wide, top)
+
+
+def _learning(settings: SearchSettings, learn: bool) -> SearchSettings:
+    """Names the studies that a search learns from, unless they are given or it is to learn from none.
+
+    Raises:
+        UserError: If both are asked for.
+    """
+    from studies.records.lessons import teachers
+
+    if not learn and settings.learn_from:
+        raise UserError("--learn-from and --no-learn contradict each other; give one of them.")
+    if settings.learn_from or not learn:
+        return settings
+    found = settings.model_copy(update={"learn_from": teachers(settings)})
+    if found.learn_from:
+        click.echo(f"learning from {', '.join(found.learn_from)}; --no-learn learns from none", err=True)
+    return found
 
 
 def _print_result(result: StudyResult, target: str | None, wide: bool, top: int | None) -> None:
