@@ -3,8 +3,8 @@
 The search is that of ``benchmarks.search_efficiency``, on the table of `tiny` at 64 pixels. It learns from one
 earlier study of the same space on another model, drawn live: `tiny` at 48 pixels, or `tiny-cfg`, which makes two
 passes. What the earlier study spent is not counted. With a misleading study, the results of the earlier one are
-dealt out to its schedules at random, for each seed in another way. Everyone is read where the hypervolume on unseen
-prompts is first that of the best peer in the end, Optuna's TPE with 200 trials.
+dealt out to its schedules at random, for each seed in another way. Everyone is read where the hypervolume on
+unseen prompts is first that of the best peer in the end, Optuna's TPE with 200 trials.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ def earlier_study(name: str, work: Path) -> Knowledge:
         torch.set_grad_enabled(False)
         changed = {"search_prompts": EARLIER_PROMPTS, "rungs": 1, "trials": EARLIER_TRIALS, "reuse": False}
         plan = table_plan(held_out=2, seed=FIRST_SEED - 1, **EARLIER[name], **changed)
-        plan = replace(plan, space=TableSpace(plan))
+        prompts = replace(plan.prompts, search=_plan(0).prompts.search[-EARLIER_PROMPTS:])
+        plan = replace(plan, space=TableSpace(plan), prompts=prompts)
         with tempfile.TemporaryDirectory() as out:
             loop, _ = looped(plan, TableExecutor(LiveScores(None, plan)), out)
         names, price = list(plan.directions), plan.baseline_price
@@ -61,7 +62,7 @@ def earlier_study(name: str, work: Path) -> Knowledge:
             study=name,
             model=plan.settings.model,
             size=plan.size,
-            frames=1,
+            frames=None,
             calls=sum(stage.calls for stage in price.stages),
             objectives=tuple(Objective(name=one, spec=spec, direction=way) for (one, way), spec in specs),
             results=tuple(

@@ -75,7 +75,7 @@ class Knowledge(BaseModel):
         study: Name of the study.
         model: The model that it searched.
         size: Output (height, width) in pixels.
-        frames: Frames of a video; 1 for an image.
+        frames: Frames of a video, where the search asked for a number.
         calls: Network calls of the baseline.
         objectives: Its objectives.
         results: What it found out, in the order of its trials.
@@ -86,7 +86,7 @@ class Knowledge(BaseModel):
     study: str = Field(min_length=1)
     model: str
     size: tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]]
-    frames: int = Field(ge=1)
+    frames: int | None = Field(default=None, ge=1)
     calls: int = Field(ge=1)
     objectives: tuple[Objective, ...] = Field(min_length=1)
     results: tuple[Found, ...] = Field(min_length=1, max_length=_MOST_RESULTS)

@@ -329,6 +329,11 @@ def make_plan(settings: SearchSettings, measure: Measure | None = None, space: S
     return plan
 
 
+def specs_of(settings: SearchSettings) -> tuple[str, ...]:
+    """Returns the objectives of a search with their weights."""
+    return objective_specs(settings.objectives, blueprint(settings.model))
+
+
 def image_seeds(seed: int) -> int:
     """Returns the noise seed of a study's first prompt; studies with different seeds share no noise."""
     return seed * _SEED_STRIDE

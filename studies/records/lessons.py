@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter, ValidationError
 
 from studies.plan.knowledge import Difference, Found, Knowledge, Objective, read_knowledge
-from studies.plan.specs import objective_specs
+from studies.plan.plan import specs_of
 from studies.records.study_folder import StudyFolder, list_studies, open_study
 from tuner.errors import UserError
-from tuner.models import blueprint
 from tuner.solvers import call_sigmas
 
 if TYPE_CHECKING:
@@ -42,7 +41,7 @@ def knowledge_of(study: StudyFolder) -> Knowledge:
         study=study.name,
         model=result.model,
         size=identity["size"],
-        frames=study.settings.options.frames or blueprint(result.model).frames,
+        frames=study.settings.options.frames,
         calls=calls,
         objectives=tuple(
             Objective(name=name, spec=specs[name], direction=way) for name, way in study.directions.items()
@@ -87,7 +86,7 @@ def teachers(settings: SearchSettings) -> tuple[str, ...]:
     """
     if (started := _started_with(StudyFolder(Path(settings.out) / settings.name))) is not None:
         return started
-    specs = set(objective_specs(settings.objectives, blueprint(settings.model)))
+    specs = set(specs_of(settings))
     return tuple(
         study.name
         for study in list_studies(settings.out)
