@@ -128,8 +128,8 @@ def read_knowledge(path: Path) -> Knowledge:
 
 def within_space(
     studies: Sequence[Knowledge], space: SearchSpace, model: Blueprint, size: Size
-) -> list[tuple[Schedule, Mapping[str, Any]]]:
-    """Lists the schedules of earlier studies that a space has, and their parameters; each once.
+) -> list[tuple[Schedule, Schedule, Mapping[str, Any]]]:
+    """Lists the schedules of earlier studies that a space has: as they were, as the space makes them, parameters.
 
     Scales become the nearest ones that differ at this size, and a guidance scale that the model does not take is
     left out. What the space or the budget still excludes is left out.
@@ -143,12 +143,12 @@ def within_space(
     from optuna.trial import FixedTrial
 
     scales = distinct_scales(model, size)
-    found: dict[str, tuple[Schedule, Mapping[str, Any]]] = {}
+    found: dict[str, tuple[Schedule, Schedule, Mapping[str, Any]]] = {}
     for original in (result.schedule for study in studies for result in study.results):
         with contextlib.suppress(ValueError):
             params = space.params_of(_adapted(original, scales, model))
             schedule = space.suggest(FixedTrial(params))
-            found[schedule.content_hash] = schedule, params
+            found.setdefault(schedule.content_hash, (original, schedule, params))
     return list(found.values())
 
 

@@ -104,10 +104,10 @@ class Plan:
         return found
 
     @functools.cached_property
-    def taught(self) -> list[tuple[Schedule, Mapping[str, Any]]]:
-        """The schedules of earlier studies as this study's space makes them, and their parameters."""
+    def taught(self) -> list[tuple[Schedule, Schedule, Mapping[str, Any]]]:
+        """The schedules of earlier studies: as they were, as this study's space makes them, their parameters."""
         found = within_space(self.learnt, self.space, self.blueprint, self.size)
-        return [one for one in found if self.target is None or self.target.carries(one[0])]
+        return [one for one in found if self.target is None or self.target.carries(one[1])]
 
     @property
     def value_directions(self) -> list[Direction]:

@@ -28,7 +28,7 @@ from studies.propose.improvement import Array
 from studies.propose.random_trial import Draw
 from studies.propose.shortlist import shortlist
 from studies.propose.surrogate import LEAST_KNOWN, Results, Unscored, features_of
-from studies.propose.transfer import lessons_of
+from studies.propose.transfer import best_taught, lessons_of
 from studies.propose.trial import Trial, latest
 from studies.records.results import PROPOSED
 from tuner.errors import UserError
@@ -59,30 +59,32 @@ def propose(plan: Plan, visible: Sequence[Trial], pending: Sequence[Trial]) -> T
     waiting = waiting_references(plan, started)
     if not started:
         return waiting[0] if waiting else draw(plan, started, rng, (), 1)[0]
-    listed, lessons = shortlist(visible), lessons_of(plan)
+    listed = shortlist(visible)
     known: Results | Unscored
     if len(listed) >= LEAST_KNOWN:
         references = latest(trial for trial in visible if trial.succeeded and trial.label != PROPOSED)
-        known = Results.of(plan, listed, references, pending, lessons)
+        known = Results.of(plan, listed, references, pending, lessons_of(plan))
+        taught = [(schedule, params) for _, schedule, params in plan.taught]
         near = [trial.params for trial in compress(listed, known.on_front()) if trial.params]
         drawn = draw(plan, started, rng, near, _DRAWN)
     else:
         costs = np.array([trial.cost for trial in started])
-        guesses = lessons.unweighed(len(plan.directions)) if lessons else ()
-        known = Unscored(features_of(started), costs, plan.budget.limit, guesses)
+        known, taught = Unscored(features_of(started), costs, plan.budget.limit), best_taught(plan)
         drawn = draw(plan, started, rng, (), _DRAWN_UNSCORED)
-    candidates = [*waiting, *promotions(plan, listed, started), *_taught(plan, started), *drawn]
+    candidates = [*waiting, *promotions(plan, listed, started), *_taught(plan, started, taught), *drawn]
     costs = np.array([candidate.cost for candidate in candidates])
     gains = known.expected_gains(features_of(candidates), costs, _HEADROOMS[len(started) % len(_HEADROOMS)])
     return candidates[int(np.argmax(gains / (_remaining(plan, candidates, started) * costs)))]
 
 
-def _taught(plan: Plan, started: Sequence[Trial]) -> list[Trial]:
-    """Lists schedules of earlier studies that have not been started, each as the next trial."""
+def _taught(
+    plan: Plan, started: Sequence[Trial], taught: Sequence[tuple[Schedule, Mapping[str, Any]]]
+) -> list[Trial]:
+    """Makes trials of schedules of earlier studies that have not been started, each as the next trial."""
     excluded = _excluded(plan, started)
     return [
         _trial(plan, started, PROPOSED, schedule, params)
-        for schedule, params in plan.taught
+        for schedule, params in taught
         if schedule.content_hash not in excluded
     ]
 

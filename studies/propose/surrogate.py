@@ -27,8 +27,8 @@ LEAST_KNOWN = 5
 _LENGTHS = (2.0, 4.0, 8.0, 16.0)
 _SLOPE = 0.5  # prior: one standard deviation of the mean distance adds so many of the values
 _NUGGET = 1e-2  # share of the variance of the values that features do not explain
-_SHARES = (0.0, 0.3, 0.5, 0.7, 0.85, 0.95)
-_LEAST_LEFT = 0.1
+_SHARES = (0.0, 0.25, 0.5)  # larger ones trust another model in what tells the best schedules apart
+_DOUBT = 1.0  # of a guess: by so much a share of 1 is less probable than none, as a logarithm
 _UNSURE = 0.12  # standard error of a loss that is guessed from the mean distance
 
 
@@ -42,8 +42,9 @@ class Surrogate:
     The prior mean grows with the mean distance to Gaussian data (`studies.propose.gaussian_data`). With a guess
     (`studies.propose.transfer`), a share of the prior mean is the guess instead. Where that share is r, the guess
     explains r^2 of the variance of the values, as in a linear regression, and the process has the rest. Length
-    scale and share are those of a few with the highest marginal likelihood, so a guess that contradicts the values
-    loses its share. The prior variance is the variance of the values.
+    scale and share are those of a few with the highest posterior probability, where shares are less probable the
+    larger they are. So a guess that does not fit the values loses its share, and few values that fit it by chance
+    do not give it one. The prior variance is the variance of the values.
 
     Args:
         known: Features of n schedules, (n, features).
@@ -79,7 +80,7 @@ class Surrogate:
         tried = itertools.product(_LENGTHS, shares) if chosen is None else (chosen,)
         priors = {share: self._expected(known, share) for share in {*shares, *((chosen[1],) if chosen else ())}}
         fits = (self._fit(length, share, apart, scaled - priors[share], noise) for length, share in tried)
-        best = max(fits, key=lambda fit: fit.likelihood)
+        best = max(fits, key=lambda fit: fit.probability)
         self.chosen, self._factor, self._weights = best.chosen, best.factor, best.weights
 
     def predict(self, wanted: Array) -> tuple[Array, Array]:
@@ -119,7 +120,7 @@ class Surrogate:
         factor = cholesky(covariance, lower=True, check_finite=False)
         weights = cho_solve((factor, True), scaled, check_finite=False)
         likelihood = float(-0.5 * scaled @ weights - np.log(np.diag(factor)).sum())  # up to a constant
-        return _Fit((length, share), factor, weights, likelihood)
+        return _Fit((length, share), factor, weights, likelihood - _DOUBT * share)
 
 
 @dataclass(frozen=True)
@@ -129,12 +130,12 @@ class _Fit:
     chosen: tuple[float, float]
     factor: Array
     weights: Array
-    likelihood: float
+    probability: float  # its logarithm, up to a constant
 
 
 def _left(share: float) -> float:
-    """Returns the part of the variance that a guess leaves; some is always left."""
-    return max(1 - share**2, _LEAST_LEFT)
+    """Returns the part of the variance that a guess leaves."""
+    return 1 - share**2
 
 
 def _apart(a: Array, b: Array) -> Array:
@@ -158,31 +159,19 @@ class Unscored:
         features: Features of the started schedules, (n, features), n > 0.
         costs: Their costs per image, (n,).
         limit: The budget.
-        guesses: Of each loss, from earlier studies; empty without any.
     """
 
     features: Array
     costs: Array
     limit: float
-    guesses: Sequence[Guess] = ()
 
     def expected_gains(self, wanted: Array, costs: Array, headroom: float) -> Array:
         """Computes expected gains as `Results` does; 0 for feature caches, whose errors the distances miss."""
-        guessed, started = np.split(self._losses(np.vstack([wanted, self.features])), [len(wanted)])
+        guessed, started = (every[:, DISTANCES].mean(axis=1, keepdims=True) for every in (wanted, self.features))
         front, reference = np.column_stack([self.costs, started]), reference_point(self.limit, started)
         below = functools.partial(normal_below, guessed, np.full_like(guessed, _UNSURE))
         gains = expected_gains(costs, below, front, front.min(axis=0), reference, headroom)
         return np.where(wanted[:, CACHES].any(axis=1), 0.0, gains)
-
-    def _losses(self, features: Array) -> Array:
-        """Guesses losses of schedules, (n, losses): the mean distance, or half of it and half of each guess."""
-        losses: Array = features[:, DISTANCES].mean(axis=1, keepdims=True)
-        if self.guesses:
-            guessed = np.column_stack([guess(features) for guess in self.guesses])
-            spread = np.where(guessed.std(axis=0) > 0, guessed.std(axis=0), np.inf)
-            alike = losses.mean() + losses.std() * (guessed - guessed.mean(axis=0)) / spread
-            losses = (losses + alike) / 2
-        return losses
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,15 @@ where they mislead. They decide what runs, and never what is reported.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from itertools import compress
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from objectives.base import loss_sign
+from studies.judge.pareto import nondominated
 from studies.propose.features import described, relative
 from studies.propose.loss_scale import Warp
 from studies.propose.surrogate import Guess, Surrogate
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from studies.plan.plan import Plan
     from studies.propose.improvement import Array
     from tuner.flops import Price
+    from tuner.schedule import Schedule
 
 _USELESS = 0.9  # quantile of an earlier study's losses; those beyond it are equally useless
 
@@ -52,10 +55,6 @@ class Lessons:
         """
         return [self._guess(known, column, loss) for loss, column in enumerate(values.T)]
 
-    def unweighed(self, losses: int) -> list[Guess]:
-        """Returns guesses before anything is known: all earlier studies count the same."""
-        return [functools.partial(self._mixed, loss, np.ones(len(self.surrogates))) for loss in range(losses)]
-
     def _guess(self, known: Array, values: Array, loss: int) -> Guess:
         features = relative(known, self.baseline)
         weights = np.array([agreement(study[loss].means(features), values) for study in self.surrogates])
@@ -79,6 +78,13 @@ def lessons_of(plan: Plan) -> Lessons | None:
     return Lessons([_surrogates(study, names) for study in plan.learnt], plan.baseline_price)
 
 
+def best_taught(plan: Plan) -> list[tuple[Schedule, Mapping[str, Any]]]:
+    """Returns what the plan's space makes of the schedules on the fronts of expected losses of earlier studies."""
+    names = tuple(plan.directions)
+    fronts = {schedule for study in plan.learnt for schedule in _front(study, names)}
+    return [(schedule, params) for original, schedule, params in plan.taught if original in fronts]
+
+
 def agreement(guessed: Array, values: Array) -> float:
     """Returns by how much more pairs are ranked alike than not, as a part of all, and no less than 0.
 
@@ -92,12 +98,7 @@ def agreement(guessed: Array, values: Array) -> float:
 @functools.lru_cache(maxsize=64)
 def _surrogates(study: Knowledge, names: tuple[str, ...]) -> list[Surrogate]:
     """Fits surrogates of an earlier study's losses, one for each objective by name."""
-    features = np.array(
-        [
-            described(found.schedule, found.cost * study.calls, found.passes * study.calls)
-            for found in study.results
-        ]
-    )
+    features = _features(study)
     columns = [study.column(name) for name in names]
     signs = [loss_sign(study.objectives[column].direction) for column in columns]
     differences = [[found.differences[column] for column in columns] for found in study.results]
@@ -108,3 +109,18 @@ def _surrogates(study: Knowledge, names: tuple[str, ...]) -> list[Surrogate]:
     warp = Warp.between(losses, reference, errors)
     values, warped_errors = warp.forward(losses), warp.errors(losses, errors)
     return [Surrogate(features, *column) for column in zip(values.T, warped_errors.T, strict=True)]
+
+
+def _features(study: Knowledge) -> Array:
+    """Returns the relative features of what a study found, (n, features)."""
+    calls = study.calls
+    return np.array([described(one.schedule, one.cost * calls, one.passes * calls) for one in study.results])
+
+
+@functools.lru_cache(maxsize=64)
+def _front(study: Knowledge, names: tuple[str, ...]) -> frozenset[Schedule]:
+    """Finds the schedules that no other one of the study beats in cost and in all expected losses."""
+    features = _features(study)
+    means = [surrogate.means(features) for surrogate in _surrogates(study, names)]
+    kept = nondominated(np.column_stack([[one.cost for one in study.results], *means]), keep_equal=True)
+    return frozenset(one.schedule for one in compress(study.results, kept))
