@@ -115,9 +115,9 @@ class _DurationType(click.ParamType[float]):
     "--learn-from",
     multiple=True,
     metavar="STUDY|FILE",
-    help="Let this earlier study inform proposals; by default all of the same objectives in DIR.",
+    help="Let this earlier study inform proposals; may be repeated.",
 )
-@click.option("--learn/--no-learn", default=True, show_default=True, help="Learn from earlier studies.")
+@click.option("--learn", is_flag=True, help="Learn from all finished studies of the same objectives in DIR.")
 @size_option
 @model_options
 @click.option(
@@ -221,20 +221,19 @@ def command(
 
 
 def _learning(settings: SearchSettings, learn: bool) -> SearchSettings:
-    """Names the studies that a search learns from, unless they are given or it is to learn from none.
+    """Names the studies that a search learns from where it is to find them itself.
 
     Raises:
-        UserError: If both are asked for.
+        UserError: If some are given, too.
     """
     from studies.records.lessons import teachers
 
-    if not learn and settings.learn_from:
-        raise UserError("--learn-from and --no-learn contradict each other; give one of them.")
-    if settings.learn_from or not learn:
+    if not learn:
         return settings
+    if settings.learn_from:
+        raise UserError("--learn finds the earlier studies itself; leave it or --learn-from out.")
     found = settings.model_copy(update={"learn_from": teachers(settings)})
-    if found.learn_from:
-        click.echo(f"learning from {', '.join(found.learn_from)}; --no-learn learns from none", err=True)
+    click.echo(f"learning from {', '.join(found.learn_from) or 'no earlier study'}", err=True)
     return found
 
 
