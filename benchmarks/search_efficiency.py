@@ -232,6 +232,12 @@ def run_loop(
         by_expected: Whether its front is that of expected scores; else of measured ones.
         earlier: Files of scores of other studies.
     """
+    loop, scores = looped(plan, executor, out, earlier)
+    return _steps(plan, loop, scores, executor.table, by_expected)
+
+
+def looped(plan: Plan, executor: TableExecutor, out: str, earlier: Iterable[Path] = ()) -> tuple[Loop, Path]:
+    """Runs the loop, and returns it with the file of its scores; takes what `run_loop` takes."""
     # Image seeds depend on the seed of a study; the table has one noise per prompt, whatever its number.
     plan = replace(plan, settings=plan.settings.model_copy(update={"out": out}))
     folder = StudyFolder(Path(plan.settings.out) / plan.settings.name)
@@ -243,7 +249,7 @@ def run_loop(
     evaluations = Evaluations(plan, folder, log, known, lambda: executor)
     loop = Loop(plan, evaluations, TrialRecord(plan, folder, None), _nothing)
     loop.run(None)
-    return _steps(plan, loop, folder.scores, executor.table, by_expected)
+    return loop, folder.scores
 
 
 def _nothing() -> None:

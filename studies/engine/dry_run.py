@@ -1,25 +1,53 @@
-"""The largest cost of a search, estimated before it starts."""
+"""The largest cost of a search, counted before it starts: without weights, GPU or network."""
 
 from __future__ import annotations
 
+import functools
 import os
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from studies.plan.plan import Plan, make_plan
 from studies.work.evaluator import Evaluator
 from studies.work.task import Failure, Task
-from studies.workers.executors import device_of
+from studies.workers.executors import device_of, device_type
 from studies.workers.latency import latencies
+from tuner.devices import Speed
+from tuner.errors import UserError
+from tuner.flops import tflops_per_pass
 from tuner.invariance import one_thread
+from tuner.latency import LatencyTable
 
 if TYPE_CHECKING:
+    from optuna.trial import BaseTrial
+
     from studies.plan.settings import SearchSettings
     from studies.workers.executors import Load
+    from tuner.models import Blueprint, Size
+    from tuner.schedule import Schedule
 
 _CALIBRATION_STEPS = 2
 _SECONDS_PER_HOUR = 3600
+
+
+class Memory(BaseModel):
+    """What the denoiser of a worker needs; text encoders, VAE and scorers come on top.
+
+    Attributes:
+        weights_bytes: The weights in ``precision``.
+        activations_bytes: Upper bound of all other tensors of a batch of ``images``; see `tuner.activations`.
+        precision: Precision or quantisation of the weights.
+        images: Images of a batch.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    weights_bytes: int
+    activations_bytes: int
+    precision: str
+    images: int
 
 
 class Estimate(BaseModel):
@@ -36,9 +64,14 @@ class Estimate(BaseModel):
         total: Denoiser TFLOPs of all these.
         images: Images that are decoded and scored.
         workers: Processes that share the work.
-        seconds_per_tflop: Seconds of one worker per TFLOP, measured on this device.
-        seconds_per_image: Seconds of one worker to decode and score an image, measured on this device.
+        memory: What the denoiser of a worker needs; None where the family does not say how to build it.
+        device: What the times are for; None if no device is known, and neither are the times.
+        basis: Where the times come from.
+        seconds_per_tflop: Seconds of one worker per TFLOP.
+        seconds_per_image: Seconds of one worker to decode and score an image; None if not measured.
         hours: Hours on all workers, without the time to load the model.
+        gpu_hours: Hours of all workers together.
+        money: Their price; None without a price per hour.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -52,37 +85,52 @@ class Estimate(BaseModel):
     total: float
     images: int
     workers: int
-    seconds_per_tflop: float
-    seconds_per_image: float
-    hours: float
+    memory: Memory | None = None
+    device: str | None = None
+    basis: str | None = None
+    seconds_per_tflop: float | None = None
+    seconds_per_image: float | None = None
+    hours: float | None = None
+    gpu_hours: float | None = None
+    money: float | None = None
 
 
-def estimate(settings: SearchSettings, load: Load | None = None) -> Estimate:
-    """Prices a search and times one chunk of prompts on this device. It starts no study and writes nothing.
+def estimate(
+    settings: SearchSettings,
+    speed: Speed | Literal["here"] | None = None,
+    price_per_hour: float | None = None,
+    load: Load | None = None,
+) -> Estimate:
+    """Prices a search. It starts no study and writes nothing.
 
     Args:
         settings: The settings of the search.
-        load: Loads the evaluator; by default that of the settings' model and objectives.
+        speed: How fast the device is that the search will run on; ``"here"`` to load the weights and time one
+            chunk of prompts on this device. None for ``"here"`` where the weights lie in a folder, as those of
+            `tiny` do, and for no times where they do not.
+        price_per_hour: Price of an hour of one worker's device.
+        load: Loads the evaluator to be timed; by default that of the settings' model and objectives.
 
     Raises:
-        UserError: If a setting is wrong, or if weights cannot be loaded.
+        UserError: If a setting is wrong, if weights cannot be loaded, or if a time or a price is asked for and no
+            speed is known.
         RuntimeError: If the model fails on the first prompts.
     """
-    plan = make_plan(settings, latencies)
+    plan = make_plan(settings, functools.partial(_latencies, speed), _Unsearched())
+    if speed is None and Path(plan.blueprint.source).is_dir():
+        speed = "here"
+    if speed == "here":
+        speed = _timed(plan, load)
     search, held_out = len(plan.prompts.search), len(plan.prompts.held_out)
-    further = len(plan.prompts.further)
     references = sum(plan.price(reference.schedule).tflops for reference in plan.references) * search
     proposals = settings.trials * plan.budget.tflops * search
     if settings.max_tflops is not None:
         proposals = min(proposals, settings.max_tflops - plan.least_tflops)
     baseline = plan.baseline_price.tflops * search
     total = plan.least_tflops + proposals
-    images = (1 + len(plan.references) + settings.trials) * search + 4 * held_out + 3 * further
-    device = device_of(settings.gpus_per_worker)
-    evaluator = load() if load else Evaluator.load(settings.model, plan.objectives, device, settings.options)
-    per_tflop, per_image = _time(evaluator, plan)
-    workers = _workers(settings)
-    return Estimate(
+    images = (1 + len(plan.references) + settings.trials) * search + 4 * held_out + 3 * len(plan.prompts.further)
+    workers = _workers(settings, here=speed is None or speed.seconds_per_image is not None)
+    found = Estimate(
         study=settings.name,
         trials=settings.trials,
         baseline=baseline,
@@ -92,14 +140,63 @@ def estimate(settings: SearchSettings, load: Load | None = None) -> Estimate:
         total=total,
         images=images,
         workers=workers,
-        seconds_per_tflop=per_tflop,
-        seconds_per_image=per_image,
-        hours=(total * per_tflop + images * per_image) / workers / _SECONDS_PER_HOUR,
+        memory=_memory(plan, speed),
     )
+    if speed is None:
+        if price_per_hour is not None:
+            raise UserError("A price needs hours, and no device is known; add --device NAME or --device-tflops N.")
+        return found
+    hours = (total * speed.seconds_per_tflop + images * (speed.seconds_per_image or 0.0)) / _SECONDS_PER_HOUR
+    times = {
+        "device": speed.device,
+        "basis": speed.basis,
+        "seconds_per_tflop": speed.seconds_per_tflop,
+        "seconds_per_image": speed.seconds_per_image,
+        "hours": hours / workers,
+        "gpu_hours": hours,
+        "money": None if price_per_hour is None else hours * price_per_hour,
+    }
+    return found.model_copy(update=times)
 
 
-def _time(evaluator: Evaluator, plan: Plan) -> tuple[float, float]:
+class _Unsearched:
+    """The space of a study that is priced alone: nothing is drawn from it."""
+
+    def suggest(self, trial: BaseTrial) -> Schedule:
+        """See `search_spaces.SearchSpace`."""
+        raise NotImplementedError
+
+    def params_of(self, schedule: Schedule) -> dict[str, Any]:
+        """See `search_spaces.SearchSpace`."""
+        raise NotImplementedError
+
+
+def _latencies(
+    speed: Speed | Literal["here"] | None, settings: SearchSettings, model: Blueprint, size: Size
+) -> LatencyTable:
+    """Times network passes for a budget in seconds, or prices them by a stated speed.
+
+    Raises:
+        UserError: If there is no speed and the weights lie in no folder.
+    """
+    from search_spaces import stage_sizes
+
+    if isinstance(speed, Speed):
+        passes = {one: tflops_per_pass(model, one) * speed.seconds_per_tflop for one in stage_sizes(model, size)}
+        return LatencyTable(speed.device, 0.0, passes)
+    if speed is None and not Path(model.source).is_dir():
+        raise UserError(
+            f"Budget {settings.budget!r} is in seconds, and no device is known; add --device NAME or "
+            "--device-tflops N to --dry-run."
+        )
+    return latencies(settings, model, size)
+
+
+def _timed(plan: Plan, load: Load | None) -> Speed:
     """Measures seconds per TFLOP, and per image after sampling, of one worker after a warm-up."""
+    settings = plan.settings
+    device = device_of(settings.gpus_per_worker)
+    evaluator = load() if load else Evaluator.load(settings.model, plan.objectives, device, settings.options)
     task: Task = plan.rung_tasks(plan.blueprint.plain(_CALIBRATION_STEPS, plan.size), 0)[0]
     with one_thread():
         evaluator.evaluate(task)  # the warm-up
@@ -109,15 +206,51 @@ def _time(evaluator: Evaluator, plan: Plan) -> tuple[float, float]:
     images = len(task.prompts)
     tflops = plan.price(task.schedule).tflops * images
     seconds = outcome.seconds
-    return seconds["sampling"] / tflops, (seconds["decoding"] + seconds["scoring"]) / images
+    per_image = (seconds["decoding"] + seconds["scoring"]) / images
+    return Speed("this device", seconds["sampling"] / tflops, per_image, "one chunk of prompts, timed here")
 
 
-def _workers(settings: SearchSettings) -> int:
-    """Returns the number of workers on this machine."""
-    import torch
+def _memory(plan: Plan, speed: Speed | None) -> Memory | None:
+    """Counts the memory of a worker's denoiser, in single precision only where it is timed on a CPU."""
+    from tuner.activations import activation_bytes
+    from tuner.memory import of_networks
 
+    options = plan.settings.options
+    try:
+        networks = plan.blueprint.meta_networks()
+    except UserError:
+        return None
+    counted = of_networks(networks)
+    on_cpu = (
+        speed is not None
+        and speed.seconds_per_image is not None
+        and device_type(plan.settings.gpus_per_worker) == "cpu"
+    )
+    precision = options.quantize or options.dtype or ("float32" if on_cpu else "bfloat16")
+    sizes = {
+        "float32": counted.float32_bytes,
+        "bfloat16": counted.bf16_bytes,
+        "float16": counted.bf16_bytes,
+        "int8": counted.int8_bytes,
+        "nf4": counted.nf4_bytes,
+    }
+    each = activation_bytes(plan.blueprint, plan.size, of_networks(networks[:1]).float32_bytes)
+    return Memory(
+        weights_bytes=sizes[precision],
+        activations_bytes=each * plan.chunk,
+        precision=precision,
+        images=plan.chunk,
+    )
+
+
+def _workers(settings: SearchSettings, here: bool) -> int:
+    """Returns the number of workers: on this machine as a search would start them, elsewhere one unless given."""
     if settings.workers is not None:
         return max(1, settings.workers)
+    if not here:
+        return 1
+    import torch
+
     gpus = torch.cuda.device_count()
     share = settings.gpus_per_worker if settings.gpus_per_worker is not None else float(gpus > 0)
     return max(1, int(gpus / share + 1e-9) if share else os.cpu_count() or 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from studies.judge.pareto import front
 from studies.judge.within import choose
 from studies.plan.plan import Plan, make_plan
 from studies.records.export import preset_of
+from studies.records.lessons import keep_learnt, learnt
 from studies.records.optuna_record import TrialRecord, open_storage
 from studies.records.results import PROPOSED, Baseline, Candidate, Checked, Mean, Pick, Reused, Rival, StudyResult
 from studies.records.score_log import EarlierScores, ScoreLog
@@ -70,8 +72,10 @@ def search(
     folder = StudyFolder(Path(settings.out) / settings.name)
     folder.check_writable("--out")
     with folder.lock():  # before anything is written, because another search may start the same study
+        plan = replace(plan, learnt=learnt(settings, plan, folder))
         device = device_type(settings.gpus_per_worker)
         start_study(folder, plan, resume, device)
+        keep_learnt(folder, plan)
         record = TrialRecord(plan, folder, storage)
         _check_trials(record, settings)
         specs = dict(zip(plan.directions, plan.objectives, strict=True))

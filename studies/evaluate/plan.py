@@ -16,7 +16,6 @@ from studies.judge.sequential import looks
 from studies.plan.identity import fingerprint
 from studies.plan.margins import Margin, parse_margins
 from studies.plan.plan import (
-    check_counts,
     default_chunk,
     image_seeds,
     makers,
@@ -24,6 +23,7 @@ from studies.plan.plan import (
 )
 from studies.plan.prompts import load_prompts
 from studies.plan.specs import directions_of, objective_specs
+from studies.plan.words import check_counts
 from studies.work.own_options import Contender, OwnOptions, drawing_price
 from studies.work.task import Task
 from tuner.errors import UserError

@@ -12,10 +12,11 @@ from pydantic import BaseModel, ConfigDict
 from studies.evaluate.plan import LEAST, EvalPlan
 from studies.evaluate.run import OnUnit, Scores, compare, open_folder, run
 from studies.evaluate.settings import EvalSettings
-from studies.plan.plan import check_counts, default_chunk, versions
+from studies.plan.plan import default_chunk, versions
 from studies.plan.prompts import PromptSets, load_prompts
 from studies.plan.rungs import in_random_order
 from studies.plan.specs import directions_of
+from studies.plan.words import check_counts
 from studies.work.own_options import Contender
 from studies.work.task import Failure
 from tuner import presets

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.metadata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from studies.plan.check import further_tflops, with_further
 from studies.plan.identity import fingerprint, made_by
+from studies.plan.knowledge import Knowledge, within_space
 from studies.plan.margins import Margin, parse_margins
 from studies.plan.prompts import PromptSets, load_prompts
 from studies.plan.references import Reference, references
@@ -19,7 +20,7 @@ from studies.plan.rungs import in_random_order, rung_sizes
 from studies.plan.settings import SearchSettings
 from studies.plan.specs import directions_of, fidelity_objectives, objective_specs
 from studies.plan.target import Target, target_of
-from studies.plan.words import check_words
+from studies.plan.words import check_counts, check_words
 from studies.work.task import Task
 from tuner.budget import Budget, parse_budget
 from tuner.errors import UserError
@@ -29,8 +30,6 @@ from tuner.presets import PLAIN
 from tuner.schedule import Schedule
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel
-
     from objectives.base import Direction
     from search_spaces import SearchSpace
     from tuner.latency import LatencyTable
@@ -63,6 +62,7 @@ class Plan:
         space: The search space.
         references: Plain steps, and presets rescaled to the budget.
         target: Runtime that carries every schedule but the baseline; None for no limit.
+        learnt: What earlier studies found out, which informs proposals.
     """
 
     settings: SearchSettings
@@ -79,6 +79,7 @@ class Plan:
     space: SearchSpace
     references: tuple[Reference, ...]
     target: Target | None
+    learnt: tuple[Knowledge, ...] = ()
 
     def price(self, schedule: Schedule) -> Price:
         """Prices a schedule on this model at this size."""
@@ -88,7 +89,7 @@ class Plan:
         """Returns measured seconds per image; None if the budget is not in seconds."""
         return None if self.budget.time is None else self.budget.time.latency.seconds(price)
 
-    @cached_property
+    @functools.cached_property
     def references_in_space(self) -> list[tuple[Mapping[str, Any] | None, str]]:
         """For each reference, its parameters or None, and the content hash of what the space makes of them."""
         from optuna.trial import FixedTrial
@@ -102,12 +103,18 @@ class Plan:
                 found.append((None, schedule.content_hash))
         return found
 
+    @functools.cached_property
+    def taught(self) -> list[tuple[Schedule, Schedule, Mapping[str, Any]]]:
+        """The schedules of earlier studies: as they were, as this study's space makes them, their parameters."""
+        found = within_space(self.learnt, self.space, self.blueprint, self.size)
+        return [one for one in found if self.target is None or self.target.carries(one[1])]
+
     @property
     def value_directions(self) -> list[Direction]:
         """Direction in which each value of a trial improves: the objectives, then the cost."""
         return [*self.directions.values(), "minimize"]
 
-    @cached_property
+    @functools.cached_property
     def baseline_price(self) -> Price:
         """The price of the baseline."""
         return self.price(self.baseline)
@@ -117,7 +124,7 @@ class Plan:
         """Noise seed of the first prompt; later prompts count up, search prompts first."""
         return image_seeds(self.settings.seed)
 
-    @cached_property
+    @functools.cached_property
     def fidelity(self) -> tuple[str, ...]:
         """The objectives that compare images with the baseline's, by their plain names."""
         return fidelity_objectives(self.objectives)
@@ -179,12 +186,12 @@ class Plan:
             for start in range(first, len(prompts), self.chunk)
         ]
 
-    @cached_property
+    @functools.cached_property
     def made_by(self) -> dict[str, str]:
         """What makes the scores of each objective, by its ``name:weights``; see `made_by`."""
         return makers(self.objectives, self.settings.options)
 
-    @cached_property
+    @functools.cached_property
     def weights(self) -> str:
         """Fingerprint of the model."""
         return fingerprint(self.blueprint)
@@ -196,7 +203,7 @@ class Plan:
         searched = (self.baseline_price.tflops + references) * len(self.prompts.search)
         return searched + self.check_tflops
 
-    @cached_property
+    @functools.cached_property
     def check_tflops(self) -> float:
         """Upper bound of the denoiser TFLOPs of the check.
 
@@ -207,11 +214,11 @@ class Plan:
         held_out = (self._further_tflops + presets * self.budget.tflops) * len(self.prompts.held_out)
         return held_out + self._further_tflops * len(self.prompts.further)
 
-    @cached_property
+    @functools.cached_property
     def _further_tflops(self) -> float:
         return further_tflops(self.baseline_price.tflops, self.budget.tflops, self.blueprint, self.size)
 
-    @cached_property
+    @functools.cached_property
     def identity(self) -> dict[str, Any]:
         """Everything that decides the result; a study resumes only if it is unchanged."""
         settings = self.settings
@@ -225,6 +232,7 @@ class Plan:
             "objectives": list(self.objectives),
             "space": settings.space,
             **({"for": settings.for_target} if settings.for_target else {}),
+            **({"learnt": [[study.study, study.digest] for study in self.learnt]} if self.learnt else {}),
             "prompts": self.prompts.hash,
             "rungs": list(self.rungs),
             "size": list(self.size),
@@ -251,12 +259,13 @@ def makers(specs: Sequence[str], options: ModelOptions) -> dict[str, str]:
     return {spec: made_by(spec, conditions) for spec in specs}
 
 
-def make_plan(settings: SearchSettings, measure: Measure | None = None) -> Plan:
+def make_plan(settings: SearchSettings, measure: Measure | None = None, space: SearchSpace | None = None) -> Plan:
     """Checks settings and makes the plan; loads no weights and starts no workers.
 
     Args:
         settings: As the user gave them.
         measure: Measures latencies on a worker's device; only a budget in seconds needs it.
+        space: Replaces the space that the settings name, whose making counts calls of every stage size.
 
     Raises:
         UserError: If any setting is wrong.
@@ -288,13 +297,9 @@ def make_plan(settings: SearchSettings, measure: Measure | None = None) -> Plan:
     )
     check_fit(specs, (*prompts.search, *prompts.held_out), videos=model.frames > 1)
     baseline = model.baseline(size)
-
-    def measured() -> LatencyTable:
-        if measure is None:
-            raise ValueError("a budget in seconds needs `measure`.")
-        return measure(settings, model, size)
-
+    measured = measure and functools.partial(measure, settings, model, size)
     budget = parse_budget(settings.budget, price(baseline, model, size), model, size, measured)
+    carries = target.carries if target else None
     around = search_spaces.preset_around(settings.space)
     starts = dict.fromkeys((*settings.start, *([around] if around else [])))
     plan = Plan(
@@ -309,7 +314,7 @@ def make_plan(settings: SearchSettings, measure: Measure | None = None) -> Plan:
         chunk=settings.chunk or default_chunk(size),
         baseline=baseline,
         budget=budget,
-        space=search_spaces.load(settings.space, model, size, budget, target.carries if target else None),
+        space=space or search_spaces.load(settings.space, model, size, budget, carries),
         references=references(model, size, budget, tuple(starts), target),
         target=target,
     )
@@ -323,6 +328,11 @@ def make_plan(settings: SearchSettings, measure: Measure | None = None) -> Plan:
     return plan
 
 
+def specs_of(settings: SearchSettings) -> tuple[str, ...]:
+    """Returns the objectives of a search with their weights."""
+    return objective_specs(settings.objectives, blueprint(settings.model))
+
+
 def image_seeds(seed: int) -> int:
     """Returns the noise seed of a study's first prompt; studies with different seeds share no noise."""
     return seed * _SEED_STRIDE
@@ -331,18 +341,6 @@ def image_seeds(seed: int) -> int:
 def versions() -> dict[str, str]:
     """Returns the versions of the packages that decide the numbers."""
     return {name: importlib.metadata.version(name) for name in _PACKAGES}
-
-
-def check_counts(settings: BaseModel, least: Mapping[str, int]) -> None:
-    """Checks that numbers are not too small; None means the default.
-
-    Raises:
-        UserError: If one is.
-    """
-    for name, bound in least.items():
-        value = getattr(settings, name)
-        if value is not None and value < bound:
-            raise UserError(f"`{name}` must be at least {bound}, but got {value}.")
 
 
 def default_chunk(size: Size) -> int:

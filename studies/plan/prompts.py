@@ -47,7 +47,7 @@ class ShippedSet:
     """A set that ships with the package.
 
     Attributes:
-        name: A model of this name uses the set by default; all others use ``general``.
+        name: A model of this name, or with scorers of this name, uses the set by default; all others ``general``.
         prompts: Search and held-out prompts, alternating.
         source: Where the prompts come from.
         license: Licence of the prompts.
@@ -78,8 +78,8 @@ def load_prompts(path: str | os.PathLike[str] | None, blueprint: Blueprint) -> P
     Every second prompt is held out.
 
     Args:
-        path: The file, in any format of `studies.plan.prompt_files`; None for ``prompt_sets/MODEL.txt``, or
-            ``general.txt`` where there is none of that name.
+        path: The file, in any format of `studies.plan.prompt_files`; None for the shipped set that suits the
+            model.
         blueprint: The model that will draw the prompts.
 
     Raises:
@@ -87,7 +87,8 @@ def load_prompts(path: str | os.PathLike[str] | None, blueprint: Blueprint) -> P
     """
     if path is None:
         names = {file.stem for file in _SHIPPED.glob("*.txt")}
-        path = _SHIPPED / f"{blueprint.name if blueprint.name in names else 'general'}.txt"
+        suits = blueprint.scorers or blueprint.name  # what they can score is what the model can draw
+        path = _SHIPPED / f"{suits if suits in names else 'general'}.txt"
     path = Path(path)
     prompts = read_prompts(path)
     if len(prompts) < _FEWEST:

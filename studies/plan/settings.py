@@ -26,6 +26,7 @@ class SearchSettings(BaseModel):
         objectives: ``name`` or ``name:weights``; a name alone takes the weights that suit the model.
         space: Name of the search space, or ``NAME:PRESET`` for one around a preset.
         for_target: Format of ``tuner export`` that carries every schedule exactly; None for no limit.
+        learn_from: Earlier studies, or files of their knowledge, that proposals learn from.
         start: Evaluated beside the shipped presets: other presets, by name or file, or files of other tools.
         prompts: File with one prompt per line; None for the shipped set that suits the model.
         size: Output (height, width) in pixels; the model's default if None.
@@ -77,6 +78,7 @@ class SearchSettings(BaseModel):
     space: str = "free"
     for_target: str | None = None
     start: tuple[str, ...] = ()
+    learn_from: tuple[str, ...] = ()
     prompts: str | None = None
     size: tuple[int, int] | None = None
     search_prompts: int = 32
@@ -106,7 +108,8 @@ class SearchSettings(BaseModel):
     @model_serializer(mode="wrap")
     def _leave_out_what_is_off(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         data: dict[str, Any] = handler(self)
-        return data if self.for_target else {key: value for key, value in data.items() if key != "for_target"}
+        off = {name for name in ("for_target", "learn_from") if not data[name]}
+        return {key: value for key, value in data.items() if key not in off}
 
     @property
     def name(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from studies.plan.margins import WITHIN, parse_margins
@@ -11,6 +11,8 @@ from tuner.budget import read_budget
 from tuner.errors import UserError
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from studies.plan.settings import SearchSettings
 
 
@@ -56,3 +58,15 @@ def check_name(name: str) -> str:
             "the first one a letter or a digit."
         )
     return name
+
+
+def check_counts(settings: BaseModel, least: Mapping[str, int]) -> None:
+    """Checks that numbers are not too small; None means the default.
+
+    Raises:
+        UserError: If one is.
+    """
+    for name, bound in least.items():
+        value = getattr(settings, name)
+        if value is not None and value < bound:
+            raise UserError(f"`{name}` must be at least {bound}, but got {value}.")

@@ -14,8 +14,9 @@ import math
 from typing import TYPE_CHECKING
 
 from studies.propose.gaussian_data import BANDS, distances
+from studies.propose.improvement import Array
 from tuner.schedule import RESAMPLE_MODES
-from tuner.solvers import available
+from tuner.solvers import available, call_sigmas
 
 if TYPE_CHECKING:
     from tuner.flops import Price
@@ -28,6 +29,8 @@ DISTANCES = slice(-len(BANDS), None)
 
 CACHES = slice(DISTANCES.start - len(_CACHES), DISTANCES.start)
 """The features that tell the feature cache; all are 0 without one."""
+
+_PASSES = 3 + len(available())  # the feature that is network passes per call
 
 _LEVELS = (0.97, 0.9, 0.8, 0.65, 0.5, 0.35, 0.2, 0.08)
 _SCALE_WEIGHT = 3.0
@@ -47,9 +50,20 @@ def features(schedule: Schedule, price: Price) -> tuple[float, ...]:
         schedule: The schedule.
         price: Its price.
     """
-    described = [math.log(price.tflops), math.log(price.nfe), math.log(len(schedule.stages))]
+    return described(schedule, price.tflops, price.nfe)
+
+
+def described(schedule: Schedule, tflops: float, passes: float) -> tuple[float, ...]:
+    """Computes `features` of a schedule from its TFLOPs and its network passes in any unit.
+
+    Args:
+        schedule: The schedule.
+        tflops: Its TFLOPs, relative or not.
+        passes: Its network passes, relative or not.
+    """
+    described = [math.log(tflops), math.log(passes), math.log(len(schedule.stages))]
     described += [_SOLVER_WEIGHT * part for part in _solver_parts(schedule)]
-    described += [_GUIDANCE_WEIGHT * value for value in _guidance(schedule, price)]
+    described += [_GUIDANCE_WEIGHT * value for value in _guidance(schedule, passes)]
     modes = {
         after.resample for before, after in itertools.pairwise(schedule.stages) if before.scale != after.scale
     }
@@ -69,13 +83,36 @@ def _solver_parts(schedule: Schedule) -> list[float]:
     return [steps / schedule.steps for steps in made.values()]
 
 
-def _guidance(schedule: Schedule, price: Price) -> list[float]:
+def _guidance(schedule: Schedule, passes: float) -> list[float]:
     """Returns network passes per call, and the share and mean log of the steps' own guidance scales."""
-    calls = sum(stage.calls for stage in price.stages)
+    calls = _calls(schedule)
     own = [(stage.steps, stage.guidance) for stage in schedule.stages if stage.guidance is not None]
     steps = sum(count for count, _ in own)
     mean = sum(count * math.log1p(scale) for count, scale in own) / steps if own else 0.0
-    return [price.nfe / calls, steps / schedule.steps, mean]
+    return [passes / calls, steps / schedule.steps, mean]
+
+
+def _calls(schedule: Schedule) -> int:
+    """Counts the network calls of all stages."""
+    return sum(
+        len(call_sigmas(schedule.solver_of(k), stage.sigmas, stage.reuse))
+        for k, stage in enumerate(schedule.stages)
+    )
+
+
+def relative(found: Array, baseline: Price) -> Array:
+    """Turns features of this study, (n, features), into those in units of a full-size call of its model.
+
+    They are comparable between models and sizes: a step of another model costs another number of TFLOPs, and may
+    take two passes.
+    """
+    calls = sum(stage.calls for stage in baseline.stages)
+    per_call = baseline.nfe / calls
+    changed = found.copy()
+    changed[:, 0] -= math.log(baseline.tflops / calls)
+    changed[:, 1] -= math.log(per_call)
+    changed[:, _PASSES] /= per_call
+    return changed
 
 
 def _last_scale(schedule: Schedule, level: float) -> float:

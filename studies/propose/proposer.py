@@ -1,7 +1,8 @@
 """Proposes the next trial: the candidate that promises most hypervolume for its remaining cost.
 
 A trial scores a schedule on the prompts of one rung (`studies.judge.early_stopping`). The candidates are newly
-drawn schedules, the references that have not run, and the schedules that may be promoted to the next rung. The
+drawn schedules, the references that have not run, schedules of earlier studies that the plan learns from
+(`studies.propose.transfer`), and the schedules that may be promoted to the next rung. The
 cost of a schedule is known before it runs; a surrogate predicts its scores from the finished trials
 (`studies.propose.surrogate`). The remaining cost is what has to run until the schedule is scored on all prompts:
 it excludes the prompts of earlier rungs, and the stages that workers cached for trials with the same prefix
@@ -27,6 +28,7 @@ from studies.propose.improvement import Array
 from studies.propose.random_trial import Draw
 from studies.propose.shortlist import shortlist
 from studies.propose.surrogate import LEAST_KNOWN, Results, Unscored, features_of
+from studies.propose.transfer import best_taught, lessons_of
 from studies.propose.trial import Trial, latest
 from studies.records.results import PROPOSED
 from tuner.errors import UserError
@@ -61,16 +63,30 @@ def propose(plan: Plan, visible: Sequence[Trial], pending: Sequence[Trial]) -> T
     known: Results | Unscored
     if len(listed) >= LEAST_KNOWN:
         references = latest(trial for trial in visible if trial.succeeded and trial.label != PROPOSED)
-        known = Results.of(plan, listed, references, pending)
+        known = Results.of(plan, listed, references, pending, lessons_of(plan))
+        taught = [(schedule, params) for _, schedule, params in plan.taught]
         near = [trial.params for trial in compress(listed, known.on_front()) if trial.params]
         drawn = draw(plan, started, rng, near, _DRAWN)
     else:
-        known = Unscored(features_of(started), np.array([trial.cost for trial in started]), plan.budget.limit)
+        costs = np.array([trial.cost for trial in started])
+        known, taught = Unscored(features_of(started), costs, plan.budget.limit), best_taught(plan)
         drawn = draw(plan, started, rng, (), _DRAWN_UNSCORED)
-    candidates = [*waiting, *promotions(plan, listed, started), *drawn]
+    candidates = [*waiting, *promotions(plan, listed, started), *_taught(plan, started, taught), *drawn]
     costs = np.array([candidate.cost for candidate in candidates])
     gains = known.expected_gains(features_of(candidates), costs, _HEADROOMS[len(started) % len(_HEADROOMS)])
     return candidates[int(np.argmax(gains / (_remaining(plan, candidates, started) * costs)))]
+
+
+def _taught(
+    plan: Plan, started: Sequence[Trial], taught: Sequence[tuple[Schedule, Mapping[str, Any]]]
+) -> list[Trial]:
+    """Makes trials of schedules of earlier studies that have not been started, each as the next trial."""
+    excluded = _excluded(plan, started)
+    return [
+        _trial(plan, started, PROPOSED, schedule, params)
+        for schedule, params in taught
+        if schedule.content_hash not in excluded
+    ]
 
 
 def generator(plan: Plan, number: int) -> Random:
@@ -116,9 +132,7 @@ def draw(
     Raises:
         UserError: If the study's target carries none of the drawn schedules.
     """
-    excluded = {trial.schedule.content_hash for trial in started}
-    excluded.update(reference.schedule.content_hash for reference in plan.references)
-    excluded.update(rounded for _, rounded in plan.references_in_space)
+    excluded = _excluded(plan, started)
     new: dict[str, Trial] = {}
     last: Trial | None = None
     for attempt in range(_ATTEMPTS * count):
@@ -137,6 +151,14 @@ def draw(
             f"{plan.settings.for_target} carries none; use another --space."
         )
     return list(new.values()) or [last]
+
+
+def _excluded(plan: Plan, started: Sequence[Trial]) -> set[str]:
+    """Returns the content hashes of schedules that are no new proposals."""
+    excluded = {trial.schedule.content_hash for trial in started}
+    excluded.update(reference.schedule.content_hash for reference in plan.references)
+    excluded.update(rounded for _, rounded in plan.references_in_space)
+    return excluded
 
 
 def _trial(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -26,69 +27,115 @@ LEAST_KNOWN = 5
 _LENGTHS = (2.0, 4.0, 8.0, 16.0)
 _SLOPE = 0.5  # prior: one standard deviation of the mean distance adds so many of the values
 _NUGGET = 1e-2  # share of the variance of the values that features do not explain
+_SHARES = (0.0, 0.25, 0.5)  # larger ones trust another model in what tells the best schedules apart
+_DOUBT = 1.0  # of a guess: by so much a share of 1 is less probable than none, as a logarithm
 _UNSURE = 0.12  # standard error of a loss that is guessed from the mean distance
+
+
+Guess: TypeAlias = Callable[[Array], Array]
+"""Guesses values, (m,), up to their mean and their spread, at features, (m, features)."""
 
 
 class Surrogate:
     """A Gaussian process with a Matern-5/2 kernel (Rasmussen and Williams, 2006, Eq. 4.17 and Algorithm 2.1).
 
-    The prior mean grows with the mean distance to Gaussian data (`studies.propose.gaussian_data`). The length
-    scale is the one of a few with the highest marginal likelihood. The prior variance is the variance of the
-    values.
+    The prior mean grows with the mean distance to Gaussian data (`studies.propose.gaussian_data`). With a guess
+    (`studies.propose.transfer`), a share of the prior mean is the guess instead. Where that share is r, the guess
+    explains r^2 of the variance of the values, as in a linear regression, and the process has the rest. Length
+    scale and share are those of a few with the highest posterior probability, where shares are less probable the
+    larger they are. So a guess that does not fit the values loses its share, and few values that fit it by chance
+    do not give it one. The prior variance is the variance of the values.
 
     Args:
         known: Features of n schedules, (n, features).
         values: Their values, (n,).
         errors: Standard errors of the values, (n,); 0 where a value is exact.
-        length: The length scale; None to choose it.
+        chosen: The length scale and the share of the guess; None to choose them.
+        guess: Guesses values; None for no guess.
+
+    Attributes:
+        chosen: The length scale and the share of the guess.
+        spread: Standard deviation of the values.
     """
 
-    def __init__(self, known: Array, values: Array, errors: Array, length: float | None = None):
-        self._known = known
-        self._mean, self._spread = float(values.mean()), float(values.std()) or 1.0
+    def __init__(
+        self,
+        known: Array,
+        values: Array,
+        errors: Array,
+        chosen: tuple[float, float] | None = None,
+        guess: Guess | None = None,
+    ):
+        self._known, self._guess = known, guess
+        self._mean, self.spread = float(values.mean()), float(values.std()) or 1.0
         distances = known[:, DISTANCES].mean(axis=1)
         self._usual, self._slope = distances.mean(), _SLOPE / (distances.std() or np.inf)
-        scaled = (values - self._mean) / self._spread - self._expected(known)
-        noise = (errors / self._spread) ** 2 + _NUGGET
+        if guess is not None:
+            guessed = guess(known)
+            self._center, self._unit = float(guessed.mean()), float(guessed.std()) or np.inf
+        scaled = (values - self._mean) / self.spread
+        noise = (errors / self.spread) ** 2 + _NUGGET
         apart = _apart(known, known)
-        fits = (self._fit(one, apart, scaled, noise) for one in (_LENGTHS if length is None else (length,)))
-        self.length, self._factor, self._weights = max(fits, key=lambda fit: _likelihood(fit, scaled))
+        shares = (0.0,) if guess is None else _SHARES
+        tried = itertools.product(_LENGTHS, shares) if chosen is None else (chosen,)
+        priors = {share: self._expected(known, share) for share in {*shares, *((chosen[1],) if chosen else ())}}
+        fits = (self._fit(length, share, apart, scaled - priors[share], noise) for length, share in tried)
+        best = max(fits, key=lambda fit: fit.probability)
+        self.chosen, self._factor, self._weights = best.chosen, best.factor, best.weights
 
     def predict(self, wanted: Array) -> tuple[Array, Array]:
         """Returns posterior means and standard deviations, each (m,), at features (m, features)."""
         from scipy.linalg import solve_triangular
 
-        covariance = _kernel(_apart(self._known, wanted), self.length)
+        covariance = self._covariance(wanted)
         explained = solve_triangular(self._factor, covariance, lower=True, check_finite=False)
-        left = np.maximum(1 - (explained**2).sum(axis=0), 1e-9)
-        return self._means(wanted, covariance), self._spread * np.sqrt(left)
+        left = np.maximum(_left(self.chosen[1]) - (explained**2).sum(axis=0), 1e-9)
+        return self._means(wanted, covariance), self.spread * np.sqrt(left)
 
     def means(self, wanted: Array) -> Array:
         """Returns posterior means alone, (m,), which is faster."""
-        return self._means(wanted, _kernel(_apart(self._known, wanted), self.length))
+        return self._means(wanted, self._covariance(wanted))
+
+    def _covariance(self, wanted: Array) -> Array:
+        length, share = self.chosen
+        covariance: Array = _left(share) * _kernel(_apart(self._known, wanted), length)
+        return covariance
 
     def _means(self, wanted: Array, covariance: Array) -> Array:
-        scaled = self._expected(wanted) + covariance.T @ self._weights
-        means: Array = self._mean + self._spread * scaled
+        scaled = self._expected(wanted, self.chosen[1]) + covariance.T @ self._weights
+        means: Array = self._mean + self.spread * scaled
         return means
 
-    def _expected(self, features: Array) -> Array:
+    def _expected(self, features: Array, share: float) -> Array:
         """Returns the scaled prior means."""
         expected: Array = self._slope * (features[:, DISTANCES].mean(axis=1) - self._usual)
+        if self._guess is not None and share > 0:
+            expected = (1 - share) * expected + share * (self._guess(features) - self._center) / self._unit
         return expected
 
-    def _fit(self, length: float, apart: Array, scaled: Array, noise: Array) -> tuple[float, Array, Array]:
+    def _fit(self, length: float, share: float, apart: Array, scaled: Array, noise: Array) -> _Fit:
         from scipy.linalg import cho_solve, cholesky
 
-        covariance = _kernel(apart, length) + np.diag(noise)
+        covariance = _left(share) * _kernel(apart, length) + np.diag(noise)
         factor = cholesky(covariance, lower=True, check_finite=False)
-        return length, factor, cho_solve((factor, True), scaled, check_finite=False)
+        weights = cho_solve((factor, True), scaled, check_finite=False)
+        likelihood = float(-0.5 * scaled @ weights - np.log(np.diag(factor)).sum())  # up to a constant
+        return _Fit((length, share), factor, weights, likelihood - _DOUBT * share)
 
 
-def _likelihood(fit: tuple[float, Array, Array], scaled: Array) -> float:
-    """Computes the log marginal likelihood up to a constant."""
-    _, factor, weights = fit
-    return float(-0.5 * scaled @ weights - np.log(np.diag(factor)).sum())
+@dataclass(frozen=True)
+class _Fit:
+    """A length scale and a share of the guess, and what follows from them."""
+
+    chosen: tuple[float, float]
+    factor: Array
+    weights: Array
+    probability: float  # its logarithm, up to a constant
+
+
+def _left(share: float) -> float:
+    """Returns the part of the variance that a guess leaves."""
+    return 1 - share**2
 
 
 def _apart(a: Array, b: Array) -> Array:
@@ -142,6 +189,7 @@ class Results:
         pending: Features of the pending schedules, (p, features).
         pending_costs: Their costs per image, (p,).
         reference: The reference point of the hypervolume: cost, then losses, (1 + losses,).
+        lessons: Makes guesses of each loss from what is known of it; None without earlier studies.
     """
 
     features: Array
@@ -152,10 +200,16 @@ class Results:
     pending: Array
     pending_costs: Array
     reference: Array
+    lessons: Callable[[Array, Array], Sequence[Guess]] | None = None
 
     @classmethod
     def of(
-        cls, plan: Plan, scored: Sequence[Trial], references: Sequence[Trial], pending: Sequence[Trial]
+        cls,
+        plan: Plan,
+        scored: Sequence[Trial],
+        references: Sequence[Trial],
+        pending: Sequence[Trial],
+        lessons: Callable[[Array, Array], Sequence[Guess]] | None = None,
     ) -> Results:
         """Reads scored and pending trials.
 
@@ -164,6 +218,7 @@ class Results:
             scored: Trials that succeeded, at least one.
             references: Trials that succeeded, with the losses of the reference point; if none, the scored ones.
             pending: Trials without known outcomes.
+            lessons: Makes guesses of each loss; None without earlier studies.
         """
         losses = np.array([trial.result.losses for trial in references or scored])
         return cls(
@@ -175,6 +230,7 @@ class Results:
             pending=features_of(pending),
             pending_costs=np.array([trial.cost for trial in pending]),
             reference=reference_point(plan.budget.limit, losses),
+            lessons=lessons,
         )
 
     @functools.cached_property
@@ -208,7 +264,8 @@ class Results:
                 np.vstack([self.features, self.pending]),
                 np.vstack([self._values, means]),
                 np.vstack([self._errors, np.zeros_like(means)]),
-                [surrogate.length for surrogate in surrogates],
+                [surrogate.chosen for surrogate in surrogates],
+                self._guesses,
             )
         means, deviations = np.array([surrogate.predict(wanted) for surrogate in surrogates]).transpose(1, 2, 0)
 
@@ -238,8 +295,14 @@ class Results:
         return self._warp.errors(self._warp.inverse(_predicted(first, self.features)), self.errors)
 
     @functools.cached_property
+    def _guesses(self) -> Sequence[Guess | None]:
+        if self.lessons is None:
+            return [None] * self.losses.shape[1]
+        return self.lessons(self.features, self._values)
+
+    @functools.cached_property
     def _surrogates(self) -> list[Surrogate]:
-        return _fitted(self.features, self._values, self._errors)
+        return _fitted(self.features, self._values, self._errors, None, self._guesses)
 
 
 def features_of(trials: Sequence[Trial]) -> Array:
@@ -247,10 +310,17 @@ def features_of(trials: Sequence[Trial]) -> Array:
     return np.array([features(trial.schedule, trial.price) for trial in trials])
 
 
-def _fitted(known: Array, values: Array, errors: Array, lengths: Sequence[float] | None = None) -> list[Surrogate]:
+def _fitted(
+    known: Array,
+    values: Array,
+    errors: Array,
+    chosen: Sequence[tuple[float, float]] | None = None,
+    guesses: Sequence[Guess | None] | None = None,
+) -> list[Surrogate]:
     """Fits a surrogate to each column of the values and their errors, (n, losses); see `Surrogate`."""
-    each: Sequence[float | None] = lengths or [None] * len(values.T)
-    return [Surrogate(known, *of_loss) for of_loss in zip(values.T, errors.T, each, strict=True)]
+    each: Sequence[tuple[float, float] | None] = chosen or [None] * len(values.T)
+    guessed = guesses or [None] * len(values.T)
+    return [Surrogate(known, *of_loss) for of_loss in zip(values.T, errors.T, each, guessed, strict=True)]
 
 
 def _predicted(surrogates: Sequence[Surrogate], wanted: Array) -> Array:

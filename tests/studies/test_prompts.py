@@ -42,6 +42,10 @@ def test_models_without_a_set_of_their_own_get_the_general_one() -> None:
         assert not set(prompts.search) & set(prompts.held_out)
 
 
+def test_models_of_one_world_share_its_prompts() -> None:
+    assert load_prompts(None, blueprint("tiny-cfg")) == load_prompts(None, blueprint("tiny"))
+
+
 def test_tiny_is_scored_on_captions_that_its_training_never_saw() -> None:
     prompts = load_prompts(None, blueprint("tiny"))
     assert prompts.name == "tiny"

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from tuner.presets import Preset
     from tuner.schedule import Schedule
 
+KNOWLEDGE = "knowledge"
+"""The format of a whole study; all others are of a schedule."""
+
 _EXAMPLES = """\b
 Examples:
   tuner export tiny-3x --pick knee -o tiny-3x.yaml
@@ -24,6 +27,7 @@ Examples:
   tuner export ralu-flux-4x --format comfyui -o ralu.json
   tuner export mine.yaml -o mine.py               a script that needs diffusers
   tuner export mine.yaml --format sigmas --text   a line for ManualSigmas
+  tuner export tiny-3x --format knowledge -o k.json   what others can learn from
 """
 
 
@@ -42,7 +46,8 @@ Examples:
     "--format",
     "name",
     metavar="NAME",
-    help="comfyui, diffusers, mlflow, sigmas or yaml; by default by the file's ending.",
+    help="comfyui, diffusers, mlflow, sigmas or yaml, by default by the file's ending; or knowledge: what "
+    "`tuner search --learn-from` takes of a study.",
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The file; without it the text is printed.")
 @click.option("--model", help="Short name, hub id or local folder; by default the preset's own.")
@@ -71,6 +76,9 @@ def command(
     from tuner import exporters
     from tuner.errors import UserError
 
+    if name == KNOWLEDGE:
+        _export_knowledge(source, out, output, chosen)
+        return
     if name is None:
         if output is None:
             raise UserError("Give a file with -o, whose ending names the format, or a --format to print.")
@@ -83,6 +91,31 @@ def command(
         click.echo(exporter.export(preset, blueprint, options), nl=False)
         return
     exporter.save(preset, blueprint, options, output)
+    click.echo(str(output))
+
+
+def _export_knowledge(source: str, out: str, output: Path | None, chosen: dict[str, Any]) -> None:
+    """Writes what a study found out: schedules, relative costs and differences, without prompts and images.
+
+    Raises:
+        UserError: If there is no such study, or if an option of other formats is given.
+    """
+    from studies import open_study
+    from studies.records.lessons import knowledge_of
+    from tuner.errors import UserError, unwritable
+
+    given = [name for name, value in chosen.items() if value not in (None, ())]
+    if given:
+        raise UserError(f"Format 'knowledge' takes no --{given[0].replace('_', '-')}; leave it out.")
+    text = knowledge_of(open_study(out, source)).model_dump_json(indent=1) + "\n"
+    if output is None:
+        click.echo(text, nl=False)
+        return
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise unwritable("Export", output, error) from error
     click.echo(str(output))
 
 

@@ -18,7 +18,6 @@ from tuner.cli._common import (
     out_option,
     print_json,
     print_study,
-    print_table,
     resume_command,
     say,
     size_option,
@@ -26,7 +25,10 @@ from tuner.cli._common import (
     top_option,
     wide_option,
 )
+from tuner.cli._dry_run import check_only_dry, print_estimate
 from tuner.cli._progress import ProgressDisplay
+from tuner.devices import known_devices
+from tuner.errors import UserError
 
 if TYPE_CHECKING:
     from studies import Progress, SearchSettings, StudyResult
@@ -37,6 +39,7 @@ Examples:
   tuner search --model flux --budget 40% --trials 200 --prompts mine.txt
   tuner search --model ./my-flux --budget 1200T --objectives clip,image_reward
   tuner search --model flux --budget 3x --for comfyui     ends with a workflow, too
+  tuner search --model wan2.1-14b --budget 3x --dry-run --device h100 --price-per-hour 2.5
   tuner search --model flux --budget 3x --workers 16 --gpus-per-worker 0.5 --ray-address auto
   tuner search --model tiny --budget 3x --resume          continue what was interrupted
   tuner search --model flux --budget 3x --dry-run         what it will cost at most
@@ -109,6 +112,13 @@ class _DurationType(click.ParamType[float]):
     metavar="PRESET|FILE",
     help="Evaluate this, too: a preset, or a file that `tuner import` reads; may be repeated.",
 )
+@click.option(
+    "--learn-from",
+    multiple=True,
+    metavar="STUDY|FILE",
+    help="Let this earlier study inform proposals; may be repeated.",
+)
+@click.option("--learn", is_flag=True, help="Learn from all finished studies of the same objectives in DIR.")
 @size_option
 @model_options
 @click.option(
@@ -129,7 +139,14 @@ class _DurationType(click.ParamType[float]):
 )
 @click.option("--study", metavar="NAME", help="Name of the study; by default MODEL-BUDGET.")
 @click.option("--resume", is_flag=True, help="Continue the study of this name.")
-@click.option("--dry-run", is_flag=True, help="Print what the search will cost at most, on this device, and exit.")
+@click.option("--dry-run", is_flag=True, help="Print what the search will cost at most, and exit.")
+@click.option(
+    "--device",
+    metavar="NAME",
+    help=f"With --dry-run, what it will run on: {', '.join(known_devices())}, or here to time this device.",
+)
+@click.option("--device-tflops", type=float, metavar="N", help="With --dry-run, TFLOP/s that it makes, e.g. 400.")
+@click.option("--price-per-hour", type=float, metavar="P", help="With --dry-run, price of an hour of one GPU.")
 @click.option("--reuse/--no-reuse", default=True, show_default=True, help="Take scores from other studies in DIR.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the proposals and of the noise.")
 @click.option(
@@ -155,7 +172,17 @@ class _DurationType(click.ParamType[float]):
 @top_option
 @json_option
 def command(
-    as_json: bool, resume: bool, dry_run: bool, objectives: str, wide: bool, top: int | None, **options: Any
+    as_json: bool,
+    resume: bool,
+    learn: bool,
+    dry_run: bool,
+    device: str | None,
+    device_tflops: float | None,
+    price_per_hour: float | None,
+    objectives: str,
+    wide: bool,
+    top: int | None,
+    **options: Any,
 ) -> None:
     """Runs the search with progress on stderr, and prints the front on stdout."""
     from studies.plan.settings import SearchSettings
@@ -164,13 +191,16 @@ def command(
     names = tuple(name.strip() for name in objectives.split(",") if name.strip())
     settings = SearchSettings(objectives=names, **options)
     check_words(settings)  # a typo is told before Optuna and torch are loaded
+    asked = {"--device": device, "--device-tflops": device_tflops, "--price-per-hour": price_per_hour}
+    if dry_run:
+        print_estimate(settings, device, device_tflops, price_per_hour, as_json)
+        return
+    check_only_dry(asked)
+    settings = _learning(settings, learn)
 
     from studies import open_study, search
     from studies.report.mlflow_study import TrackingError, log_study
 
-    if dry_run:
-        _print_estimate(settings, as_json)
-        return
     with stdout_for_results(), ProgressDisplay() as display:
         try:
             result = search(settings, on_progress=functools.partial(_show, display), resume=resume)
@@ -191,27 +221,21 @@ def command(
         _print_result(result, settings.for_target, wide, top)
 
 
-def _print_estimate(settings: SearchSettings, as_json: bool) -> None:
-    from studies import estimate
-    from studies.report.numbers import duration
+def _learning(settings: SearchSettings, learn: bool) -> SearchSettings:
+    """Names the studies that a search learns from where it is to find them itself.
 
-    found = estimate(settings)
-    if as_json:
-        print_json(found.model_dump(mode="json"))
-        return
-    parts = {
-        "baseline": found.baseline,
-        "references": found.references,
-        f"{found.trials} proposals": found.proposals,
-        "check on unseen prompts": found.held_out,
-        "total": found.total,
-    }
-    rows = [(part, f"{tflops:.4g}") for part, tflops in parts.items()]
-    print_table(("part", "TFLOPs at most"), rows, title=f"Study {found.study}")
-    click.echo(
-        f"at most {duration(3600 * found.hours)} on {found.workers} workers, {found.images} images; many "
-        "schedules are stopped after a part of the prompts, so it will be less"
-    )
+    Raises:
+        UserError: If some are given, too.
+    """
+    from studies.records.lessons import teachers
+
+    if not learn:
+        return settings
+    if settings.learn_from:
+        raise UserError("--learn finds the earlier studies itself; leave it or --learn-from out.")
+    found = settings.model_copy(update={"learn_from": teachers(settings)})
+    click.echo(f"learning from {', '.join(found.learn_from) or 'no earlier study'}", err=True)
+    return found
 
 
 def _print_result(result: StudyResult, target: str | None, wide: bool, top: int | None) -> None:

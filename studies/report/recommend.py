@@ -1,0 +1,204 @@
+"""What to run on a model without a search: the best schedule within a budget that is known so far."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from objectives.base import loss_sign
+from studies.plan.identity import fingerprint
+from studies.plan.references import references
+from studies.records.study_folder import list_studies
+from tuner import presets
+from tuner.budget import Budget, parse_budget, read_budget
+from tuner.errors import UserError
+from tuner.flops import price
+from tuner.models import blueprint
+from tuner.presets import PLAIN
+from tuner.schedule import Schedule
+
+if TYPE_CHECKING:
+    from studies.records.results import Candidate, StudyResult
+    from studies.records.study_folder import StudyFolder
+    from tuner.models import Blueprint, Size
+
+Origin = Literal["measured", "learnt", "published", "plain"]
+"""Measured on this model; measured on another one; of a paper; the model's own sampler with fewer steps."""
+
+_RESCALED = "-rescaled"
+_ORIGINS: tuple[Origin, ...] = ("measured", "learnt", "published", "plain")  # the best first
+
+
+class ExpectedLoss(BaseModel):
+    """A mean loss against the baseline, in points of the objective, and its 95 % interval; negative for a gain."""
+
+    model_config = ConfigDict(frozen=True)
+
+    mean: float
+    low: float
+    high: float
+
+
+class Recommendation(BaseModel):
+    """A schedule, and what is known of it.
+
+    Attributes:
+        label: The study's trial, the preset, or the plain steps that it is.
+        origin: Where it comes from.
+        measured_on_this_model: Whether its losses are of this model at this size.
+        evidence: Where its losses come from, as a sentence.
+        tflops: TFLOPs per image on this model.
+        speedup: The baseline's TFLOPs over them.
+        losses: Expected losses by objective; empty where none are known.
+        schedule: The schedule.
+        command: What to run next.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    label: str
+    origin: Origin
+    measured_on_this_model: bool
+    evidence: str
+    tflops: float
+    speedup: float
+    losses: dict[str, ExpectedLoss]
+    schedule: Schedule
+    command: str
+
+
+def recommend(model: str, budget: str, out: str) -> list[Recommendation]:
+    """Finds the best known schedule of each origin within a budget, the best origin first.
+
+    Of the schedules of a study, the best is the one whose loss has the smallest upper end, relative to the
+    baseline's mean, on its worst objective. Of published ones, it is the dearest that fits unchanged, or else the
+    dearest that was rescaled to the budget.
+
+    Args:
+        model: Short name, folder or hub id.
+        budget: What one image may cost; not in seconds, which would have to be measured.
+        out: Folder that holds the studies.
+
+    Raises:
+        UserError: If the model or the budget is wrong.
+    """
+    known = blueprint(model)
+    size = known.size
+    if read_budget(budget)[1] == "s":
+        raise UserError(f"Budget {budget!r} is in seconds, which only a search measures; write 3x, 40% or 1200T.")
+    limits = parse_budget(budget, price(known.baseline(size), known, size), known, size)
+    found = [*_of_studies(model, known, size, limits, out), *_references(model, budget, known, size, limits)]
+    best = {origin: [one for one in found if one[1].origin == origin] for origin in _ORIGINS}
+    return [min(options, key=lambda one: one[0])[1] for options in best.values() if options]
+
+
+_Ranked = tuple[tuple[float, ...], Recommendation]
+
+
+def _of_studies(model: str, known: Blueprint, size: Size, budget: Budget, out: str) -> Iterator[_Ranked]:
+    for study in list_studies(out):
+        if study.state != "finished":
+            continue
+        result, identity = study.result(), study.identity
+        same = (
+            identity["weights"] == fingerprint(known)
+            and tuple(identity["size"]) == size
+            and "options" not in identity
+        )
+        names = [name for name in study.directions if name not in result.fidelity]
+        for candidate in result.evaluated:
+            if candidate.stopped_at is not None or not (cost := _cost(candidate.schedule, known, size, budget)):
+                continue
+            losses = _losses(candidate, result, study, names)
+            worst = max(
+                (loss.high / (abs(result.baseline.scores[name].mean) or 1.0) for name, loss in losses.items()),
+                default=0.0,
+            )
+            yield (worst, cost), _of_study(model, study, candidate, same, losses, cost, known, size)
+
+
+def _of_study(
+    model: str,
+    study: StudyFolder,
+    candidate: Candidate,
+    same: bool,
+    losses: Mapping[str, ExpectedLoss],
+    cost: float,
+    known: Blueprint,
+    size: Size,
+) -> Recommendation:
+    result, (height, width) = study.result(), study.identity["size"]
+    unseen = candidate.trial == result.pick.trial and bool(result.pick.held_out)
+    count = result.held_out_prompts if unseen else result.search_prompts
+    kind = "unseen prompts" if unseen else "prompts that the search chose by"
+    where = f"study {study.name} of {result.model} at {height}x{width}, {count} {kind}"
+    file = f"{study.name}-trial-{candidate.trial}.yaml"
+    export = f"tuner export {shlex.quote(study.name)} --pick trial:{candidate.trial} -o {shlex.quote(file)}"
+    export += f" --out {shlex.quote(str(study.path.parent))}"
+    measure = f" && tuner eval {shlex.quote(file)} --model {shlex.quote(model)}"
+    return Recommendation(
+        label=f"{study.name} trial {candidate.trial} ({candidate.label})",
+        origin="measured" if same else "learnt",
+        measured_on_this_model=same,
+        evidence=where if same else f"{where}; not measured on this model",
+        tflops=cost,
+        speedup=price(known.baseline(size), known, size).tflops / cost,
+        losses=dict(losses),
+        schedule=candidate.schedule,
+        command=export if same else export + measure,
+    )
+
+
+def _losses(
+    candidate: Candidate, result: StudyResult, study: StudyFolder, names: list[str]
+) -> dict[str, ExpectedLoss]:
+    """Turns differences into losses; those on unseen prompts where there are such."""
+    scores = result.pick.held_out if candidate.trial == result.pick.trial else {}
+    found = {}
+    for name in names:
+        score, sign = (scores or candidate.scores)[name], loss_sign(study.directions[name])
+        low, high = sorted(sign * end for end in score.ci95)
+        found[name] = ExpectedLoss(mean=sign * score.delta, low=low, high=high)
+    return found
+
+
+def _references(model: str, budget: str, known: Blueprint, size: Size, limits: Budget) -> Iterator[_Ranked]:
+    baseline = price(known.baseline(size), known, size).tflops
+    for reference in references(known, size, limits):
+        plain, name = reference.label.startswith(PLAIN), reference.label.removesuffix(_RESCALED)
+        rescaled = name != reference.label
+        cost = price(reference.schedule, known, size).tflops
+        source = "the model's own sampler" if plain else presets.load(name).source
+        change = ", rescaled to the budget" if rescaled else ""
+        quoted = shlex.quote(model)
+        command = (
+            f"tuner search --model {quoted} --budget {shlex.quote(budget)}"
+            if rescaled
+            else f"tuner eval {reference.label} --model {quoted}"
+        )
+        yield (
+            (float(rescaled), -cost),
+            Recommendation(
+                label=reference.label,
+                origin="plain" if plain else "published",
+                measured_on_this_model=False,
+                evidence=f"{source}{change}; its loss is not known, and not measured on this model",
+                tflops=cost,
+                speedup=baseline / cost,
+                losses={},
+                schedule=reference.schedule,
+                command=command,
+            ),
+        )
+
+
+def _cost(schedule: Schedule, known: Blueprint, size: Size, budget: Budget) -> float | None:
+    """Returns the TFLOPs of a schedule on this model; None if it does not run there or exceeds the budget."""
+    try:
+        cost = price(schedule, known, size)
+    except UserError:
+        return None
+    return cost.tflops if budget.allows(cost) else None

@@ -1,0 +1,55 @@
+"""``tuner recommend``: what to run on a model today, without a search."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from tuner.cli import _completion as complete
+from tuner.cli._common import json_option, out_option, print_json, print_table
+from tuner.errors import readable
+
+if TYPE_CHECKING:
+    from studies.report.recommend import Recommendation
+
+_EXAMPLES = """\b
+Examples:
+  tuner recommend --model flux --budget 3x
+  tuner recommend --model tiny --budget 40% --out runs --json
+
+\b
+The first row is the recommendation. A schedule that was measured on this model comes
+before one that was measured on another, that before a published one, and that before
+fewer steps of the model's own sampler. Presets that need a LoRA are left out.
+"""
+
+
+@click.command(help="Names the best schedule within a budget that is known without a search.\n\n" + _EXAMPLES)
+@click.option("--model", required=True, shell_complete=complete.models, help="Short name, hub id or local folder.")
+@click.option(
+    "--budget", default="3x", show_default=True, help="What one image may cost: 3x, 40%, 1200T or 16nfe."
+)
+@out_option
+@json_option
+def command(model: str, budget: str, out: str, as_json: bool) -> None:
+    """Prints the best of each origin, the evidence, and the next command."""
+    from studies.report.recommend import recommend
+
+    found = recommend(model, budget, out)
+    if as_json:
+        print_json([one.model_dump(mode="json") for one in found])
+        return
+    print_table(
+        ("schedule", "from", "TFLOPs", "speedup", "expected loss [95 %]", "on this model"),
+        [(one.label, one.origin, f"{one.tflops:.4g}", f"{one.speedup:.2f}x", *_known(one)) for one in found],
+        title=f"Best known within {budget} on {model}",
+    )
+    for one in found:
+        click.echo(readable(f"{one.label}: {one.evidence}"))
+    click.echo(readable(f"next: {found[0].command}"))
+
+
+def _known(one: Recommendation) -> tuple[str, str]:
+    losses = [f"{name} {loss.mean:+.3g} [{loss.low:+.3g}, {loss.high:+.3g}]" for name, loss in one.losses.items()]
+    return ", ".join(losses) or "not known", "measured" if one.measured_on_this_model else "not measured"
