@@ -77,6 +77,7 @@ class Provenance(BaseModel):
         device: Type of the device that drew the images, ``cpu`` or ``cuda``; None if it is not known.
         dtype: Precision of the weights; None if it is not known.
         target: Format of ``tuner export`` that carries every schedule of the study exactly; None if not asked for.
+        learnt_from: Earlier studies that informed proposals, each with a hash of what it knew; None for none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -93,6 +94,7 @@ class Provenance(BaseModel):
     device: str | None = None
     dtype: str | None = None
     target: str | None = None
+    learnt_from: tuple[str, ...] | None = None
 
 
 class Preset(BaseModel):

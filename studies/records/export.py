@@ -44,6 +44,7 @@ def preset_of(candidate: Candidate, study: StudyFolder, result: StudyResult) -> 
             objectives=tuple(identity["objectives"]),
             versions=study.versions,
             target=study.settings.for_target,
+            learnt_from=tuple(f"{name} {digest}" for name, digest in identity.get("learnt", [])) or None,
             created=study.created,
             device=study.device,
             dtype=study.dtype,

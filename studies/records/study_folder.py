@@ -72,6 +72,7 @@ class _Identity(BaseModel):
     prompts: str
     rungs: list[int] = Field(min_length=1)
     size: tuple[int, int]
+    learnt: list[tuple[str, str]] = []
 
 
 class _Prompt(BaseModel):

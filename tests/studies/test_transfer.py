@@ -22,6 +22,7 @@ from studies.propose.transfer import agreement, best_taught, lessons_of
 from studies.propose.trial import Trial
 from studies.records.lessons import LEARNT, knowledge_of, teachers
 from tests.studies.toy import Counting, toy_settings
+from tuner import presets
 from tuner.errors import UserError
 from tuner.flops import price
 from tuner.models import blueprint
@@ -190,6 +191,10 @@ def test_a_resumed_study_repeats_what_it_did_though_the_file_is_gone(file: Path,
     alone = search(of_toy(tmp_path / "alone"), executor=Counting())
     assert [one.schedule for one in alone.evaluated] != [one.schedule for one in whole.evaluated]
     assert (folder.path / LEARNT).is_file()
+    provenance = presets.load(folder.preset).provenance
+    assert provenance is not None
+    kept = json.loads((folder.path / LEARNT).read_text())
+    assert [named.split()[0] for named in provenance.learnt_from or ()] == [study["study"] for study in kept]
 
 
 def test_a_study_is_not_resumed_with_other_lessons(file: Path, tmp_path: Path) -> None:
