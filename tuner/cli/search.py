@@ -174,10 +174,10 @@ def command(
     if dry_run:
         _print_estimate(settings, as_json)
         return
-    study = StudyFolder(Path(settings.out) / settings.name)
     with stdout_for_results(), ProgressDisplay() as display:
+        study = Path(settings.out) / settings.name
         try:
-            with LiveLog(study, settings.tracking_uri) as log:
+            with LiveLog(StudyFolder(study), settings.tracking_uri) as log:
                 result = search(settings, on_progress=functools.partial(_show, display, log), resume=resume)
         except KeyboardInterrupt:
             click.echo(f"study {settings.name!r} is saved; continue it with: {resume_command()}", err=True)
@@ -187,7 +187,7 @@ def command(
             sys.exit(EXIT_FAILURE)
         display.show("logging to MLflow")
         try:
-            log_study(StudyFolder(study.path), settings.tracking_uri)
+            log_study(StudyFolder(study), settings.tracking_uri)
         except TrackingError as error:
             click.echo(f"warning: not logged to MLflow ({error}); --resume logs the study later", err=True)
     if as_json:
