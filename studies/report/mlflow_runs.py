@@ -44,8 +44,8 @@ class StudyRuns:
     def __init__(self, study: StudyFolder, tracking_uri: str | None):
         from mlflow import MlflowClient
 
-        for name in ("mlflow", "alembic"):
-            logging.getLogger(name).setLevel(logging.ERROR)  # both report every table that they create
+        for name in ("mlflow", "alembic", "urllib3.connectionpool"):
+            logging.getLogger(name).setLevel(logging.ERROR)  # they report every table and every try
         self.client = MlflowClient(tracking_uri or local_uri(study))
         self._study = study
         self._experiment = self._find_experiment(local=tracking_uri is None)
