@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
 
 Phase = Literal["starting", "baseline", "trials", "held-out", "tracking"]
 
@@ -22,6 +25,7 @@ class Progress:
         tflops_spent: Denoiser TFLOPs so far, earlier sittings included.
         elapsed_s: Seconds so far, earlier sittings included.
         left_s: Estimate of the remaining seconds; None before the first results.
+        recorded: The trials in the Optuna study in their order, earlier sittings included.
     """
 
     phase: Phase
@@ -31,6 +35,7 @@ class Progress:
     tflops_spent: float
     elapsed_s: float
     left_s: float | None
+    recorded: Sequence[FrozenTrial] = ()
 
 
 OnProgress: TypeAlias = Callable[[Progress], None]

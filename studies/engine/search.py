@@ -112,6 +112,7 @@ class _Sitting:
         self._plan = plan
         self._folder = folder
         self._evaluations = evaluations
+        self._record = record
         self._on_progress = on_progress
         self._loop = Loop(plan, evaluations, record, self._changed)
 
@@ -220,6 +221,7 @@ class _Sitting:
                 tflops_spent=self._evaluations.tflops_spent,
                 elapsed_s=self._evaluations.elapsed_s,
                 left_s=self._left(),
+                recorded=tuple(self._record.trials),
             )
         )
 

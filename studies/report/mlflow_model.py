@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from studies.records.environment import environment
-from studies.report.mlflow_study import ENVIRONMENT
+from studies.report.mlflow_runs import ENVIRONMENT
 from tuner import models, presets
 from tuner.errors import one_line, unwritable
 from tuner.exporters import Exporter, ExportOptions, RefusedError

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from studies.records.environment import environment
 from studies.report.figures import contact_sheet
-from studies.report.mlflow_study import ENVIRONMENT, TrackingError
+from studies.report.mlflow_runs import ENVIRONMENT
+from studies.report.mlflow_study import TrackingError
 from tuner.errors import one_line
 
 if TYPE_CHECKING:

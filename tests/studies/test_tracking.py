@@ -17,7 +17,8 @@ import pytest
 
 import studies.plan.plan
 from studies import StudyFolder, log_study, open_study, search
-from studies.report.mlflow_study import EXPERIMENT, TrackingError, local_uri
+from studies.report.mlflow_runs import EXPERIMENT, local_uri
+from studies.report.mlflow_study import TrackingError
 from tests.studies.toy import Counting, find_blueprint, toy_settings
 from tuner import presets
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import re
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -32,6 +33,7 @@ from tuner.errors import UserError
 
 if TYPE_CHECKING:
     from studies import Progress, SearchSettings, StudyResult
+    from studies.engine.live_log import LiveLog
 
 _EXAMPLES = """\b
 Examples:
@@ -198,12 +200,15 @@ def command(
     check_only_dry(asked)
     settings = _learning(settings, learn)
 
-    from studies import open_study, search
+    from studies import StudyFolder, search
+    from studies.engine.live_log import LiveLog
     from studies.report.mlflow_study import TrackingError, log_study
 
     with stdout_for_results(), ProgressDisplay() as display:
+        study = Path(settings.out) / settings.name
         try:
-            result = search(settings, on_progress=functools.partial(_show, display), resume=resume)
+            with LiveLog(StudyFolder(study), settings.tracking_uri) as log:
+                result = search(settings, on_progress=functools.partial(_show, display, log), resume=resume)
         except KeyboardInterrupt:
             click.echo(f"study {settings.name!r} is saved; continue it with: {resume_command()}", err=True)
             raise
@@ -212,7 +217,7 @@ def command(
             sys.exit(EXIT_FAILURE)
         display.show("logging to MLflow")
         try:
-            log_study(open_study(settings.out, settings.name), settings.tracking_uri)
+            log_study(StudyFolder(study), settings.tracking_uri)
         except TrackingError as error:
             click.echo(f"warning: not logged to MLflow ({error}); --resume logs the study later", err=True)
     if as_json:
@@ -250,11 +255,12 @@ def _print_result(result: StudyResult, target: str | None, wide: bool, top: int 
         say(line)
 
 
-def _show(display: ProgressDisplay, progress: Progress) -> None:
-    """Shows the phase, the spent TFLOPs, the time left and the best scores so far."""
+def _show(display: ProgressDisplay, log: LiveLog, progress: Progress) -> None:
+    """Shows the phase, the spent TFLOPs, the time left and the best scores so far, and tells MLflow."""
     from studies.report.numbers import duration
 
     best = ", ".join(f"{name} {value:.4g}" for name, value in progress.best.items())
     left = "" if progress.left_s is None else f", about {duration(progress.left_s)} left"
     details = f"{progress.tflops_spent:.4g} TFLOPs spent{left}" + (f", best {best}" if best else "")
     display.show(progress.phase, progress.trials_done, progress.trials_total, details)
+    log.show(progress)
