@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
-import click
-
-from tuner.cli._common import print_json, print_table
+from tuner.cli._common import print_json, print_table, say
 from tuner.devices import Speed, speed_at, speed_of
 from tuner.errors import UserError
 
@@ -57,10 +55,10 @@ def print_estimate(
         "check on unseen prompts": found.held_out,
         "total": found.total,
     }
-    rows = [(part, f"{tflops:.4g}") for part, tflops in parts.items()]
+    rows = [(part, f"{tflops:,.0f}" if tflops >= 1000 else f"{tflops:.4g}") for part, tflops in parts.items()]
     print_table(("part", "TFLOPs at most"), rows, title=f"Study {found.study}")
     for line in (*_memory_lines(found), *_time_lines(found)):
-        click.echo(line)
+        say(line)
 
 
 def _speed(device: str | None, tflops: float | None) -> Speed | Literal["here"] | None:
@@ -92,9 +90,10 @@ def _time_lines(found: Estimate) -> list[str]:
             "loads the weights"
         ]
     beside = "" if found.seconds_per_image else ", decoding and scoring not counted"
+    workers = "worker" if found.workers == 1 else "workers"
     money = "" if found.money is None else f", {found.money:.2f} at the given price per hour"
     return [
-        f"at most {duration(3600 * found.hours)} on {found.workers} workers of {found.device} ({found.basis}): "
-        f"{found.gpu_hours:.3g} hours of all together{money}; {found.images} images{beside}",
+        f"at most {duration(3600 * found.hours)} on {found.workers} {workers} ({found.device}: {found.basis}), "
+        f"{found.gpu_hours:.3g} hours of workers{money}; {found.images} images{beside}",
         "many schedules are stopped after a part of the prompts, so it will be less",
     ]

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tuner.cli import _completion as complete
-from tuner.cli._common import json_option, out_option, print_json, print_table
-from tuner.errors import readable
+from tuner.cli._common import json_option, out_option, print_json, print_table, say
 
 if TYPE_CHECKING:
     from studies.report.recommend import Recommendation
@@ -46,8 +45,8 @@ def command(model: str, budget: str, out: str, as_json: bool) -> None:
         title=f"Best known within {budget} on {model}",
     )
     for one in found:
-        click.echo(readable(f"{one.label}: {one.evidence}"))
-    click.echo(readable(f"next: {found[0].command}"))
+        say(f"{one.label}: {one.evidence}")
+    say(f"next: {found[0].command}")
 
 
 def _known(one: Recommendation) -> tuple[str, str]:
