@@ -70,10 +70,10 @@ def connect(address: str | None, workers: int | None, cargo: Cargo) -> bool:
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
         if address is None:
             cores = max(workers or 0, os.cpu_count() or 1)
+            alone: dict[str, Any] = {"include_dashboard": False, "job_config": _job_config()}
             try:
-                ray.init(
-                    address="local", num_cpus=cores, include_dashboard=False, job_config=_job_config(), **quiet
-                )
+                with _without_dashboard():
+                    ray.init(address="local", num_cpus=cores, **alone, **quiet)
             except Exception as error:  # Ray gives its processes 30 s to start and then raises a bare Exception
                 ray.shutdown()
                 raise RuntimeError(
@@ -92,6 +92,23 @@ def connect(address: str | None, workers: int | None, cargo: Cargo) -> bool:
                 "or leave --ray-address out to use this machine."
             ) from error
         return True
+
+
+@contextlib.contextmanager
+def _without_dashboard() -> Iterator[None]:
+    """Keeps Ray from starting the process of its dashboard.
+
+    It is started even without a dashboard, and asks a name server and addresses of clouds where it runs, even if
+    nothing is to be reported. Ray has no option for that.
+    """
+    from ray._private.node import Node
+
+    start = Node.start_api_server
+    Node.start_api_server = lambda *_, **__: None
+    try:
+        yield
+    finally:
+        Node.start_api_server = start
 
 
 def _job_config() -> JobConfig:
