@@ -15,7 +15,18 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # one thread for each of the processes 
 import pytest
 from hypothesis import settings
 
+from tests import fuzzing
 from tests.small_flux import small_flux
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--fuzz", type=int, default=fuzzing.EXAMPLES, help="examples of all tests in tests/fuzz together"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    fuzzing.EXAMPLES = config.getoption("--fuzz")
 
 
 @pytest.fixture(scope="session", autouse=True)

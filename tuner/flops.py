@@ -14,6 +14,7 @@ from typing import Any
 
 from tuner import counts
 from tuner.feature_cache import FeatureCache, FirstBlockCache
+from tuner.models._configuration import trusting
 from tuner.models.base import Blueprint, Size
 from tuner.schedule import Schedule, Stage
 from tuner.solvers import call_sigmas
@@ -201,9 +202,9 @@ def count(blueprint: Blueprint, size: Size, cache: FeatureCache | None = None) -
     """Builds the network on the meta device and counts the TFLOPs of a pass; with a cache, of two calls.
 
     Raises:
-        UserError: If the network cannot be cached in this way.
+        UserError: If the network cannot be built as its configuration says, or cached in this way.
     """
-    with counting() as tflops:
+    with counting() as tflops, trusting(blueprint.name, "network"):
         if cache is None:
             blueprint.meta_forward(size)
         else:

@@ -28,7 +28,7 @@ from studies.work.own_options import Contender
 from studies.work.task import Failure
 from studies.workers.dispatcher import Evaluations
 from studies.workers.start import start_workers
-from tuner.errors import UserError
+from tuner.errors import UserError, one_line
 
 if TYPE_CHECKING:
     from studies.evaluate.settings import EvalSettings
@@ -86,18 +86,35 @@ def open_folder(plan: EvalPlan, kind: str) -> Folder:
     """
     digest = hashlib.sha256(json.dumps(plan.identity).encode()).hexdigest()[:8]
     folder = Folder(Path(plan.settings.out or f"runs/{kind}-{plan.blueprint.name}-{digest}"))
-    about = folder.path / "evaluation.json"
-    if about.exists():
-        before = json.loads(about.read_text(encoding="utf-8"))
-        for name in {**plan.identity, **before}:
-            if before.get(name) != (now := plan.identity.get(name)):
-                raise UserError(
-                    f"Folder {str(folder.path)!r} holds an evaluation of another `{name}` ({before.get(name)}, "
-                    f"now {now}); choose another one with -o."
-                )
     folder.check_writable("-o")
+    about = folder.path / "evaluation.json"
+    before = _identity_in(folder, about)
+    for name in {**plan.identity, **before} if before else ():
+        if before.get(name) != (now := plan.identity.get(name)):
+            raise UserError(
+                f"Folder {str(folder.path)!r} holds an evaluation of another `{name}` ({before.get(name)}, "
+                f"now {now}); choose another one with -o."
+            )
     folder.write(about.name, json.dumps(plan.identity, indent=2) + "\n")
     return folder
+
+
+def _identity_in(folder: Folder, about: Path) -> dict[str, Any]:
+    """Reads the identity of an evaluation; empty for a new one, and where the file was broken and is set aside.
+
+    Scores are kept by everything that made them, so none is taken for those of another evaluation.
+    """
+    if not about.exists():
+        return {}
+    try:
+        found: Any = json.loads(about.read_bytes())
+    except (ValueError, RecursionError) as error:
+        folder.set_aside(about, f"it is not JSON ({one_line(error)[:300]})")
+        return {}
+    if not isinstance(found, dict):
+        folder.set_aside(about, "it holds no object")
+        return {}
+    return found
 
 
 @dataclass(frozen=True)
@@ -117,10 +134,11 @@ def run(plan: EvalPlan, folder: Folder, on_progress: OnUnit | None, executor: Ex
     """Runs the tasks that are not in the folder yet, on all prompts or until every contender is decided."""
     specs = dict(zip(plan.directions, plan.objectives, strict=True))
     scores = ScoreLog(folder.scores, plan.weights, specs, plan.made_by)
+    own = [one.own for one in (plan.baseline, *plan.contenders) if one.own is not None]
     start = (
         (lambda: executor)
         if executor is not None
-        else functools.partial(start_workers, plan.settings, plan.objectives, plan.baseline)
+        else functools.partial(start_workers, plan.settings, plan.objectives, plan.baseline, own)
     )
     nothing = ScoreBook(plan.weights, specs)
     evaluations = Evaluations(
@@ -298,6 +316,6 @@ def seconds_per_image(log: Path) -> dict[str, float]:
     timed: dict[str, list[float]] = {}
     for line in map(json.loads, log.read_text(encoding="utf-8").splitlines()):
         if taken := line.get("seconds"):
-            per_image = (taken["sampling"] + taken["decoding"]) / len(line["prompts"])
+            per_image = (taken.get("sampling", 0.0) + taken.get("decoding", 0.0)) / len(line["prompts"])
             timed.setdefault(line["schedule"], []).append(per_image)
     return {schedule: statistics.median(values) for schedule, values in timed.items()}

@@ -38,6 +38,7 @@ class ScoreLine(BaseModel):
     failure: str | None = None
     transient: bool = False
     degenerate: dict[str, float] = {}
+    seconds: dict[Literal["sampling", "decoding", "scoring", "references"], float] = {}
 
     @model_validator(mode="after")
     def _check(self) -> ScoreLine:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from studies.workers.executors import device_of
+from studies.workers.start import cargo_for
 from tuner.invariance import one_thread
 from tuner.latency import LatencyTable, measure
 from tuner.models import Blueprint, ModelOptions, Size
@@ -35,12 +37,15 @@ def latencies(settings: SearchSettings, model: Blueprint, size: Size) -> Latency
     from search_spaces import stage_sizes
 
     device = device_of(settings.gpus_per_worker)
-    run = functools.partial(_load_and_measure, settings.options, model, device, size, stage_sizes(model, size))
+    cargo = cargo_for(settings, ())
+    options = cargo.options(settings.options)
+    model = replace(model, source=cargo.model(model.source))
+    run = functools.partial(_load_and_measure, options, model, device, size, stage_sizes(model, size))
     if settings.workers == 0:
         return run()
     from studies.workers.ray_executor import run_on_a_worker
 
-    return run_on_a_worker(run, settings.workers, settings.gpus_per_worker, settings.ray_address)
+    return run_on_a_worker(run, settings.workers, settings.gpus_per_worker, settings.ray_address, cargo)
 
 
 def _load_and_measure(

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
-import socket
-import threading
 import time
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from studies.records.environment import environment
 from studies.work.task import ChunkResult, Failure
+from studies.workers.cargo import Cargo
 from studies.workers.deaths import MOST_DEATHS, Deaths, TaskLimit
 from studies.workers.executors import DeviceError, run_task
+from studies.workers.nodes import check_nodes, shares
+from studies.workers.ray_connection import connect, passed_variables
 from studies.workers.task_queue import TaskQueue
 from tuner.errors import UserError, one_line
 
@@ -25,18 +24,13 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_NOTHING = Cargo()
+
 _LOOK_S = 1.0
 """Seconds between two looks at how long tasks have been running."""
-_KNOCK_S = 5.0
-
-_ENVIRONMENT = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # Ray prints the death of a worker on stdout, where only results belong
-}
-_LOCAL_ENVIRONMENT = {
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # binds every port to loopback instead of to all addresses
-    "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin while they wait would starve the other workers
-}
+_REPORTED_S = 60.0
+"""Seconds after which workers that have not started are reported."""
+_NODE_DIED = "node has died"  # in Ray's reason for the death of an actor
 
 
 class RayExecutor:
@@ -51,9 +45,10 @@ class RayExecutor:
         gpus_per_worker: GPUs of each, may be a fraction; None for 1 where there is a GPU, else 0.
         address: Cluster to join, e.g. ``auto``; None to start Ray on this machine, reachable from it alone.
         task_timeout: Seconds after which the worker of a task is replaced; None as `TaskLimit` says.
+        cargo: What workers on other machines need from this one.
 
     Raises:
-        UserError: If there is no cluster at the address, or if it is too small.
+        UserError: If there is no cluster at the address, if it is too small, or if a node lacks what workers need.
         RuntimeError: If Ray does not start on this machine.
     """
 
@@ -64,7 +59,9 @@ class RayExecutor:
         gpus_per_worker: float | None = None,
         address: str | None = None,
         task_timeout: float | None = None,
+        cargo: Cargo = _NOTHING,
     ):
+        self._cargo = cargo
         self._tasks = TaskQueue[Any]()
         self._idle: list[Any] = []
         self._busy: dict[Any, tuple[Any, Task | None]] = {}  # None while the worker loads its evaluator
@@ -72,10 +69,13 @@ class RayExecutor:
         self._limit = TaskLimit(task_timeout)
         self._deaths = Deaths()
         self._deaths_while_loading = 0
-        self._owns_ray = _connect(address, workers)
+        self._not_started: dict[Any, float] = {}  # by the reference to a worker's first answer; as `_began`
+        self._owns_ray = connect(address, workers, cargo)
         try:
-            count, gpus = _shares(workers, gpus_per_worker)
-            self._spawn = _spawner(load, gpus)
+            count, self._gpus = shares(workers, gpus_per_worker)
+            if address is not None:
+                check_nodes(cargo, self._gpus)
+            self._spawn = _spawner(load, self._gpus)
             for _ in range(count):
                 self._add_worker()
         except BaseException:
@@ -94,6 +94,7 @@ class RayExecutor:
 
         while True:
             finished, _ = ray.wait(list(self._busy), num_returns=1, timeout=_LOOK_S)
+            self._report_waiting()
             if not finished:
                 if (given_up := self._replace_hanging()) is not None:
                     return given_up
@@ -142,11 +143,33 @@ class RayExecutor:
 
     def _add_worker(self) -> None:
         worker = self._spawn()
+        self._not_started[worker.take.remote(passed_variables())] = time.monotonic()
         self._busy[worker.start.remote()] = (worker, None)
+
+    def _report_waiting(self) -> None:
+        """Warns once of each worker that Ray has found no place for."""
+        import ray
+
+        if not self._not_started:
+            return
+        started, _ = ray.wait(list(self._not_started), num_returns=len(self._not_started), timeout=0)
+        for one in started:
+            del self._not_started[one]
+        now = time.monotonic()
+        late = [one for one, asked in self._not_started.items() if now - asked > _REPORTED_S]
+        for one in late:
+            del self._not_started[one]
+        if late:
+            warnings.warn(
+                f"{len(late)} of {len(self._idle) + len(self._busy)} workers have not started after "
+                f"{_REPORTED_S:.0f} s: each waits for a free core and {self._gpus:g} free GPUs. Others may use "
+                "the cluster, or a node was lost. The study goes on, and they start when there is room.",
+                stacklevel=2,
+            )
 
     def _assign(self) -> None:
         for worker, task in self._tasks.assign(self._idle):
-            running = worker.run.remote(task)
+            running = worker.run.remote(self._cargo.own(task))
             self._busy[running] = (worker, task)
             self._began[running] = time.monotonic()
 
@@ -168,7 +191,7 @@ class RayExecutor:
     def _bury(self, task: Task | None, error: Exception) -> Failure | None:
         """Counts a worker's death; puts its task back first in the queue, or returns the task's failure."""
         if task is None:
-            self._deaths_while_loading += 1
+            self._deaths_while_loading += _NODE_DIED not in str(error)  # a lost node takes many at once
             if self._deaths_while_loading >= MOST_DEATHS:
                 raise RuntimeError(
                     f"{MOST_DEATHS} workers in a row died while they loaded the model, perhaps of too little "
@@ -186,6 +209,7 @@ def run_on_a_worker(
     workers: int | None = None,
     gpus_per_worker: float | None = None,
     address: str | None = None,
+    cargo: Cargo = _NOTHING,
 ) -> T:
     """Runs a function once on a worker, with a worker's share of a GPU.
 
@@ -194,19 +218,22 @@ def run_on_a_worker(
         workers: See `RayExecutor`.
         gpus_per_worker: See `RayExecutor`.
         address: See `RayExecutor`.
+        cargo: See `RayExecutor`.
 
     Raises:
         UserError: If the function raises it, or if there is no such cluster.
         RuntimeError: If the function fails for any other reason, or if Ray does not start.
     """
-    owns_ray = _connect(address, workers)
+    owns_ray = connect(address, workers, cargo)
     import ray
     from ray.exceptions import RayError, RayTaskError
 
     try:
-        _, gpus = _shares(workers, gpus_per_worker)
+        _, gpus = shares(workers, gpus_per_worker)
+        if address is not None:
+            check_nodes(cargo, gpus)
         remote = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=0)(_call)
-        result: T = ray.get(remote.remote(function))
+        result: T = ray.get(remote.remote(function, passed_variables()))
     except RayTaskError as error:
         if isinstance(error.cause, UserError):
             raise error.cause from error
@@ -219,8 +246,9 @@ def run_on_a_worker(
     return result
 
 
-def _call(function: Callable[[], T]) -> T:
+def _call(function: Callable[[], T], variables: Mapping[str, str]) -> T:
     """Calls a function: Ray takes functions and classes and no other callable."""
+    os.environ.update(variables | os.environ)
     return function()
 
 
@@ -229,6 +257,10 @@ class _Worker:
 
     def __init__(self, load: Load):
         self._load = load
+
+    def take(self, variables: Mapping[str, str]) -> None:
+        """Sets variables that this node does not set itself; called first, before any library reads them."""
+        os.environ.update(variables | os.environ)
 
     def start(self) -> str | None:
         """Loads the evaluator; returns the message of a `UserError`, or None."""
@@ -251,71 +283,3 @@ def _spawner(load: Load, gpus: float) -> Any:
 
     actor = ray.remote(num_cpus=1, num_gpus=gpus, max_restarts=0)(_Worker)
     return lambda: actor.remote(load)
-
-
-def _connect(address: str | None, workers: int | None) -> bool:
-    """Connects to Ray; returns whether this process started it and must shut it down."""
-    with environment(_ENVIRONMENT | (_LOCAL_ENVIRONMENT if address is None else {})), _own_sigterm():
-        import ray
-
-        if ray.is_initialized():
-            return False
-        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-        if address is None:
-            cores = max(workers or 0, os.cpu_count() or 1)
-            try:
-                ray.init(address="local", num_cpus=cores, include_dashboard=False, **quiet)
-            except Exception as error:  # Ray gives its processes 30 s to start and then raises a bare Exception
-                ray.shutdown()
-                raise RuntimeError(
-                    f"Ray did not start on this machine, which may be too busy ({one_line(error)}); try again, or "
-                    "use `--workers 0` to evaluate in one process."
-                ) from error
-            return True
-        try:
-            _knock(address)
-            ray.init(address=address, **quiet)
-        except (OSError, RuntimeError, ValueError) as error:
-            raise UserError(
-                f"No Ray cluster answers at {address!r} ({one_line(error)}); start one with `ray start --head`, "
-                "or leave --ray-address out to use this machine."
-            ) from error
-        return True
-
-
-def _knock(address: str) -> None:
-    """Opens and closes a connection to ``HOST:PORT``: Ray itself tries a closed port for minutes.
-
-    Raises:
-        OSError: If nothing answers within seconds.
-    """
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if host and port.isdecimal():
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_S).close()
-
-
-@contextlib.contextmanager
-def _own_sigterm() -> Iterator[None]:
-    """Keeps what this process does at SIGTERM: Ray would exit at once, without saving or a word."""
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, before)
-
-
-def _shares(workers: int | None, gpus_per_worker: float | None) -> tuple[int, float]:
-    """Returns the number of workers and the GPUs of each."""
-    import ray
-
-    resources = ray.cluster_resources()
-    all_gpus, cores = resources.get("GPU", 0.0), int(resources.get("CPU", 0))
-    gpus = gpus_per_worker if gpus_per_worker is not None else float(all_gpus > 0)
-    fitting = min(cores, int(all_gpus / gpus + 1e-9)) if gpus else cores
-    if fitting < (workers or 1):
-        raise UserError(
-            f"{workers or 1} workers with {gpus:g} GPUs and 1 core each do not fit {all_gpus:g} GPUs and {cores} "
-            f"cores; at most {fitting} do. Ask for fewer --workers or less --gpus-per-worker."
-        )
-    return workers or fitting, gpus

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from studies.work.evaluator import Evaluator
+from studies.workers.cargo import Cargo, cargo_of
 from studies.workers.executors import Executor, LocalExecutor, device_of
 
 if TYPE_CHECKING:
-    from studies.work.own_options import Contender
+    from studies.work.own_options import Contender, OwnOptions
     from tuner.models import ModelOptions
 
 
@@ -42,8 +43,24 @@ class WorkerSettings(Protocol):
         """Seconds after which the worker of a task is replaced; None as `TaskLimit` says."""
 
 
+def cargo_for(settings: WorkerSettings, objectives: Sequence[str], own: Iterable[OwnOptions] = ()) -> Cargo:
+    """Collects what the workers need from this machine: nothing, unless they run on a cluster.
+
+    Args:
+        settings: Place of the workers, and the model that each loads.
+        objectives: ``name:weights`` of each objective.
+        own: Options of the schedules that have their own.
+    """
+    if settings.ray_address is None or settings.workers == 0:
+        return Cargo()
+    return cargo_of(settings.model, objectives, [settings.options, *(one.options for one in own)])
+
+
 def start_workers(
-    settings: WorkerSettings, objectives: Sequence[str], baseline: Contender | None = None
+    settings: WorkerSettings,
+    objectives: Sequence[str],
+    baseline: Contender | None = None,
+    own: Iterable[OwnOptions] = (),
 ) -> Executor:
     """Starts the workers.
 
@@ -51,13 +68,22 @@ def start_workers(
         settings: Number and place of the workers, and the model that each loads.
         objectives: ``name:weights`` of each objective.
         baseline: Reference of the fidelity objectives; None for the model's own baseline.
+        own: Options of the schedules that have their own.
     """
     device = device_of(settings.gpus_per_worker)
-    load = functools.partial(Evaluator.load, settings.model, objectives, device, settings.options, baseline)
+    cargo = cargo_for(settings, objectives, own)
+    load = functools.partial(
+        Evaluator.load,
+        cargo.model(settings.model),
+        [cargo.objective(spec) for spec in objectives],
+        device,
+        cargo.options(settings.options),
+        None if baseline is None else cargo.own(baseline),
+    )
     if settings.workers == 0:
         return LocalExecutor(load)
     from studies.workers.ray_executor import RayExecutor
 
     return RayExecutor(
-        load, settings.workers, settings.gpus_per_worker, settings.ray_address, settings.task_timeout
+        load, settings.workers, settings.gpus_per_worker, settings.ray_address, settings.task_timeout, cargo
     )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,18 +13,15 @@ from typing import Any
 
 import pytest
 
+import studies.workers.ray_executor as ray_executor
 from studies import search
 from studies.records.environment import environment
 from studies.work.evaluator import Evaluator
 from studies.work.task import ChunkResult, Failure, Task
+from studies.workers.cargo import Cargo
 from studies.workers.deaths import MOST_DEATHS
-from studies.workers.ray_executor import (
-    _ENVIRONMENT,
-    _LOCAL_ENVIRONMENT,
-    RayExecutor,
-    _connect,
-    run_on_a_worker,
-)
+from studies.workers.ray_connection import ENVIRONMENT, LOCAL_ENVIRONMENT, connect
+from studies.workers.ray_executor import RayExecutor, run_on_a_worker
 from tests.studies.test_search import comparable
 from tests.studies.toy import TOY, Counting, Dying, LosingDevice, load_toy, load_toy_with, toy_settings
 from tuner.errors import UserError
@@ -34,8 +33,8 @@ pytestmark = pytest.mark.servers
 def ray() -> Iterator[Any]:
     """Keeps Ray up for the whole file: an executor uses what it finds and leaves it running."""
     before = set(os.environ)
-    assert _connect(None, workers=2)
-    assert not (os.environ.keys() - before) & (_ENVIRONMENT | _LOCAL_ENVIRONMENT).keys()
+    assert connect(None, 2, Cargo())
+    assert not (os.environ.keys() - before) & (ENVIRONMENT | LOCAL_ENVIRONMENT).keys()
     import ray
 
     yield ray
@@ -201,3 +200,44 @@ def test_a_function_runs_where_a_worker_would() -> None:
         run_on_a_worker(functools.partial(_fail, UserError("no weights.")), workers=1)
     with pytest.raises(RuntimeError, match="a worker failed: no memory"):
         run_on_a_worker(functools.partial(_fail, MemoryError("no memory")), workers=1)
+
+
+def test_workers_that_find_no_place_are_reported(ray: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Guest:
+        def here(self) -> None: ...
+
+    guest = ray.remote(num_cpus=1)(Guest).remote()
+    ray.get(guest.here.remote())
+    monkeypatch.setattr(ray_executor, "_REPORTED_S", 0.1)
+    with pytest.warns(UserWarning, match=r"[12] of 2 workers have not started"):
+        run_all(RayExecutor(load_toy, workers=int(ray.cluster_resources()["CPU"])), tasks(2))
+    ray.kill(guest)
+
+
+_ASK_A_WORKER = """
+import os
+import subprocess
+import sys
+from studies.workers.ray_executor import run_on_a_worker
+
+print(run_on_a_worker(os.getcwd, workers=1))
+"""
+
+
+def test_no_file_of_the_user_hides_a_package_from_the_workers(tmp_path: Path) -> None:
+    script = tmp_path / "bin" / "script.py"
+    script.parent.mkdir()
+    script.write_text(_ASK_A_WORKER)
+    here = tmp_path / "here"
+    here.mkdir()
+    for name in ("studies", "objectives", "tuner"):
+        (here / f"{name}.py").write_text("raise RuntimeError('not ours')")
+    path = os.pathsep.join(path for path in sys.path if path)
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        cwd=here,
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.strip() == str(here), done.stderr

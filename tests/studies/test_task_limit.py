@@ -8,7 +8,7 @@ from hypothesis import given, seed, settings
 from hypothesis import strategies as st
 
 from studies.workers.deaths import FIRST_TASK_S, SHORTEST_LIMIT_S, TaskLimit
-from studies.workers.ray_executor import _knock, _own_sigterm
+from studies.workers.ray_connection import knock, own_sigterm
 
 
 @seed(0)
@@ -30,16 +30,16 @@ def test_a_closed_port_is_told_at_once(form: str) -> None:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     with pytest.raises(OSError):  # noqa: PT011 - refused here, timed out behind a firewall
-        _knock(form.format(port))
+        knock(form.format(port))
 
 
 @pytest.mark.parametrize("address", ["auto", "local", "ray://host"])
 def test_names_without_a_port_are_left_to_ray(address: str) -> None:
-    _knock(address)
+    knock(address)
 
 
 def test_sigterm_stays_this_processs_own() -> None:
     before = signal.getsignal(signal.SIGTERM)
-    with _own_sigterm():
+    with own_sigterm():
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # as Ray does
     assert signal.getsignal(signal.SIGTERM) == before

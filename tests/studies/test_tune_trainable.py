@@ -14,7 +14,8 @@ from ray import tune
 from ray.tune.search.optuna import OptunaSearch
 
 from studies.plan.plan import Plan, make_plan
-from studies.workers.ray_executor import _connect
+from studies.workers.cargo import Cargo
+from studies.workers.ray_connection import connect
 from studies.workers.tune_trainable import ScheduleTrainable, define_schedule
 from tests.studies.toy import load_toy, toy_settings
 from tuner.schedule import Schedule
@@ -29,7 +30,7 @@ def plan(tmp_path: Path) -> Plan:
 
 @pytest.fixture
 def ray() -> Iterator[Any]:
-    _connect(None, workers=1)
+    connect(None, 1, Cargo())
     import ray
 
     yield ray

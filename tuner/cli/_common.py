@@ -27,6 +27,7 @@ _PIPE_WIDTH = 180
 EXIT_FAILURE = 1
 """The command did its work, and the outcome is a failure."""
 _WIDE = 1000
+_SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 class SizeType(click.ParamType[tuple[int, int]]):
@@ -47,6 +48,19 @@ class SizeType(click.ParamType[tuple[int, int]]):
             )
         height = int(found[1])
         return height, int(found[2] or height)
+
+
+class DurationType(click.ParamType[float]):
+    """A length of time: ``90s``, ``30m``, ``2h`` or seconds."""
+
+    name = "T"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Returns seconds."""
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", str(value).strip().lower())
+        if not found or float(found[1]) == 0:
+            self.fail(f"{value!r} is no length of time; write 90s, 30m, 2h or seconds, more than 0.", param, ctx)
+        return float(found[1]) * _SECONDS[found[2]]
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")

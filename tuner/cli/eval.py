@@ -12,6 +12,7 @@ from click.core import ParameterSource
 from tuner.cli import _completion as complete
 from tuner.cli._common import (
     EXIT_FAILURE,
+    DurationType,
     json_option,
     model_options,
     print_json,
@@ -69,6 +70,11 @@ _PHASE = "units of work"
 @click.option("--workers", type=int, help="Worker processes; by default one per GPU, or per CPU core.")
 @click.option("--gpus-per-worker", type=float, metavar="F", help="GPUs of each worker; may be a fraction.")
 @click.option("--ray-address", metavar="A", help="Ray cluster to join; by default one is started here.")
+@click.option(
+    "--task-timeout",
+    type=DurationType(),
+    help="Give a unit of work to another worker after this long; by default 20 times the longest, at least 10m.",
+)
 @click.option("--verify", "verified", metavar="FILE", help="Run again what a preset's provenance says, instead.")
 @wide_option
 @top_option
@@ -108,7 +114,7 @@ def command(
 
 def _refuse_what_the_file_says(ctx: click.Context) -> None:
     """Only what changes no score may be given beside ``--verify``, and the file of prompts."""
-    free = {"verified", "prompts", "out", "workers", "gpus_per_worker", "ray_address", "as_json"}
+    free = {"verified", "prompts", "out", "workers", "gpus_per_worker", "ray_address", "task_timeout", "as_json"}
     free |= {"offload", "device_map"}
     names = [parameter.name for parameter in ctx.command.params if parameter.name is not None]
     given = [name for name in names if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ import search_spaces
 from tuner.cli import _completion as complete
 from tuner.cli._common import (
     EXIT_FAILURE,
+    DurationType,
     json_option,
     model_options,
     out_option,
@@ -52,26 +52,13 @@ Budgets, per image:
   1200T   TFLOPs                                 16nfe network forward passes
   4s      seconds, as measured on a worker's device before the search starts
 """
-_SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
-
-
-class _DurationType(click.ParamType[float]):
-    """A length of time: ``90s``, ``30m``, ``2h`` or seconds."""
-
-    name = "T"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", str(value).strip().lower())
-        if not found or float(found[1]) == 0:
-            self.fail(f"{value!r} is no length of time; write 90s, 30m, 2h or seconds, more than 0.", param, ctx)
-        return float(found[1]) * _SECONDS[found[2]]
 
 
 @click.command(help="Searches schedules that fit a compute budget.\n\n" + _EXAMPLES)
 @click.option("--model", required=True, shell_complete=complete.models, help="Short name, hub id or local folder.")
 @click.option("--budget", required=True, help="What one image may cost: 3x, 40%, 1200T, 16nfe or 4s.")
 @click.option("-n", "--trials", default=60, show_default=True, help="Trials; one more for each reference.")
-@click.option("--time-limit", type=_DurationType(), help="Propose nothing new after this long, e.g. 30m.")
+@click.option("--time-limit", type=DurationType(), help="Propose nothing new after this long, e.g. 30m.")
 @click.option("--max-tflops", type=float, metavar="T", help="Propose nothing that could take the study beyond it.")
 @click.option("--patience", type=int, metavar="N", help="End after N trials without a gain in hypervolume.")
 @click.option(
@@ -164,7 +151,7 @@ class _DurationType(click.ParamType[float]):
 @click.option("--ray-address", metavar="A", help="Ray cluster to join; by default one is started here.")
 @click.option(
     "--task-timeout",
-    type=_DurationType(),
+    type=DurationType(),
     help="Give a unit of work to another worker after this long; by default 20 times the longest, at least 10m.",
 )
 @click.option("--storage", metavar="URL", help="Optuna storage; by default a journal in the study's folder.")

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tuner.errors import UserError, one_line
+from tuner.models._configuration import check_network, trusting
 from tuner.models._loading import as_on_file
 from tuner.models._options import ModelOptions
 from tuner.models.base import Blueprint, Conditioning, FlowModel, Item, ReadConfig, Size, Sound
@@ -61,7 +62,8 @@ def blueprint(model: str) -> Blueprint:
         UserError: If nothing has this name, or if the pipeline's class belongs to no known family.
     """
     if model not in available() and ("/" in model or Path(model).is_dir()):
-        return _from_configs(model, functools.partial(_read_config, model))
+        with trusting(model, "pipeline"):
+            return _from_configs(model, functools.partial(_read_config, model))
     found: Blueprint = _REGISTRY.load(model)
     return found
 
@@ -106,6 +108,7 @@ def _from_configs(source: str, read: ReadConfig) -> Blueprint:
             source, model.source
         )
 
+    check_network(source, given[0])
     nearest = max(family, key=likeness)
     return nearest if likeness(nearest) == (1, True) else nearest.reconfigured(source, read)
 

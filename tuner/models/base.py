@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias
 
 from tuner.errors import UserError
 from tuner.feature_cache import FeatureCache
+from tuner.models._configuration import trusting
 from tuner.models._options import ModelOptions
 from tuner.schedule import Schedule, Stage
 
@@ -233,9 +234,9 @@ class Blueprint(ABC):
 
     def plain(self, steps: int, size: Size | None = None, solver: str | None = None) -> Schedule:
         """Plain sampling: one full-size stage of the model's own sigmas, with its own solver by default."""
-        return Schedule(
-            stages=(Stage(sigmas=self.sigmas(steps, size or self.size)),), solver=solver or self.solver
-        )
+        with trusting(self.name, "scheduler"):
+            stage = Stage(sigmas=self.sigmas(steps, size or self.size))
+        return Schedule(stages=(stage,), solver=solver or self.solver)
 
     def baseline(self, size: Size | None = None) -> Schedule:
         """The model's own default sampler, which every score is compared with."""
