@@ -10,7 +10,6 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Any
 
-from search_spaces._costs import distinct_scales
 from search_spaces.base import Carries, SearchSpace
 from tuner.errors import UserError, unknown_name
 from tuner.registry import Registry
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from tuner.budget import Budget
     from tuner.models import Blueprint, Size
 
-__all__ = ["SearchSpace", "available", "check_name", "distinct_scales", "load", "preset_around", "stage_sizes"]
+__all__ = ["SearchSpace", "available", "check_name", "load", "preset_around", "stage_sizes"]
 
 _REGISTRY = Registry("search space", __name__, __path__)
 
@@ -88,4 +87,6 @@ def stage_sizes(blueprint: Blueprint, size: Size) -> list[Size]:
         blueprint: The model.
         size: Output (height, width) in pixels.
     """
+    from search_spaces._costs import distinct_scales
+
     return [blueprint.stage_size(size, scale) for scale in distinct_scales(blueprint, size)]

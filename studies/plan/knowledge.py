@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from objectives.base import Direction
-from search_spaces import distinct_scales
 from tuner.errors import UserError
 from tuner.presets import first_problem
 from tuner.schedule import Schedule, Stage
@@ -141,6 +140,8 @@ def within_space(
         size: Its output (height, width) in pixels.
     """
     from optuna.trial import FixedTrial
+
+    from search_spaces._costs import distinct_scales
 
     scales = distinct_scales(model, size)
     found: dict[str, tuple[Schedule, Schedule, Mapping[str, Any]]] = {}

@@ -89,7 +89,7 @@ class SearchSettings(BaseModel):
     options: ModelOptions = ModelOptions()
 
     study: str | None = None
-    pick: str = "knee"
+    pick: str = "within:1%"
     check_prompts: int | None = None
     check_tflops: float | None = None
     margin: str = "1%"

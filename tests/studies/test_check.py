@@ -9,7 +9,7 @@ import pytest
 from studies import StudyResult, estimate, search
 from studies.plan.plan import make_plan
 from studies.records.results import PICK
-from tests.studies.toy import Counting, load_toy, toy_settings
+from tests.studies.toy import Counting, toy_settings
 from tuner.errors import UserError
 
 
@@ -81,7 +81,7 @@ def test_the_price_of_the_check_is_known_and_limits_it(tmp_path: Path, prompts: 
     assert len(limited.prompts.held_out + limited.prompts.further) == 8
 
     settings = toy_settings(tmp_path, **changes, check_prompts=40, workers=1)
-    priced = estimate(settings, load_toy)
+    priced = estimate(settings)
     executor = Counting()
     result = search(settings, executor=executor)
     assert result.tflops_spent <= priced.total

@@ -21,7 +21,7 @@ KNOWLEDGE = "knowledge"
 
 _EXAMPLES = """\b
 Examples:
-  tuner export tiny-3x --pick knee -o tiny-3x.yaml
+  tuner export tiny-3x -o tiny-3x.yaml
   tuner export tiny-3x --pick best:image_reward -o best.yaml
   tuner export tiny-3x --pick trial:17 -o trial17.yaml
   tuner export ralu-flux-4x --format comfyui -o ralu.json
@@ -38,9 +38,7 @@ Examples:
 @click.argument("source", shell_complete=complete.studies_and_presets)
 @click.option(
     "--pick",
-    default="knee",
-    show_default=True,
-    help="Of a study: knee, cheapest, best:OBJECTIVE, within:MARGIN or trial:N.",
+    help="Of a study: knee, cheapest, best:OBJECTIVE, within:MARGIN or trial:N; by default its own pick.",
 )
 @click.option(
     "--format",
@@ -70,7 +68,13 @@ Examples:
 @click.option("--lora", metavar="FILE", help="comfyui: file of the LoRA that the preset needs.")
 @out_option
 def command(
-    source: str, pick: str, name: str | None, output: Path | None, model: str | None, out: str, **chosen: Any
+    source: str,
+    pick: str | None,
+    name: str | None,
+    output: Path | None,
+    model: str | None,
+    out: str,
+    **chosen: Any,
 ) -> None:
     """Finds the preset, asks the format's exporter, writes and says where."""
     from tuner import exporters
@@ -136,8 +140,8 @@ def _options(name: str, exporter: Exporter, chosen: dict[str, Any], output: Path
     return exporter.for_suffix(options, output.suffix.lower())
 
 
-def _preset(source: str, pick: str, out: str, model: str | None) -> Preset:
-    """Reads a study's pick, or else a preset."""
+def _preset(source: str, pick: str | None, out: str, model: str | None) -> Preset:
+    """Reads a preset, or makes one of a study: of its own pick, or of another schedule."""
     from studies import list_studies, open_study, preset_of
     from studies.judge.within import choose
     from studies.report.page.contents import Contents
@@ -162,7 +166,11 @@ def _preset(source: str, pick: str, out: str, model: str | None) -> Preset:
         return {name: scores.of(schedule.content_hash, name) for name in folder.directions}
 
     chosen, note = choose(
-        candidates, pick, folder.directions, lambda one: scores_of(one.schedule), scores_of(folder.baseline)
+        candidates,
+        pick or f"trial:{result.pick.trial}",
+        folder.directions,
+        lambda one: scores_of(one.schedule),
+        scores_of(folder.baseline),
     )
     if note is not None:
         click.echo(f"note: {note}", err=True)

@@ -29,7 +29,7 @@ Examples:
   tuner search --model tiny --budget 3x          a search that runs on a laptop CPU
   tuner search --model flux --budget 40% -n 200  the same on a GPU
   tuner report STUDY                             the Pareto front as a table
-  tuner export STUDY --pick knee -o best.yaml    the winner as a preset
+  tuner export STUDY -o best.yaml                the winner as a preset
   tuner sample best.yaml "a red fox" -o fox.png  an image from it
 
 \b

@@ -112,9 +112,9 @@ Budgets, per image:
 @model_options
 @click.option(
     "--pick",
-    default="knee",
+    default="within:1%",
     show_default=True,
-    help="Winner: knee, cheapest, best:OBJECTIVE, or within:1% for the cheapest that is shown to lose less.",
+    help="Winner: within:MARGIN, the cheapest that is shown to lose less; knee, cheapest, best:OBJECTIVE.",
 )
 @click.option(
     "--check-prompts",
