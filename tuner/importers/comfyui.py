@@ -57,8 +57,10 @@ def read_graph(file: str, graph: dict[str, Any], model: Blueprint | None) -> Fou
         raise unreadable(file, "it holds neither a workflow, nor levels, nor a scheduler's configuration")
     try:
         return _Reader(file, graph, model).found()
-    except (KeyError, TypeError, RecursionError) as error:
-        raise unreadable(file, f"a node lacks an input, or its links run in a circle ({error})") from error
+    except (AttributeError, LookupError, TypeError, RecursionError) as error:
+        raise unreadable(
+            file, f"a node lacks an input or has one of another kind, or its links run in a circle ({error})"
+        ) from error
 
 
 def _guessed(graph: dict[str, Any]) -> Blueprint | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from tuner.errors import one_line
 from tuner.importers.base import Found, unreadable
 from tuner.models._variance_preserving import VariancePreservingBlueprint
 from tuner.models.base import Blueprint, Size
@@ -32,5 +33,8 @@ def read_config(
     if name not in known:
         raise unreadable(file, f"{name} is not read for {model.name}, but {' and '.join(known)}")
     steps, size = steps or model.steps, size or model.size
-    levels = replace(model, scheduler=config).sigmas(steps, size)
+    try:
+        levels = replace(model, scheduler=config).sigmas(steps, size)
+    except (TypeError, ValueError, ArithmeticError) as error:
+        raise unreadable(file, f"its numbers make no levels ({one_line(error)})") from error
     return Found(f"{name} with {steps} steps", [{"sigmas": levels}], known[name], model.name, size)
