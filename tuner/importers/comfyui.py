@@ -59,7 +59,7 @@ def read_graph(file: str, graph: dict[str, Any], model: Blueprint | None) -> Fou
         return _Reader(file, graph, model).found()
     except (AttributeError, LookupError, TypeError, RecursionError) as error:
         raise unreadable(
-            file, f"a node lacks an input or has one of another kind, or its links run in a circle ({error})"
+            file, f"a node lacks an input that it needs, or its links run in a circle ({error})"
         ) from error
 
 
