@@ -58,9 +58,7 @@ def read_graph(file: str, graph: dict[str, Any], model: Blueprint | None) -> Fou
     try:
         return _Reader(file, graph, model).found()
     except (AttributeError, LookupError, TypeError, RecursionError) as error:
-        raise unreadable(
-            file, f"a node lacks an input that it needs, or its links run in a circle ({error})"
-        ) from error
+        raise unreadable(file, f"a node lacks an input, or its links run in a circle ({error})") from error
 
 
 def _guessed(graph: dict[str, Any]) -> Blueprint | None:
