@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from studies.engine.loop import paired_scores
-from studies.judge.sequential import ERROR_RATE, levels, look, looks
+from studies.judge.sequential import looks, until_decided
 from studies.plan.references import plain_steps_at
 from studies.records.results import PICK, Checked, Pick, Rival
 from studies.work.task import Failure
@@ -60,11 +60,9 @@ class UnseenPrompts:
         ]
 
     def decide(self, chosen: Candidate, rivals: Sequence[Rival]) -> list[Checked]:
-        """Looks at more and more unseen prompts until the pick, and plain steps, are decided; see `look`.
+        """Looks at more and more unseen prompts until the pick, and plain steps, are decided; see `until_decided`.
 
-        Each look has its number of prompts and its levels before anything is drawn, so it decides the same on any
-        number of workers and after any interruption. A schedule that fails on a prompt stays as it was. Objectives
-        that compare with the baseline's own images have no say, because everything differs from those.
+        Objectives that compare with the baseline's own images have no say, because everything differs from those.
 
         Args:
             chosen: The pick.
@@ -74,27 +72,20 @@ class UnseenPrompts:
         directions = {name: way for name, way in plan.directions.items() if name not in plan.fidelity}
         if not directions:
             return []
-        first, most = len(plan.prompts.held_out), len(plan.prompts.held_out) + len(plan.prompts.further)
-        counts = looks(most, first)
-        rates = levels(counts, ERROR_RATE)
-        found: dict[str, Checked] = {}
+        first = len(plan.prompts.held_out)
         schedules = {PICK: chosen.schedule}
         schedules |= {rival.label: rival.schedule for rival in rivals if rival.label.startswith(PLAIN)}
-        left = dict(schedules)
-        for count, rate in zip(counts, rates, strict=True):
-            drawn = [plan.baseline, *left.values()]
+
+        def draw(count: int, labels: Sequence[str]) -> tuple[Scores | None, Mapping[str, Scores]]:
+            drawn = [plan.baseline, *(schedules[label] for label in labels)]
             self.draw([task for schedule in drawn for task in plan.held_out_tasks(schedule, count)])
+            scores = {label: self._scores(schedules[label], count) for label in labels}
             baseline = self._scores(plan.baseline, count)
-            for label, schedule in list(left.items()):
-                scores = self._scores(schedule, count)
-                if isinstance(scores, dict) and isinstance(baseline, dict):
-                    losses = look(scores, baseline, plan.margins, directions, (rate, rate))
-                    found[label] = Checked(label=label, prompts=count, losses=losses)
-                if label not in found or found[label].prompts < count or found[label].verdict != "undecided":
-                    del left[label]
-            if not left:
-                break
-        return [found[label] for label in schedules if label in found]
+            succeeded: dict[str, Scores] = {label: one for label, one in scores.items() if isinstance(one, dict)}
+            return baseline if isinstance(baseline, dict) else None, succeeded
+
+        counts = looks(first + len(plan.prompts.further), first)
+        return list(until_decided(list(schedules), counts, draw, plan.margins, directions).values())
 
     def _rivals(self, chosen: Candidate, best_preset: Candidate | None) -> dict[str, Schedule]:
         plan = self.plan

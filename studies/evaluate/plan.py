@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import objectives
 from studies.evaluate.contenders import contender, load_named, plain, with_plain_rivals
 from studies.evaluate.settings import EvalSettings
-from studies.judge.sequential import looks
 from studies.plan.identity import fingerprint
 from studies.plan.margins import Margin, parse_margins
 from studies.plan.plan import (
@@ -22,7 +21,7 @@ from studies.plan.plan import (
     options_identity,
 )
 from studies.plan.prompts import load_prompts
-from studies.plan.specs import directions_of, objective_specs
+from studies.plan.specs import directions_of, fidelity_objectives, objective_specs
 from studies.plan.words import check_counts
 from studies.work.own_options import Contender, OwnOptions, drawing_price
 from studies.work.task import Task
@@ -83,10 +82,11 @@ class EvalPlan:
         """The prompt of each image."""
         return [prompt for prompt, _ in self.images]
 
-    @cached_property
-    def looks(self) -> list[int]:
-        """The numbers of images after which it is looked whether a contender is decided; the last is all."""
-        return looks(len(self.images)) if self.settings.until_decided else [len(self.images)]
+    @property
+    def judged(self) -> dict[str, Direction]:
+        """The objectives that decide whether a contender is as good: not those that compare with its images."""
+        fidelity = fidelity_objectives(self.objectives)
+        return {name: way for name, way in self.directions.items() if name not in fidelity}
 
     def tasks(self, contender: Contender, images: int) -> list[Task]:
         """Splits a contender's evaluation of the first images into units of work.
@@ -160,6 +160,11 @@ def make_eval_plan(settings: EvalSettings) -> EvalPlan:
     size = _size(settings, model, list(loaded.values()))
     specs = objective_specs(settings.objectives, model)
     directions = directions_of(specs)
+    if settings.until_decided and set(fidelity_objectives(specs)) == set(directions):
+        raise UserError(
+            "`until_decided` compares with the baseline's scores, and each of these objectives compares with its "
+            "images; add another objective, such as image_reward."
+        )
     prompt_set, prompts = _prompts(settings, model)
     objectives.check_fit(specs, prompts, videos=model.frames > 1)
     found = {text: contender(text, loaded, model, settings.options, size) for text in named}

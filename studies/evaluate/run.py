@@ -17,9 +17,8 @@ from studies.evaluate.report import write_files
 from studies.evaluate.results import Against, EvalResult, Evaluated
 from studies.judge.intervals import paired_score, per_prompt
 from studies.judge.noninferiority import NonInferiority, non_inferiority
-from studies.judge.sequential import ERROR_RATE, levels, look
+from studies.judge.sequential import looks, until_decided
 from studies.plan.plan import versions
-from studies.plan.specs import fidelity_objectives
 from studies.records.folder import Folder
 from studies.records.results import Checked
 from studies.records.score_log import ScoreBook, ScoreLog
@@ -119,11 +118,12 @@ def _identity_in(folder: Folder, about: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Outcomes:
-    """What the contenders of an evaluation came to, by `Contender.key`.
+    """What the contenders of an evaluation came to.
 
     Attributes:
-        scores: Scores or a failure; degenerate images are counted over all units of work.
-        checked: Whether a contender is as good as the baseline, if they were drawn until that was decided.
+        scores: Scores or a failure by `Contender.key`; degenerate images are counted over all units of work.
+        checked: Whether a contender is as good as the baseline, by its name, if they were drawn until that was
+            decided.
     """
 
     scores: dict[str, Scores | Failure]
@@ -144,24 +144,28 @@ def run(plan: EvalPlan, folder: Folder, on_progress: OnUnit | None, executor: Ex
     evaluations = Evaluations(
         plan, folder, scores, nothing, start, lambda task: plan.price(task.schedule, task.own)
     )
-    found = Outcomes({}, {})
-    left = plan.contenders
+    outcomes: dict[str, Scores | Failure] = {}
+    contenders = {one.name: one for one in plan.contenders}
+
+    def draw(images: int, names: Sequence[str]) -> tuple[Scores | None, dict[str, Scores]]:
+        drawn = (plan.baseline, *(contenders[name] for name in names))
+        tasks = [task for contender in drawn for task in plan.tasks(contender, images)]
+        _finish(evaluations, tasks, on_progress)
+        outcomes.update({one.key: _outcome(plan, one, images, evaluations, scores) for one in drawn})
+        succeeded = {one.name: found for one in drawn if isinstance(found := outcomes[one.key], dict)}
+        return succeeded.pop(plan.baseline.name, None), succeeded
+
+    checked: dict[str, Checked] = {}
     try:
-        for images, rate in zip(plan.looks, levels(plan.looks, ERROR_RATE), strict=True):
-            drawn = (plan.baseline, *left)
-            tasks = [task for contender in drawn for task in plan.tasks(contender, images)]
-            _finish(evaluations, tasks, on_progress)
-            found.scores.update({one.key: _outcome(plan, one, images, evaluations, scores) for one in drawn})
-            if plan.settings.until_decided:
-                found.checked.update(_checked(plan, left, images, rate, found.scores))
-                left = tuple(one for one in left if _undecided(found.checked.get(one.key)))
-            if not left:
-                break
+        if plan.settings.until_decided:
+            checked = until_decided(list(contenders), looks(len(plan.images)), draw, plan.margins, plan.judged)
+        else:
+            draw(len(plan.images), list(contenders))
     finally:
         evaluations.close()
         if executor is not None:
             executor.close()
-    return found
+    return Outcomes(outcomes, checked)
 
 
 def _finish(evaluations: Evaluations, tasks: Sequence[Task], on_progress: OnUnit | None) -> None:
@@ -172,26 +176,6 @@ def _finish(evaluations: Evaluations, tasks: Sequence[Task], on_progress: OnUnit
         if not evaluations.working:
             break
         evaluations.wait()
-
-
-def _checked(
-    plan: EvalPlan, left: Sequence[Contender], images: int, rate: float, outcomes: Mapping[str, Scores | Failure]
-) -> dict[str, Checked]:
-    """Looks at each contender that succeeded; objectives that compare with the baseline's images have no say."""
-    fidelity = fidelity_objectives(plan.objectives)
-    directions = {name: way for name, way in plan.directions.items() if name not in fidelity}
-    baseline = outcomes[plan.baseline.key]
-    found = {}
-    for one in left:
-        scores = outcomes[one.key]
-        if isinstance(scores, dict) and isinstance(baseline, dict):
-            losses = look(scores, baseline, plan.margins, directions, (rate, rate))
-            found[one.key] = Checked(label=one.name, prompts=images, losses=losses)
-    return found
-
-
-def _undecided(checked: Checked | None) -> bool:
-    return checked is not None and checked.verdict == "undecided"
 
 
 def _outcome(
@@ -224,7 +208,7 @@ def _result(plan: EvalPlan, folder: Folder, outcomes: Outcomes) -> EvalResult:
     dearer: str | None = None
     for contender in by_cost:
         row = _row(plan, contender, by_name, baseline, dearer, seconds)
-        rows.append(_decided(row, outcomes.checked.get(contender.key)))
+        rows.append(_decided(row, outcomes.checked.get(contender.name)))
         dearer = dearer if rows[-1].failure else contender.name
     return EvalResult(
         model=plan.settings.model,

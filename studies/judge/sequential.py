@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from objectives.base import loss_sign
-from studies.records.results import Loss
+from studies.records.results import Checked, Loss
 
 if TYPE_CHECKING:
     from objectives.base import Direction
@@ -34,6 +34,10 @@ FEWEST = 16
 """Fewer prompts decide nothing."""
 
 _FIRST = 64
+
+Draw: TypeAlias = "Callable[[int, Sequence[str]], tuple[Scores | None, Mapping[str, Scores]]]"
+"""Given a number of prompts and labels, returns the baseline's scores, None if it failed, and those of the
+schedules that did not fail."""
 
 _Array: TypeAlias = npt.NDArray[np.float64]
 
@@ -79,6 +83,42 @@ def bounds(values: _Array, level: float) -> tuple[_Array, _Array]:
         return root
 
     return mean - spread * end(quantile), mean - spread * end(-quantile)
+
+
+def until_decided(
+    labels: Sequence[str],
+    counts: Sequence[int],
+    draw: Draw,
+    margins: Mapping[str, Margin],
+    directions: Mapping[str, Direction],
+) -> dict[str, Checked]:
+    """Looks at more and more prompts until every schedule is as good as the baseline, or worse.
+
+    The numbers of prompts and their levels are given before anything is drawn, so the same is decided on any
+    number of workers and after any interruption. A schedule that fails stays as it was at the look before.
+
+    Args:
+        labels: The schedules.
+        counts: What `looks` returned.
+        draw: Draws the baseline and some schedules on so many prompts.
+        margins: The largest loss that counts as none.
+        directions: Which way each objective improves that has a say.
+    """
+    found: dict[str, Checked] = {}
+    left = list(labels)
+    for count, rate in zip(counts, levels(counts, ERROR_RATE), strict=True):
+        baseline, scores = draw(count, left)
+        if baseline is None:
+            break
+        seen = {}
+        for label, one in scores.items():
+            losses = look(one, baseline, margins, directions, (rate, rate))
+            seen[label] = Checked(label=label, prompts=count, losses=losses)
+        found |= seen
+        left = [label for label, checked in seen.items() if checked.verdict == "undecided"]
+        if not left:
+            break
+    return found
 
 
 def look(

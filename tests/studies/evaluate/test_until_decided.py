@@ -63,3 +63,8 @@ def test_what_stays_undecided_is_drawn_on_all_prompts(toy_eval: Settings, many: 
 def test_seeds_are_refused(toy_eval: Settings) -> None:
     with pytest.raises(UserError, match="leave `seeds` out"):
         evaluate(toy_eval(until_decided=True, seeds=2), executor=Counting())
+
+
+def test_objectives_that_compare_with_the_baselines_images_alone_decide_nothing(toy_eval: Settings) -> None:
+    with pytest.raises(UserError, match="each of these objectives compares with its images"):
+        evaluate(toy_eval(until_decided=True, objectives=("psnr",)), executor=Counting())
