@@ -8,14 +8,13 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Self
 
 from studies.records.environment import environment
-from studies.records.results import PROPOSED
 from studies.report.mlflow_runs import (
     ENVIRONMENT,
     LIVE_TAG,
     PARENT_TAG,
     TRIAL_TAG,
     StudyRuns,
-    is_live_parent,
+    live_parent,
     stage_params,
     study_params,
 )
@@ -109,21 +108,14 @@ class _Writer:
     def __init__(self, runs: StudyRuns, study: StudyFolder):
         self._runs, self._study = runs, study
         known = runs.all()
-        live = next((run.info.run_id for run in known if is_live_parent(run)), None)
+        live = live_parent(known)
         self._parent = live or runs.start(study.name, {LIVE_TAG: "true", "tuner.model": study.settings.model})
         if live:
             runs.client.update_run(live, status="RUNNING")
         runs.log(self._parent, study_params(study), {})
-        self._begun = {
-            run.data.tags[TRIAL_TAG]: run.info.run_id
-            for run in known
-            if run.data.tags.get(PARENT_TAG) == self._parent
-        }
-        self._written = {
-            run.data.tags[TRIAL_TAG]
-            for run in known
-            if run.data.tags.get(PARENT_TAG) == self._parent and run.info.status != "RUNNING"
-        }
+        trials = {run.data.tags[TRIAL_TAG]: run for run in known if run.data.tags.get(PARENT_TAG) == self._parent}
+        self._begun = {number: run.info.run_id for number, run in trials.items()}
+        self._written = {number for number, run in trials.items() if run.info.status != "RUNNING"}
         self._shown: tuple[str, int] | None = None
 
     def write(self, progress: Progress, closing: threading.Event) -> None:
@@ -144,16 +136,8 @@ class _Writer:
 
     def _write_trial(self, number: str, trial: FrozenTrial) -> None:
         told = trial.user_attrs
-        run = self._begun.get(number) or self._runs.start(
-            f"trial {number}" + ("" if told["label"] == PROPOSED else f" ({told['label']})"),
-            {
-                PARENT_TAG: self._parent,
-                TRIAL_TAG: number,
-                LIVE_TAG: "true",
-                "tuner.label": told["label"],
-                "tuner.prompts": str(told["prompts"]),
-            },
-        )
+        tags = {LIVE_TAG: "true", "tuner.prompts": str(told["prompts"])}
+        run = self._begun.get(number) or self._runs.start_trial(self._parent, number, told["label"], tags)
         self._begun[number] = run
         metrics = {"tflops": told["tflops"], "nfe": told["nfe"]}
         metrics |= dict(

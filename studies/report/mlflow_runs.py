@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from studies.records.results import PROPOSED
 from studies.report.tables import shorthand
 
 if TYPE_CHECKING:
@@ -74,6 +75,11 @@ class StudyRuns:
         run = self.client.create_run(self._experiment, run_name=name, tags={STUDY_TAG: self._study.id, **tags})
         return str(run.info.run_id)
 
+    def start_trial(self, parent: str, number: str, label: str, tags: Mapping[str, str]) -> str:
+        """Starts the run of a trial and returns its id."""
+        ours = {PARENT_TAG: parent, TRIAL_TAG: number, "tuner.label": label}
+        return self.start(trial_name(number, label), ours | dict(tags))
+
     def end(self, run: str, status: str = "FINISHED") -> str:
         """Ends a run and returns its id."""
         self.client.set_terminated(run, status)
@@ -92,9 +98,15 @@ class StudyRuns:
         )
 
 
-def is_live_parent(run: Run) -> bool:
-    """Whether a run is the parent of a search that is not over, or was interrupted."""
-    return LIVE_TAG in run.data.tags and PARENT_TAG not in run.data.tags
+def live_parent(runs: Sequence[Run]) -> str | None:
+    """Finds the parent of a search that is not over, or was interrupted, among the runs of its study."""
+    parents = (run for run in runs if LIVE_TAG in run.data.tags and PARENT_TAG not in run.data.tags)
+    return next((run.info.run_id for run in parents), None)
+
+
+def trial_name(number: str, label: str) -> str:
+    """Names the run of a trial after its number and, unless the search proposed it, its label."""
+    return f"trial {number}" + ("" if label == PROPOSED else f" ({label})")
 
 
 def study_params(study: StudyFolder) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from studies.records.environment import environment
 from studies.records.export import preset_of
-from studies.records.results import PROPOSED, Candidate, Pick, StudyResult
+from studies.records.results import Candidate, Pick, StudyResult
 from studies.report.figures import contact_sheet, front_figure
 from studies.report.mlflow_runs import (
     ENVIRONMENT,
@@ -18,9 +18,10 @@ from studies.report.mlflow_runs import (
     PARENT_TAG,
     TRIAL_TAG,
     StudyRuns,
-    is_live_parent,
+    live_parent,
     stage_params,
     study_params,
+    trial_name,
 )
 from studies.report.tables import markdown, shorthand
 from tuner import presets
@@ -85,7 +86,7 @@ class _Log:
         The parent that the search wrote while it ran is continued.
         """
         earlier = self._runs.all()
-        live = next((run.info.run_id for run in earlier if is_live_parent(run)), None)
+        live = live_parent(earlier)
         if live:
             self._client.delete_tag(live, LIVE_TAG)  # from here on it may have artifacts, which only append
         parent = self._log_parent(live)
@@ -156,14 +157,8 @@ class _Log:
 
     def _log_candidate(self, parent: str, candidate: Candidate) -> None:
         picked = candidate.trial == self._result.pick.trial
-        name = f"trial {candidate.trial}" + ("" if candidate.label == PROPOSED else f" ({candidate.label})")
-        tags = {
-            PARENT_TAG: parent,
-            TRIAL_TAG: str(candidate.trial),
-            "tuner.label": candidate.label,
-            "tuner.pick": str(picked).lower(),
-        }
-        run = self._runs.start(name, tags)
+        pick = {"tuner.pick": str(picked).lower()}
+        run = self._runs.start_trial(parent, str(candidate.trial), candidate.label, pick)
         metrics = {"tflops": candidate.tflops, "nfe": candidate.nfe, "speedup": candidate.speedup}
         if isinstance(candidate, Pick):
             metrics |= {f"held_out.{name}": value for name, value in _flat(candidate.held_out).items()}
@@ -171,6 +166,7 @@ class _Log:
         with tempfile.TemporaryDirectory() as folder:
             preset = preset_of(candidate, self._study, self._result)
             self._client.log_artifact(run, str(presets.save(preset, Path(folder) / "preset.yaml")))
+        name = trial_name(str(candidate.trial), candidate.label)
         self._log_sheet(run, [(name.replace(" (", "\n("), self._images(candidate.schedule))])
         self._runs.end(run)
 
