@@ -79,11 +79,7 @@ class Steps:
 def watched(model: FlowModel, schedule: Schedule, callback: StepEnd | None) -> Iterator[Steps]:
     """Lets a model tell a callback and the pipeline's progress bar of its network calls, inside the context."""
     pipe: Any = getattr(model, "pipe", None)
-    calls = sum(
-        len(call_sigmas(schedule.solver_of(index), stage.sigmas, stage.reuse))
-        for index, stage in enumerate(schedule.stages)
-    )
-    bar = pipe.progress_bar(total=calls) if hasattr(pipe, "progress_bar") else contextlib.nullcontext()
+    bar = pipe.progress_bar(total=schedule.calls) if hasattr(pipe, "progress_bar") else contextlib.nullcontext()
     with bar as shown:
         steps = Steps(pipe or model, schedule, callback, shown.update if shown is not None else None)
         if callback is None:

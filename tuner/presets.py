@@ -13,10 +13,10 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tuner import hub, solvers
-from tuner.errors import UserError, one_line, unknown_name, unwritable
+from tuner.errors import UserError, one_line, unknown_name
 from tuner.models._options import ModelOptions
 from tuner.schedule import Schedule
-from tuner.text_files import MEBIBYTE, read_text
+from tuner.text_files import MEBIBYTE, read_text, write
 
 if TYPE_CHECKING:
     from tuner.models import Blueprint
@@ -220,11 +220,7 @@ def save(preset: Preset, path: str | os.PathLike[str]) -> Path:
         UserError: If the file cannot be written.
     """
     path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(to_yaml(preset), encoding="utf-8")
-    except OSError as error:
-        raise unwritable("Preset", path, error) from error
+    write(path, "Preset", to_yaml(preset).encode())
     return path
 
 

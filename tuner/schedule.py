@@ -20,7 +20,7 @@ from pydantic import (
 
 from tuner.feature_cache import FeatureCache
 from tuner.sigmas import aligned_sigma, truncated_sigmas
-from tuner.solvers import calls_once_per_step, draws_noise, load, remembers
+from tuner.solvers import calls_once_per_step, draws_noise, load, network_calls, remembers
 
 Kernel = Literal["nearest", "bilinear", "bicubic", "lanczos", "area"]
 Resample = Literal["nearest", "bilinear", "bicubic", "lanczos", "area", "dct", "pixel", "torch-bicubic"]
@@ -296,6 +296,14 @@ class Schedule(BaseModel):
     def steps(self) -> int:
         """Solver steps of all stages together."""
         return sum(stage.steps for stage in self.stages)
+
+    @property
+    def calls(self) -> int:
+        """Network calls of all stages together; one with guidance counts once, whatever passes it makes."""
+        return sum(
+            network_calls(self.solver_of(index), stage.sigmas, stage.reuse)
+            for index, stage in enumerate(self.stages)
+        )
 
 
 def _check_transition(before: Stage, after: Stage) -> None:

@@ -1,4 +1,4 @@
-"""Reads what users hand over as text files, within limits that are stated."""
+"""Reads text files that users hand over, within stated limits, and writes files that they ask for."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import stat
 from pathlib import Path
 
-from tuner.errors import UserError, readable
+from tuner.errors import UserError, readable, unwritable
 
 MEBIBYTE = 2**20
 
@@ -50,3 +50,21 @@ def read_text(path: str | os.PathLike[str], kind: str, most_bytes: int, remedy: 
     if "\0" in text:
         raise UserError(f"{shown} is not text: it has zero bytes; {remedy}.")
     return text
+
+
+def write(path: Path, kind: str, content: bytes) -> None:
+    """Writes a file that a user asked for, and makes its folder.
+
+    Args:
+        path: The file.
+        kind: What it is, capitalised, for messages, e.g. ``"Preset"``.
+        content: All of it.
+
+    Raises:
+        UserError: If it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    except OSError as error:
+        raise unwritable(kind, path, error) from error

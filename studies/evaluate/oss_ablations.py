@@ -6,7 +6,7 @@ The choices are those of the paper's Tables 2 to 4 (arXiv 2503.21774, ImageNet-6
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -128,11 +128,15 @@ class OssAblations:
     def _settings(self) -> Settings:
         return Settings(teacher_steps=TEACHER * self.steps, batch=self.batch)
 
-    def _images(self, name: str, schedule: Schedule) -> list[Image]:
-        images: list[Any] = []
+    def _batches(self) -> Iterator[tuple[Sequence[str], range]]:
+        """Parts the prompts to measure on, each part with its noise seeds."""
         for start in range(0, len(self.prompts), self.batch):
             prompts = self.prompts[start : start + self.batch]
-            seeds = range(self.seed + start, self.seed + start + len(prompts))
+            yield prompts, range(self.seed + start, self.seed + start + len(prompts))
+
+    def _images(self, name: str, schedule: Schedule) -> list[Image]:
+        images: list[Any] = []
+        for prompts, seeds in self._batches():
             latents = sample(self.model, schedule, self.model.encode(prompts), seeds, self.size)
             images.extend(self.model.decode(latents))
             self.on_progress(f"images: {name}", len(images), len(self.prompts))
@@ -141,9 +145,7 @@ class OssAblations:
     def _images_of_each(self) -> list[Image]:
         """Draws every prompt with the schedule that is best for it and its noise."""
         images: list[Any] = []
-        for start in range(0, len(self.prompts), self.batch):
-            prompts = self.prompts[start : start + self.batch]
-            seeds = range(self.seed + start, self.seed + start + len(prompts))
+        for prompts, seeds in self._batches():
             on_progress = functools.partial(self.on_progress, PER_SAMPLE)
             schedules = search_each(self.model, prompts, seeds, self.steps, self.size, self._settings, on_progress)
             for prompt, seed, schedule in zip(prompts, seeds, schedules, strict=True):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import importlib.metadata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -89,7 +89,7 @@ class Plan:
         """Returns measured seconds per image; None if the budget is not in seconds."""
         return None if self.budget.time is None else self.budget.time.latency.seconds(price)
 
-    @functools.cached_property
+    @cached_property
     def references_in_space(self) -> list[tuple[Mapping[str, Any] | None, str]]:
         """For each reference, its parameters or None, and the content hash of what the space makes of them."""
         from optuna.trial import FixedTrial
@@ -103,7 +103,7 @@ class Plan:
                 found.append((None, schedule.content_hash))
         return found
 
-    @functools.cached_property
+    @cached_property
     def taught(self) -> list[tuple[Schedule, Schedule, Mapping[str, Any]]]:
         """The schedules of earlier studies: as they were, as this study's space makes them, their parameters."""
         found = within_space(self.learnt, self.space, self.blueprint, self.size)
@@ -114,7 +114,7 @@ class Plan:
         """Direction in which each value of a trial improves: the objectives, then the cost."""
         return [*self.directions.values(), "minimize"]
 
-    @functools.cached_property
+    @cached_property
     def baseline_price(self) -> Price:
         """The price of the baseline."""
         return self.price(self.baseline)
@@ -124,7 +124,7 @@ class Plan:
         """Noise seed of the first prompt; later prompts count up, search prompts first."""
         return image_seeds(self.settings.seed)
 
-    @functools.cached_property
+    @cached_property
     def fidelity(self) -> tuple[str, ...]:
         """The objectives that compare images with the baseline's, by their plain names."""
         return fidelity_objectives(self.objectives)
@@ -186,12 +186,12 @@ class Plan:
             for start in range(first, len(prompts), self.chunk)
         ]
 
-    @functools.cached_property
+    @cached_property
     def made_by(self) -> dict[str, str]:
         """What makes the scores of each objective, by its ``name:weights``; see `made_by`."""
         return makers(self.objectives, self.settings.options)
 
-    @functools.cached_property
+    @cached_property
     def weights(self) -> str:
         """Fingerprint of the model."""
         return fingerprint(self.blueprint)
@@ -203,7 +203,7 @@ class Plan:
         searched = (self.baseline_price.tflops + references) * len(self.prompts.search)
         return searched + self.check_tflops
 
-    @functools.cached_property
+    @cached_property
     def check_tflops(self) -> float:
         """Upper bound of the denoiser TFLOPs of the check.
 
@@ -214,11 +214,11 @@ class Plan:
         held_out = (self._further_tflops + presets * self.budget.tflops) * len(self.prompts.held_out)
         return held_out + self._further_tflops * len(self.prompts.further)
 
-    @functools.cached_property
+    @cached_property
     def _further_tflops(self) -> float:
         return further_tflops(self.baseline_price.tflops, self.budget.tflops, self.blueprint, self.size)
 
-    @functools.cached_property
+    @cached_property
     def identity(self) -> dict[str, Any]:
         """Everything that decides the result; a study resumes only if it is unchanged."""
         settings = self.settings
@@ -297,7 +297,7 @@ def make_plan(settings: SearchSettings, measure: Measure | None = None, space: S
     )
     check_fit(specs, (*prompts.search, *prompts.held_out), videos=model.frames > 1)
     baseline = model.baseline(size)
-    measured = measure and functools.partial(measure, settings, model, size)
+    measured = measure and partial(measure, settings, model, size)
     budget = parse_budget(settings.budget, price(baseline, model, size), model, size, measured)
     carries = target.carries if target else None
     around = search_spaces.preset_around(settings.space)

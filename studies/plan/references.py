@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from tuner.presets import Preset
 
 
+RESCALED = "-rescaled"
+"""End of the label of a preset that was brought to the budget."""
+
 _FEWEST_STEPS = 2  # of plain sampling; a single step is a blur on every model
 _MULTISTEP = "dpmpp-2m"  # the best multistep rule at few steps (docs/solvers.md), and every export carries it
 _FEWEST_MULTISTEPS = 4  # with fewer, its first and last step of first order leave nothing of the rule
@@ -64,7 +67,7 @@ def references(
     found += [
         Reference(plain_name(n, _MULTISTEP), model.plain(n, size, _MULTISTEP))
         for n in halves
-        if n >= _FEWEST_MULTISTEPS and (target is None or fits(model.plain(n, size, _MULTISTEP)))
+        if n >= _FEWEST_MULTISTEPS and fits(model.plain(n, size, _MULTISTEP))
     ]
     shipped = [preset for preset in map(presets.load, presets.available()) if suits(preset, model)]
     for preset in (*shipped, *(start(name, model, size, target) for name in starts)):
@@ -72,7 +75,7 @@ def references(
         if fits(preset.schedule):
             found.append(Reference(name, preset.schedule))
         elif (smaller := next(filter(fits, reductions(preset.schedule)), None)) is not None:
-            found.append(Reference(f"{name}-rescaled", smaller))
+            found.append(Reference(f"{name}{RESCALED}", smaller))
     unlike = {reference.schedule.content_hash: reference for reference in reversed(found)}
     unlike.pop(model.baseline(size).content_hash, None)
     kept = [reference for reference in found if unlike.get(reference.schedule.content_hash) is reference]

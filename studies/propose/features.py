@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from studies.propose.gaussian_data import BANDS, distances
 from studies.propose.improvement import Array
 from tuner.schedule import RESAMPLE_MODES
-from tuner.solvers import available, call_sigmas
+from tuner.solvers import available
 
 if TYPE_CHECKING:
     from tuner.flops import Price
@@ -85,19 +85,10 @@ def _solver_parts(schedule: Schedule) -> list[float]:
 
 def _guidance(schedule: Schedule, passes: float) -> list[float]:
     """Returns network passes per call, and the share and mean log of the steps' own guidance scales."""
-    calls = _calls(schedule)
     own = [(stage.steps, stage.guidance) for stage in schedule.stages if stage.guidance is not None]
     steps = sum(count for count, _ in own)
     mean = sum(count * math.log1p(scale) for count, scale in own) / steps if own else 0.0
-    return [passes / calls, steps / schedule.steps, mean]
-
-
-def _calls(schedule: Schedule) -> int:
-    """Counts the network calls of all stages."""
-    return sum(
-        len(call_sigmas(schedule.solver_of(k), stage.sigmas, stage.reuse))
-        for k, stage in enumerate(schedule.stages)
-    )
+    return [passes / schedule.calls, steps / schedule.steps, mean]
 
 
 def relative(found: Array, baseline: Price) -> Array:

@@ -13,7 +13,6 @@ from studies.plan.knowledge import Difference, Found, Knowledge, Objective, read
 from studies.plan.plan import specs_of
 from studies.records.study_folder import StudyFolder, list_studies, open_study
 from tuner.errors import UserError
-from tuner.solvers import call_sigmas
 
 if TYPE_CHECKING:
     from studies.plan.plan import Plan
@@ -35,14 +34,12 @@ def knowledge_of(study: StudyFolder) -> Knowledge:
     """
     result, identity = study.result(), study.identity
     specs = dict(zip(study.directions, identity["objectives"], strict=True))
-    stages = enumerate(study.baseline.stages)
-    calls = sum(len(call_sigmas(study.baseline.solver_of(k), stage.sigmas, stage.reuse)) for k, stage in stages)
     return Knowledge(
         study=study.name,
         model=result.model,
         size=identity["size"],
         frames=study.settings.options.frames,
-        calls=calls,
+        calls=study.baseline.calls,
         objectives=tuple(
             Objective(name=name, spec=specs[name], direction=way) for name, way in study.directions.items()
         ),

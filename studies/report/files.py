@@ -13,7 +13,8 @@ from studies.report.figures import front_figure
 from studies.report.page import page
 from studies.report.page.contents import Contents
 from studies.report.tables import markdown, shorthand
-from tuner.errors import UserError, unwritable
+from tuner.errors import UserError
+from tuner.text_files import write
 
 if TYPE_CHECKING:
     from studies.records.results import StudyResult
@@ -41,12 +42,7 @@ def write_report(study: StudyFolder, path: str | os.PathLike[str]) -> Path:
     suffix = path.suffix.lower()
     if suffix not in _FORMATS:
         raise UserError(f"Report {str(path)!r} has no known format; end its name in one of {', '.join(_FORMATS)}.")
-    content = _FORMATS[suffix](study)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-    except OSError as error:
-        raise unwritable("Report", path, error) from error
+    write(path, "Report", _FORMATS[suffix](study))
     return path
 
 

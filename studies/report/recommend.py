@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from objectives.base import loss_sign
 from studies.plan.identity import fingerprint
-from studies.plan.references import references
+from studies.plan.references import RESCALED, references
 from studies.records.study_folder import list_studies
 from tuner import presets
 from tuner.budget import Budget, parse_budget, read_budget
@@ -23,12 +25,12 @@ from tuner.schedule import Schedule
 if TYPE_CHECKING:
     from studies.records.results import Candidate, StudyResult
     from studies.records.study_folder import StudyFolder
+    from tuner.flops import Price
     from tuner.models import Blueprint, Size
 
 Origin = Literal["measured", "learnt", "published", "plain"]
 """Measured on this model; measured on another one; of a paper; the model's own sampler with fewer steps."""
 
-_RESCALED = "-rescaled"
 _ORIGINS: tuple[Origin, ...] = ("measured", "learnt", "published", "plain")  # the best first
 
 
@@ -85,12 +87,10 @@ def recommend(model: str, budget: str, out: str) -> list[Recommendation]:
     Raises:
         UserError: If the model or the budget is wrong.
     """
-    known = blueprint(model)
-    size = known.size
     if read_budget(budget)[1] == "s":
         raise UserError(f"Budget {budget!r} is in seconds, which only a search measures; write 3x, 40% or 1200T.")
-    limits = parse_budget(budget, price(known.baseline(size), known, size), known, size)
-    found = [*_of_studies(model, known, size, limits, out), *_references(model, budget, known, size, limits)]
+    asked = _Asked(model, budget, blueprint(model))
+    found = [*_of_studies(asked, out), *_references(asked)]
     best = {origin: [one for one in found if one[1].origin == origin] for origin in _ORIGINS}
     return [min(options, key=lambda one: one[0])[1] for options in best.values() if options]
 
@@ -98,37 +98,68 @@ def recommend(model: str, budget: str, out: str) -> list[Recommendation]:
 _Ranked = tuple[tuple[float, ...], Recommendation]
 
 
-def _of_studies(model: str, known: Blueprint, size: Size, budget: Budget, out: str) -> Iterator[_Ranked]:
+@dataclass(frozen=True)
+class _Asked:
+    """The model and the budget that a schedule is wanted for."""
+
+    model: str
+    budget: str
+    blueprint: Blueprint
+
+    @property
+    def size(self) -> Size:
+        return self.blueprint.size
+
+    @cached_property
+    def baseline(self) -> Price:
+        return price(self.blueprint.baseline(self.size), self.blueprint, self.size)
+
+    @cached_property
+    def limits(self) -> Budget:
+        return parse_budget(self.budget, self.baseline, self.blueprint, self.size)
+
+    @cached_property
+    def weights(self) -> str:
+        return fingerprint(self.blueprint)
+
+    def cost(self, schedule: Schedule) -> float | None:
+        """Returns the TFLOPs of a schedule on this model; None if it does not run there or exceeds the budget."""
+        try:
+            cost = price(schedule, self.blueprint, self.size)
+        except UserError:
+            return None
+        return cost.tflops if self.limits.allows(cost) else None
+
+
+def _of_studies(asked: _Asked, out: str) -> Iterator[_Ranked]:
     for study in list_studies(out):
         if study.state != "finished":
             continue
         result, identity = study.result(), study.identity
         same = (
-            identity["weights"] == fingerprint(known)
-            and tuple(identity["size"]) == size
+            identity["weights"] == asked.weights
+            and tuple(identity["size"]) == asked.size
             and "options" not in identity
         )
         names = [name for name in study.directions if name not in result.fidelity]
         for candidate in result.evaluated:
-            if candidate.stopped_at is not None or not (cost := _cost(candidate.schedule, known, size, budget)):
+            if candidate.stopped_at is not None or not (cost := asked.cost(candidate.schedule)):
                 continue
             losses = _losses(candidate, result, study, names)
             worst = max(
                 (loss.high / (abs(result.baseline.scores[name].mean) or 1.0) for name, loss in losses.items()),
                 default=0.0,
             )
-            yield (worst, cost), _of_study(model, study, candidate, same, losses, cost, known, size)
+            yield (worst, cost), _of_study(asked, study, candidate, same, losses, cost)
 
 
 def _of_study(
-    model: str,
+    asked: _Asked,
     study: StudyFolder,
     candidate: Candidate,
     same: bool,
     losses: Mapping[str, ExpectedLoss],
     cost: float,
-    known: Blueprint,
-    size: Size,
 ) -> Recommendation:
     result, (height, width) = study.result(), study.identity["size"]
     unseen = candidate.trial == result.pick.trial and bool(result.pick.held_out)
@@ -138,14 +169,14 @@ def _of_study(
     file = f"{study.name}-trial-{candidate.trial}.yaml"
     export = f"tuner export {shlex.quote(study.name)} --pick trial:{candidate.trial} -o {shlex.quote(file)}"
     export += f" --out {shlex.quote(str(study.path.parent))}"
-    measure = f" && tuner eval {shlex.quote(file)} --model {shlex.quote(model)}"
+    measure = f" && tuner eval {shlex.quote(file)} --model {shlex.quote(asked.model)}"
     return Recommendation(
         label=f"{study.name} trial {candidate.trial} ({candidate.label})",
         origin="measured" if same else "learnt",
         measured_on_this_model=same,
         evidence=where if same else f"{where}; not measured on this model",
         tflops=cost,
-        speedup=price(known.baseline(size), known, size).tflops / cost,
+        speedup=asked.baseline.tflops / cost,
         losses=dict(losses),
         schedule=candidate.schedule,
         command=export if same else export + measure,
@@ -165,17 +196,16 @@ def _losses(
     return found
 
 
-def _references(model: str, budget: str, known: Blueprint, size: Size, limits: Budget) -> Iterator[_Ranked]:
-    baseline = price(known.baseline(size), known, size).tflops
-    for reference in references(known, size, limits):
-        plain, name = reference.label.startswith(PLAIN), reference.label.removesuffix(_RESCALED)
+def _references(asked: _Asked) -> Iterator[_Ranked]:
+    for reference in references(asked.blueprint, asked.size, asked.limits):
+        plain, name = reference.label.startswith(PLAIN), reference.label.removesuffix(RESCALED)
         rescaled = name != reference.label
-        cost = price(reference.schedule, known, size).tflops
+        cost = price(reference.schedule, asked.blueprint, asked.size).tflops
         source = "the model's own sampler" if plain else presets.load(name).source
         change = ", rescaled to the budget" if rescaled else ""
-        quoted = shlex.quote(model)
+        quoted = shlex.quote(asked.model)
         command = (
-            f"tuner search --model {quoted} --budget {shlex.quote(budget)}"
+            f"tuner search --model {quoted} --budget {shlex.quote(asked.budget)}"
             if rescaled
             else f"tuner eval {reference.label} --model {quoted}"
         )
@@ -187,18 +217,9 @@ def _references(model: str, budget: str, known: Blueprint, size: Size, limits: B
                 measured_on_this_model=False,
                 evidence=f"{source}{change}; its loss is not known, and not measured on this model",
                 tflops=cost,
-                speedup=baseline / cost,
+                speedup=asked.baseline.tflops / cost,
                 losses={},
                 schedule=reference.schedule,
                 command=command,
             ),
         )
-
-
-def _cost(schedule: Schedule, known: Blueprint, size: Size, budget: Budget) -> float | None:
-    """Returns the TFLOPs of a schedule on this model; None if it does not run there or exceeds the budget."""
-    try:
-        cost = price(schedule, known, size)
-    except UserError:
-        return None
-    return cost.tflops if budget.allows(cost) else None

@@ -8,7 +8,7 @@ import signal
 import socket
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +42,11 @@ def passed_variables() -> dict[str, str]:
     They travel as arguments of a worker. Ray writes a `runtime_env` into its logs, and one of them is a password.
     """
     return {name: os.environ[name] for name in _PASSED if name in os.environ}
+
+
+def take_variables(variables: Mapping[str, str]) -> None:
+    """Sets those variables that this node does not set itself; before any library reads them."""
+    os.environ.update(variables | os.environ)
 
 
 def connect(address: str | None, workers: int | None, cargo: Cargo) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -13,7 +12,7 @@ from studies.workers.cargo import Cargo
 from studies.workers.deaths import MOST_DEATHS, Deaths, TaskLimit
 from studies.workers.executors import DeviceError, run_task
 from studies.workers.nodes import check_nodes, shares
-from studies.workers.ray_connection import connect, passed_variables
+from studies.workers.ray_connection import connect, passed_variables, take_variables
 from studies.workers.task_queue import TaskQueue
 from tuner.errors import UserError, one_line
 
@@ -248,7 +247,7 @@ def run_on_a_worker(
 
 def _call(function: Callable[[], T], variables: Mapping[str, str]) -> T:
     """Calls a function: Ray takes functions and classes and no other callable."""
-    os.environ.update(variables | os.environ)
+    take_variables(variables)
     return function()
 
 
@@ -259,8 +258,8 @@ class _Worker:
         self._load = load
 
     def take(self, variables: Mapping[str, str]) -> None:
-        """Sets variables that this node does not set itself; called first, before any library reads them."""
-        os.environ.update(variables | os.environ)
+        """Takes variables of the driver; called first."""
+        take_variables(variables)
 
     def start(self) -> str | None:
         """Loads the evaluator; returns the message of a `UserError`, or None."""

@@ -143,7 +143,8 @@ def test_a_published_list_is_resized(run: Run, tmp_path: Path) -> None:
     assert resized.schedule.steps == 8
     assert resized.schedule.stages[0].sigmas[4] == original.schedule.stages[0].sigmas[5] == 0.9471
     assert resized.cost is not None
-    assert resized.cost.tflops == pytest.approx(0.8 * original.cost.tflops, rel=1e-3)  # type: ignore[union-attr]
+    assert original.cost is not None
+    assert resized.cost.tflops == pytest.approx(0.8 * original.cost.tflops, rel=1e-3)
     staged = run("schedule", "resize", "--preset", "bottleneck-flux-3x", "--steps", "8", "-o", str(path))
     assert staged.code == 2
     assert "one stage without reuse" in staged.err

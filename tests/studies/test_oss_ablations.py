@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from studies.evaluate.ablations import WHOLE, Row
@@ -18,8 +20,8 @@ def seen() -> list[tuple[str, int, int | None]]:
 
 @pytest.fixture(scope="module")
 def rows(seen: list[tuple[str, int, int | None]]) -> dict[str, Row]:
-    def on_progress(*at: object) -> None:
-        seen.append(at)  # type: ignore[arg-type]
+    def on_progress(*at: Any) -> None:
+        seen.append(at)
 
     ablations = OssAblations(load_toy()._model, ["d", "ee"], PROMPTS, 5, SIZE, 2, 5, on_progress)
     return {row.name: row for row in ablations.rows()}

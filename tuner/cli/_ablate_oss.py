@@ -6,9 +6,7 @@ from pathlib import Path
 
 import click
 
-from tuner.cli import _completion as complete
-from tuner.cli._ablations import show
-from tuner.cli._common import json_option, size_option
+from tuner.cli._ablations import options, show
 from tuner.cli._progress import ProgressDisplay
 from tuner.errors import UserError
 
@@ -31,21 +29,11 @@ _EXPLANATION = (
     "oss",
     help="Optimal Stepsize found in other ways, on the same prompts and noise.\n\n\b\nExamples:\n" + EXAMPLES,
 )
-@click.option("--model", required=True, shell_complete=complete.models, help="Short name, hub id or local folder.")
 @click.option("--steps", default=5, show_default=True, type=click.IntRange(2), help="Steps of every schedule.")
-@click.option("--prompts", metavar="FILE", help="One prompt per line; by default the set that suits the model.")
 @click.option(
     "--search-images", default=8, show_default=True, type=click.IntRange(1), help="Prompts to search on."
 )
-@click.option("--images", default=32, show_default=True, type=click.IntRange(2), help="Others to measure on.")
-@click.option("--batch", default=16, show_default=True, type=click.IntRange(1), help="Images drawn at once.")
-@click.option(
-    "--seed", default=0, show_default=True, type=click.IntRange(0), help="Noise seed of the first prompt."
-)
-@size_option
-@click.option("--device", help="Torch device; by default the first GPU, else the CPU.")
-@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Also write it as Markdown.")
-@json_option
+@options(32, "Others to measure on.")
 def oss(
     model: str,
     steps: int,

@@ -1,16 +1,56 @@
-"""What the commands of ``tuner ablate`` share: their table, on the terminal, as Markdown and as JSON."""
+"""What the commands of ``tuner ablate`` share: options, and a table on the terminal, as Markdown and as JSON."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuner.cli._common import print_json, print_table, say
+import click
+
+from tuner.cli import _completion as complete
+from tuner.cli._common import json_option, print_json, print_table, say, size_option
 from tuner.errors import unwritable
 
 if TYPE_CHECKING:
     from studies.evaluate.ablations import Row
+
+
+def options(images: int, measured: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Adds the options of all ablations: the model, the prompts and their noise, the device and the output.
+
+    Args:
+        images: Default number of prompts to measure on.
+        measured: Help of the option that changes it.
+    """
+    made = (
+        click.option(
+            "--model", required=True, shell_complete=complete.models, help="Short name, hub id or local folder."
+        ),
+        click.option(
+            "--prompts", metavar="FILE", help="One prompt per line; by default the set that suits the model."
+        ),
+        click.option("--images", default=images, show_default=True, type=click.IntRange(2), help=measured),
+        click.option(
+            "--batch", default=16, show_default=True, type=click.IntRange(1), help="Images drawn at once."
+        ),
+        click.option(
+            "--seed", default=0, show_default=True, type=click.IntRange(0), help="Noise seed of the first prompt."
+        ),
+        size_option,
+        click.option("--device", help="Torch device; by default the first GPU, else the CPU."),
+        click.option(
+            "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Also write it as Markdown."
+        ),
+        json_option,
+    )
+
+    def add(command: Callable[..., None]) -> Callable[..., None]:
+        for option in reversed(made):
+            command = option(command)
+        return command
+
+    return add
 
 
 def show(

@@ -7,10 +7,8 @@ from pathlib import Path
 
 import click
 
-from tuner.cli import _completion as complete
 from tuner.cli._ablate_oss import EXAMPLES, oss
-from tuner.cli._ablations import show
-from tuner.cli._common import json_option, size_option
+from tuner.cli._ablations import options, show
 from tuner.cli._progress import ProgressDisplay
 
 _EXAMPLES = """\b
@@ -28,21 +26,11 @@ def command() -> None:
 @command.command(
     help="Bottleneck Sampling without each of its parts, on the same prompts and noise.\n\n" + _EXAMPLES
 )
-@click.option("--model", required=True, shell_complete=complete.models, help="Short name, hub id or local folder.")
 @click.option("--preset", default="bottleneck-flux-3x", show_default=True, help="The whole method.")
 @click.option(
     "--objective", "names", multiple=True, help="Objective, repeatable; by default clip and image_reward."
 )
-@click.option("--prompts", metavar="FILE", help="One prompt per line; by default the set that suits the model.")
-@click.option("--images", default=64, show_default=True, type=click.IntRange(2), help="Prompts to score.")
-@click.option("--batch", default=16, show_default=True, type=click.IntRange(1), help="Images drawn at once.")
-@click.option(
-    "--seed", default=0, show_default=True, type=click.IntRange(0), help="Noise seed of the first prompt."
-)
-@size_option
-@click.option("--device", help="Torch device; by default the first GPU, else the CPU.")
-@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Also write it as Markdown.")
-@json_option
+@options(64, "Prompts to score.")
 def bottleneck(
     model: str,
     preset: str,

@@ -106,7 +106,8 @@ def _export_knowledge(source: str, out: str, output: Path | None, chosen: dict[s
     """
     from studies import open_study
     from studies.records.lessons import knowledge_of
-    from tuner.errors import UserError, unwritable
+    from tuner.errors import UserError
+    from tuner.text_files import write
 
     given = [name for name, value in chosen.items() if value not in (None, ())]
     if given:
@@ -115,11 +116,7 @@ def _export_knowledge(source: str, out: str, output: Path | None, chosen: dict[s
     if output is None:
         click.echo(text, nl=False)
         return
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise unwritable("Export", output, error) from error
+    write(output, "Export", text.encode())
     click.echo(str(output))
 
 

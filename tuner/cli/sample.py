@@ -80,7 +80,6 @@ def command(
     from tuner import generate, presets
     from tuner.flops import price
     from tuner.models import blueprint
-    from tuner.solvers import network_calls
 
     loaded = presets.load(preset, blueprint(model).with_options(options) if model else None, size)
     if loaded.model_options is not None:
@@ -97,10 +96,7 @@ def command(
     known.start(schedule.stages[0].sigmas[0])
     flow = known.load(device, options=options)
     schedules = [known.baseline((height, width))] * compare + [schedule]
-    calls = [
-        sum(network_calls(one.solver_of(k), stage.sigmas, stage.reuse) for k, stage in enumerate(one.stages))
-        for one in schedules
-    ]
+    calls = [one.calls for one in schedules]
     tflops = [price(one, known, (height, width)).tflops for one in (known.baseline((height, width)), schedule)]
     drawings = list(itertools.product(texts, range(seed, seed + seeds)))
     for number, (prompt, noise) in enumerate(drawings):

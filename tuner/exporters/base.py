@@ -9,11 +9,12 @@ from typing import ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from tuner.errors import UserError, unwritable
+from tuner.errors import UserError
 from tuner.models._diffusers import PipelineBlueprint
 from tuner.models.base import Blueprint
 from tuner.presets import Preset
 from tuner.schedule import Schedule, Stage
+from tuner.text_files import write
 
 F = TypeVar("F")
 
@@ -110,12 +111,7 @@ class Exporter(ABC):
             RefusedError: If the target cannot carry it exactly.
             UserError: If an option does not fit, or if the file cannot be written.
         """
-        text = self.export(preset, blueprint, options)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise unwritable("Export", path, error) from error
+        write(path, "Export", self.export(preset, blueprint, options).encode())
 
     def needs_model(self, options: ExportOptions) -> bool:
         """Whether ``export`` asks for a blueprint."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from tuner.errors import one_line
 from tuner.importers.base import Found, unreadable
+from tuner.models._configuration import trusting
 from tuner.models._variance_preserving import VariancePreservingBlueprint
 from tuner.models.base import Blueprint, Size
 from tuner.models.cogvideox import CogVideoXBlueprint
@@ -33,8 +33,6 @@ def read_config(
     if name not in known:
         raise unreadable(file, f"{name} is not read for {model.name}, but {' and '.join(known)}")
     steps, size = steps or model.steps, size or model.size
-    try:
+    with trusting(file, "scheduler"):
         levels = replace(model, scheduler=config).sigmas(steps, size)
-    except (TypeError, ValueError, ArithmeticError) as error:
-        raise unreadable(file, f"its numbers make no levels ({one_line(error)})") from error
     return Found(f"{name} with {steps} steps", [{"sigmas": levels}], known[name], model.name, size)
