@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING
 
 from studies.plan.specs import fidelity_objectives
 from studies.report.figures import contact_sheet
-from studies.report.layout import add_columns, columns_that_fit
 from studies.report.numbers import difference
 from studies.report.tables import markdown_table, shorthand
+from tuner.tables import Cells
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from rich.table import Table
 
     from studies.evaluate.results import Against, EvalResult, Evaluated
     from studies.judge.noninferiority import NonInferiority
@@ -33,30 +31,21 @@ HOW_TO_READ = (
 )
 
 
-def tables(result: EvalResult, width: int | None = None, top: int | None = None) -> list[Table]:
-    """Makes one table per objective for the terminal.
+def tables(result: EvalResult) -> list[Cells]:
+    """Makes one table per objective for the terminal."""
+    return [_table(result, name) for name in objective_names(result)]
 
-    Args:
-        result: The evaluation.
-        width: Characters of a line; columns that do not fit are left out. None for every column.
-        top: Show so many rows alone, the dearest first; None for all.
-    """
-    from rich.table import Table
 
-    made = []
-    for name in objective_names(result):
-        header, rows = _cells(result, name)
-        rows = rows[:top]
-        against = f"against {result.baseline}"
-        shown = ("preset", "speedup", against, "at most", *(() if against in header else ("mean",)))
-        key = [index for index, column in enumerate(header) if column.startswith(shown)]
-        kept = columns_that_fit(header, rows, key, width)
-        table = Table(title=f"{name}, {result.model}: {_sample(result)}", title_justify="left")
-        add_columns(table, [header[index] for index in kept], left=("preset",))
-        for row in rows:
-            table.add_row(*(row[index] for index in kept))
-        made.append(table)
-    return made
+def _table(result: EvalResult, name: str) -> Cells:
+    header, rows = _cells(result, name)
+    against = f"against {result.baseline}"
+    key = ("preset", "speedup", against, "at most", *(() if against in header else ("mean",)))
+    return Cells(
+        header,
+        rows,
+        key=[title for title in header if title.startswith(key)],
+        title=f"{name}, {result.model}: {_sample(result)}",
+    )
 
 
 def markdown(result: EvalResult) -> str:

@@ -10,12 +10,13 @@ from objectives.base import loss_sign
 from studies.judge.pareto import nondominated
 from studies.records.results import PROPOSED, Candidate, StudyResult
 from studies.report.ending import cost_lines, unseen_cells, verdicts
-from studies.report.layout import add_columns, columns_that_fit, distinct_shorthands, shorthand
 from studies.report.numbers import difference, score_text
+from studies.report.shorthand import distinct_shorthands, shorthand
 from tuner.errors import readable
+from tuner.tables import Cells, View, layout
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import Group
 
 __all__ = ["front_table", "markdown", "markdown_table", "score_text", "shorthand"]
 
@@ -27,7 +28,7 @@ _BEATEN = (
 _CHOSEN = "Chosen by expected scores; shown are scores on the search prompts. Quote those on unseen prompts."
 
 
-def front_table(result: StudyResult, width: int | None = None, top: int | None = None) -> Table:
+def front_table(result: StudyResult, width: int | None = None, view: View | None = None) -> Group:
     """Makes the front a table for the terminal; the pick is marked and bold.
 
     Its scores are those of the search prompts, which chose the front and so flatter it; the caption says so, and
@@ -35,26 +36,26 @@ def front_table(result: StudyResult, width: int | None = None, top: int | None =
 
     Args:
         result: The outcome.
-        width: Characters of a line; columns that do not fit are left out. None for every column.
-        top: Show so many members alone, those next to the pick in cost; None for all.
-    """
-    from rich.table import Table
+        width: Characters of a line; None for as many as it takes.
+        view: The part to show; its rows are those next to the pick in cost.
 
-    shown = _near_the_pick(result, top)
+    Raises:
+        UserError: If the view names a column that the front does not have.
+    """
+    view = view or View()
+    shown = _near_the_pick(result, view.top)
     header, rows = _cells(result, shown)
-    kept = columns_that_fit(header, rows, range(3 + len(result.baseline.scores)), width)
     beaten = any(_MARK in row[0] for row in rows)
     left = "" if len(shown) == len(result.front) else f"{len(shown)} of {len(result.front)} members. "
-    table = Table(
+    cells = Cells(
+        header,
+        rows,
+        key=header[: 3 + len(result.baseline.scores)],
         title=f"Pareto front of {result.study}: {result.trials} trials on {result.model}",
         caption=f"{left}{_CHOSEN}" + (f"\n{_BEATEN}" if beaten else ""),
-        caption_justify="left",
+        bold=[number for number, candidate in enumerate(shown) if candidate.trial == result.pick.trial],
     )
-    add_columns(table, [header[index] for index in kept], left=("trial", "steps@scale"))
-    for candidate, row in zip(shown, rows, strict=True):
-        picked = candidate.trial == result.pick.trial
-        table.add_row(*(row[index] for index in kept), style="bold" if picked else None)
-    return table
+    return layout(cells, view, width)
 
 
 def markdown(result: StudyResult) -> str:

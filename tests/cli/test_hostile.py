@@ -21,6 +21,7 @@ from tests.cli.conftest import Outcome
 from tuner.cli import _common, main
 from tuner.cli._progress import ProgressDisplay
 from tuner.errors import LONGEST_LINE, one_line, readable
+from tuner.tables import Cells
 
 Run = Callable[..., Outcome]
 
@@ -52,7 +53,7 @@ texts = st.lists(st.sampled_from(ZOO) | st.text(max_size=8), min_size=1, max_siz
 
 @pytest.mark.parametrize("text", ZOO)
 def test_a_table_in_the_terminal_shows_text_as_it_is(text: str, capsys: pytest.CaptureFixture[str]) -> None:
-    _common.print_table([text], [[text]], title=text)
+    _common.print_table(Cells([text], [[text]], key=[text], title=text))
     out = capsys.readouterr().out
     assert not CONTROL.search(out)
     shown = [readable(line).strip() for line in text.splitlines()]

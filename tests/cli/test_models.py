@@ -60,7 +60,7 @@ def test_two_networks_weigh_twice(run: Run) -> None:
 def test_the_documented_table_is_what_the_command_prints(run: Run) -> None:
     page = (Path(models.__file__).parents[2] / "docs" / "models.md").read_text()
     documented = rows_of(page.split("```")[1])
-    printed = rows_of(run("models").out)
+    printed = rows_of(run("models", "--wide").out)
     assert len(documented) > 10
     assert [row for row in documented if row not in printed] == [], "paste the output of `tuner models` again"
 

@@ -24,7 +24,7 @@ Run = Callable[..., Outcome]
 def test_a_narrow_terminal_cuts_nothing(
     run: Run, monkeypatch: pytest.MonkeyPatch, command: str, names: list[str]
 ) -> None:
-    monkeypatch.setattr("tuner.cli._common.stdout_console", lambda: Console(width=80))
+    monkeypatch.setattr("tuner.cli._common.stdout_console", lambda wide=False: Console(width=80))
     out = run(command).out
     table = [line for line in out.splitlines() if line[:1] in "┏┃┡│└"]
     first = [line.split("│")[1].strip() for line in table if line.startswith("│")]

@@ -36,6 +36,7 @@ from tuner import models
 from tuner.errors import UserError
 from tuner.latency import LatencyTable
 from tuner.presets import Score
+from tuner.tables import View, layout
 
 HOSTILE = "</script><script>alert(1)</script><!--<img src=x onerror=alert(1)>&\u2028"
 
@@ -322,7 +323,7 @@ def test_votes_stand_beside_the_scores() -> None:
     result = study()
     text = io.StringIO()
     votes = [Vote(trial=result.pick.trial, prompt=prompt, winner="schedule") for prompt in range(4)]
-    Console(file=text, width=200).print(votes_table(result, tallies(votes)))
+    Console(file=text, width=200).print(layout(votes_table(result, tallies(votes)), View(), 200))
     assert re.search(r"11 .* 4 .* 0 .* 0 .* 100% \[51%, 100%\] .* 31.12 \(-0.134", text.getvalue())
     with pytest.raises(UserError, match="trial 999"):
         votes_table(result, tallies([Vote(trial=999, prompt=0, winner="tie")]))

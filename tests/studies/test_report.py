@@ -17,8 +17,8 @@ from studies.records.study_folder import StudyFolder
 from studies.report.ending import unseen_cells, verdict_text, verdicts, warnings
 from studies.report.figures import contact_sheet, front_figure
 from studies.report.files import write_report
-from studies.report.layout import distinct_shorthands
 from studies.report.numbers import duration
+from studies.report.shorthand import distinct_shorthands
 from studies.report.staircase import staircase
 from studies.report.tables import front_table, markdown, shorthand
 from tests.studies.example import DIRECTIONS, study
@@ -26,6 +26,7 @@ from tests.studies.study_files import write_study
 from tuner.errors import UserError
 from tuner.presets import Score
 from tuner.schedule import Schedule, Stage
+from tuner.tables import View
 
 GOLDEN = Path(__file__).parent / "golden_report.md"
 
@@ -70,12 +71,12 @@ def test_a_narrow_terminal_cuts_nothing_and_leaves_out_the_least(width: int) -> 
     assert max(map(len, text.splitlines())) <= width
     for member in study().front:
         assert f"{member.speedup:.2f}x" in text
-    assert ("TFLOPs" in text) is (width > 120)
+    assert ("TFLOPs ┃" in text) is (width > 120)
 
 
 def test_wide_shows_every_column_and_top_some_rows_around_the_pick() -> None:
     assert "TFLOPs" in drawn(study(), 200)
-    few = drawn(study(), 200, top=3)
+    few = drawn(study(), 200, view=View(top=3))
     assert "3 of 10 members" in few
     assert "(pick)" in few
     assert few.count("x ") < drawn(study(), 200).count("x ")

@@ -11,6 +11,7 @@ import click
 from tuner.cli import _completion as complete
 from tuner.cli._common import json_option, print_json, print_table, say, size_option
 from tuner.errors import unwritable
+from tuner.tables import Cells
 
 if TYPE_CHECKING:
     from studies.evaluate.ablations import Row
@@ -86,7 +87,7 @@ def show(
     if as_json:
         print_json(about | {"rows": [_plain(row) for row in rows]})
         return
-    print_table(header, cells, title=title)
+    print_table(Cells(header, cells, key=header, title=title))
     say(explanation)
 
 

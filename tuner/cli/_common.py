@@ -11,12 +11,13 @@ import shlex
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from tuner.errors import masked, readable
+from tuner.tables import Cells, View, layout
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -124,8 +125,26 @@ def say(line: str) -> None:
     click.echo(text)
 
 
-wide_option = click.option("--wide", is_flag=True, help="Show every column, even beyond the terminal's width.")
-top_option = click.option("--top", type=click.IntRange(1), metavar="N", help="Show N rows alone.")
+_VIEW_OPTIONS = (
+    click.option("--wide", is_flag=True, help="Show every column, even beyond the terminal's width."),
+    click.option(
+        "--columns", metavar="NAMES", default="", help="Show these columns, with commas between, e.g. trial,clip."
+    ),
+    click.option("--top", type=click.IntRange(1), metavar="N", help="Show N rows alone."),
+)
+
+
+def view_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the options of what a table shows and hands them to the command as one argument, ``view``."""
+
+    @functools.wraps(command)
+    def with_view(wide: bool, columns: str, top: int | None, **arguments: Any) -> Any:
+        names = tuple(name for name in columns.split(",") if name)
+        return command(view=View(columns=names, top=top, wide=wide), **arguments)
+
+    for option in reversed(_VIEW_OPTIONS):
+        with_view = option(with_view)
+    return with_view
 
 
 def stdout_console(wide: bool = False) -> Console:
@@ -157,30 +176,19 @@ def resume_command() -> str:
     return masked(shlex.join(["tuner", *given] + ([] if "--resume" in given else ["--resume"])))
 
 
-def print_table(
-    columns: Sequence[str],
-    rows: Iterable[Sequence[object]],
-    title: str | None = None,
-    typed: Collection[str] = (),
-) -> None:
+def print_table(cells: Cells, view: View | None = None) -> None:
     """Prints a table on stdout; numbers are the caller's strings, so that JSON and table never disagree.
 
-    Nothing is cut where a terminal is narrow: cells go on in the next line.
-
     Args:
-        columns: Headers.
-        rows: Cells.
-        title: Shown above.
-        typed: Columns whose cells users type, which are kept in one line.
-    """
-    from rich.table import Table
+        cells: The table.
+        view: The part of it to show; by default the columns that fit.
 
-    table = Table(title=title, title_justify="left")
-    for column in columns:
-        table.add_column(column, overflow="fold", no_wrap=column in typed)
-    for row in rows:
-        table.add_row(*map(str, row))
-    stdout_console().print(table)
+    Raises:
+        UserError: If the view names a column that the table does not have.
+    """
+    view = view or View()
+    console = stdout_console(view.wide)
+    console.print(layout(cells, view, console.width))
 
 
 def stdout_for_results() -> contextlib.AbstractContextManager[Any]:
@@ -188,15 +196,16 @@ def stdout_for_results() -> contextlib.AbstractContextManager[Any]:
     return contextlib.redirect_stdout(sys.stderr)
 
 
-def print_study(result: StudyResult, wide: bool, top: int | None) -> None:
+def print_study(result: StudyResult, view: View) -> None:
     """Prints the front of a study, its pick on unseen prompts, and whether that is as good as the baseline."""
     from studies.report.ending import pick_line, unseen_cells, verdicts, warnings
     from studies.report.tables import front_table
 
-    console = stdout_console(wide)
-    console.print(front_table(result, None if wide else console.width, top))
+    console = stdout_console(view.wide)
+    console.print(front_table(result, console.width, view))
     say(pick_line(result))
     if result.pick.held_out:
-        print_table(*unseen_cells(result))
+        header, rows = unseen_cells(result)
+        print_table(Cells(header, rows, key=header))
     for line in (*verdicts(result), *([result.pick_note] if result.pick_note else []), *warnings(result)):
         say(line)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from tuner.cli._common import print_json, print_table, say
 from tuner.devices import Speed, speed_at, speed_of
 from tuner.errors import UserError
+from tuner.tables import Cells
 
 if TYPE_CHECKING:
     from studies import Estimate, SearchSettings
@@ -56,7 +57,8 @@ def print_estimate(
         "total": found.total,
     }
     rows = [(part, f"{tflops:,.0f}" if tflops >= 1000 else f"{tflops:.4g}") for part, tflops in parts.items()]
-    print_table(("part", "TFLOPs at most"), rows, title=f"Study {found.study}")
+    header = ("part", "TFLOPs at most")
+    print_table(Cells(header, rows, key=header, title=f"Study {found.study}"))
     for line in (*_memory_lines(found), *_time_lines(found)):
         say(line)
 

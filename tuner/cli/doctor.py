@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from tuner.cli._common import json_option, out_option, print_json, print_table
+from tuner.tables import Cells
 
 _PACKAGES = ("torch", "diffusers", "transformers", "optuna", "ray", "mlflow", "open-clip-torch")
 _HUB_TIMEOUT_S = 3.0
@@ -34,7 +35,8 @@ def command(out: str, as_json: bool) -> None:
         print_json(facts)
         return
     rows = [(name, _readable(value)) for name, value in facts.items() if name != "versions"]
-    print_table(["what", "found"], [*rows, *facts["versions"].items()])
+    header = ["what", "found"]
+    print_table(Cells(header, [*rows, *facts["versions"].items()], key=header))
 
 
 def _facts(out: str) -> dict[str, Any]:

@@ -19,17 +19,17 @@ from tuner.cli._common import (
     print_table,
     say,
     size_option,
-    stdout_console,
     stdout_for_results,
-    top_option,
-    wide_option,
+    view_options,
 )
 from tuner.cli._progress import ProgressDisplay
 from tuner.errors import UserError
+from tuner.tables import Cells
 
 if TYPE_CHECKING:
     from studies.evaluate import EvalSettings, Verification
     from tuner.presets import Score
+    from tuner.tables import View
 
 _EXAMPLES = """\b
 Examples:
@@ -76,15 +76,13 @@ _PHASE = "units of work"
     help="Give a unit of work to another worker after this long; by default 20 times the longest, at least 10m.",
 )
 @click.option("--verify", "verified", metavar="FILE", help="Run again what a preset's provenance says, instead.")
-@wide_option
-@top_option
+@view_options
 @json_option
 def command(
     presets: tuple[str, ...],
     verified: str | None,
     objectives: str,
-    wide: bool,
-    top: int | None,
+    view: View,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -103,7 +101,7 @@ def command(
             if verified is not None:
                 _verify(verified, settings, as_json, bar)
             else:
-                _evaluate(settings, as_json, wide, top, bar)
+                _evaluate(settings, as_json, view, bar)
     except KeyboardInterrupt:
         click.echo("what is finished is saved; the same command goes on with it", err=True)
         raise
@@ -123,7 +121,7 @@ def _refuse_what_the_file_says(ctx: click.Context) -> None:
         raise UserError(f"`--verify` takes everything that decides a score from its file; leave {listed} out.")
 
 
-def _evaluate(settings: EvalSettings, as_json: bool, wide: bool, top: int | None, bar: ProgressDisplay) -> None:
+def _evaluate(settings: EvalSettings, as_json: bool, view: View, bar: ProgressDisplay) -> None:
     from studies.evaluate import evaluate
     from studies.evaluate.report import HOW_TO_READ, tables
     from studies.report.ending import too_few, verdict_text
@@ -134,9 +132,8 @@ def _evaluate(settings: EvalSettings, as_json: bool, wide: bool, top: int | None
     if as_json:
         print_json(result.model_dump(mode="json"))
         return
-    console = stdout_console(wide)
-    for table in tables(result, None if wide else console.width, top):
-        console.print(table)
+    for table in tables(result):
+        print_table(table, view)
     say(HOW_TO_READ)
     for row in result.rows:
         if row.failure is not None:
@@ -164,12 +161,21 @@ def _verify(path: str, settings: EvalSettings, as_json: bool, bar: ProgressDispl
 
 def _print_verification(found: Verification) -> None:
     print_table(
-        ["objective", "prompts", "recorded", "measured", "verdict"],
-        [
-            (check.objective, check.prompts, _score(check.recorded), _score(check.measured), check.verdict)
-            for check in found.checks
-        ],
-        title=found.preset,
+        Cells(
+            ["objective", "prompts", "recorded", "measured", "verdict"],
+            [
+                (
+                    check.objective,
+                    str(check.prompts),
+                    _score(check.recorded),
+                    _score(check.measured),
+                    check.verdict,
+                )
+                for check in found.checks
+            ],
+            key=("objective", "recorded", "measured", "verdict"),
+            title=found.preset,
+        )
     )
     for name, change in found.other_versions.items():
         say(f"{name} was {change}")

@@ -8,6 +8,7 @@ import click
 
 from tuner.cli import _completion as complete
 from tuner.cli._common import json_option, print_json, print_table, say, size_option
+from tuner.tables import Cells
 
 if TYPE_CHECKING:
     from tuner.presets import Preset
@@ -80,21 +81,24 @@ def command(
             }
         )
         return
-    print_table(
-        ["stage", "size", "steps", "sigmas", "TFLOPs per step", "TFLOPs"],
+    header = ["stage", "size", "steps", "sigmas", "TFLOPs per step", "TFLOPs"]
+    cells = Cells(
+        header,
         [
             (
-                index,
+                str(index),
                 f"{stage.height}x{stage.width}",
-                stage.steps,
+                str(stage.steps),
                 f"{stage.sigmas[0]:.3f} to {stage.sigmas[-2]:.3f}, {stage.sigmas[-1]:.3g}",
                 f"{stage.tflops_per_step:.6g}",
                 f"{stage.tflops:.6g}",
             )
             for index, stage in enumerate(cost.stages, start=1)
         ],
+        key=header,
         title=f"{preset or 'baseline'} on {model} at {size[0]}x{size[1]}",
     )
+    print_table(cells)
     most = "" if cost.exact else "at most "
     say(
         f"{most}{cost.tflops:.6g} TFLOPs and {cost.nfe} network calls per image; the baseline takes "

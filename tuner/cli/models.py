@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tuner.cli import _completion as complete
-from tuner.cli._common import json_option, print_json, print_table
+from tuner.cli._common import json_option, print_json, print_table, view_options
+from tuner.tables import Cells
 
 if TYPE_CHECKING:
     from tuner.models import Blueprint
+    from tuner.tables import View
 
 _EXAMPLES = """\b
 Examples:
   tuner models
+  tuner models --columns model,source
   tuner models flux sd3.5-large --cost
   tuner models flux wan2.2 --memory
 
@@ -29,8 +32,9 @@ CUDA itself need more, which is not counted here; see docs/models.md.
 @click.argument("names", nargs=-1, shell_complete=complete.models)
 @click.option("--cost", is_flag=True, help="Count TFLOPs instead of naming the source; a second or so per model.")
 @click.option("--memory", is_flag=True, help="Count the denoiser's weights instead, in four precisions.")
+@view_options
 @json_option
-def command(names: tuple[str, ...], cost: bool, memory: bool, as_json: bool) -> None:
+def command(names: tuple[str, ...], cost: bool, memory: bool, view: View, as_json: bool) -> None:
     """Prints one row per model."""
     from tuner.models import available, blueprint
 
@@ -39,7 +43,7 @@ def command(names: tuple[str, ...], cost: bool, memory: bool, as_json: bool) -> 
     if as_json:
         print_json(rows)
     else:
-        print_table(list(rows[0]), [list(map(_cell, row.values())) for row in rows], typed=["model"])
+        print_table(Cells(list(rows[0]), [list(map(_cell, row.values())) for row in rows], key=["model"]), view)
 
 
 def _row(known: Blueprint, cost: bool) -> dict[str, Any]:
@@ -47,12 +51,12 @@ def _row(known: Blueprint, cost: bool) -> dict[str, Any]:
     row: dict[str, Any] = {
         "model": known.name,
         "size": f"{known.height}x{known.width}" + ("" if known.fps is None else f"x{known.frames}"),
-        "multiple": known.multiple,
         "steps": known.steps,
-        "sigmas": f"{sigmas[0]:.3g}, {sigmas[1]:.3f} to {sigmas[-2]:.3f}, 0",
-        "guidance": known.guidance,
         "passes": known.passes,
+        "guidance": known.guidance,
         "text": known.text_tokens,
+        "multiple": known.multiple,
+        "sigmas": f"{sigmas[0]:.3g}, {sigmas[1]:.3f} to {sigmas[-2]:.3f}, 0",
     }
     if not cost:
         return row | {"source": "in this package" if Path(known.source).is_dir() else known.source}

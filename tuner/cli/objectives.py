@@ -7,16 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tuner.cli._common import json_option, print_json, print_table
+from tuner.cli._common import json_option, print_json, print_table, say, view_options
+from tuner.tables import Cells
 
 if TYPE_CHECKING:
     from objectives import Description
+    from tuner.tables import View
 
 _HELP = """Lists what images can be scored by, with unit, direction, range and the licence of the weights.
 
 \b
 Examples:
   tuner objectives
+  tuner objectives --columns name,weights,licence
   tuner objectives --json
 
 \b
@@ -33,8 +36,9 @@ tokens under "reads": ImageReward reads 35 and ignores the rest, as published; a
 
 
 @click.command(help=_HELP)
+@view_options
 @json_option
-def command(as_json: bool) -> None:
+def command(view: View, as_json: bool) -> None:
     """Describes every objective without loading any weights."""
     from objectives import available, describe
 
@@ -42,8 +46,9 @@ def command(as_json: bool) -> None:
     if as_json:
         print_json([_row(description) for description in found])
         return
-    print_table(
-        ["name", "unit", "better", "range", "reads", "default weights", "their licence"],
+    header = ["name", "unit", "better", "range", "reads", "default weights", "their licence"]
+    cells = Cells(
+        header,
         [
             (
                 description.name,
@@ -56,9 +61,11 @@ def command(as_json: bool) -> None:
             )
             for description in found
         ],
-        typed=["name"],
+        key=header[:3],
     )
-    click.echo("\n".join(f"{description.name}: {description.summary}" for description in found))
+    print_table(cells, view)
+    for description in found:
+        say(f"{description.name}: {description.summary}")
 
 
 def _row(description: Description) -> dict[str, Any]:

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 import click
 
 from tuner.cli import _completion as complete
-from tuner.cli._common import json_option, print_json, print_table
+from tuner.cli._common import json_option, print_json, print_table, view_options
 from tuner.errors import UserError, unwritable
+from tuner.tables import Cells
 
 if TYPE_CHECKING:
     from tuner.presets import Preset
+    from tuner.tables import View
 
 _EXAMPLES = """\b
 Examples:
@@ -27,8 +29,9 @@ Examples:
 @click.argument("name", required=False, shell_complete=complete.presets)
 @click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw stages and sigmas to a file.")
 @click.option("--schema", is_flag=True, help="Print the JSON Schema of preset files and nothing else.")
+@view_options
 @json_option
-def command(name: str | None, plot: Path | None, schema: bool, as_json: bool) -> None:
+def command(name: str | None, plot: Path | None, schema: bool, view: View, as_json: bool) -> None:
     """Lists all presets, prints one whole, or draws them; or prints their schema."""
     from tuner import presets
 
@@ -43,6 +46,7 @@ def command(name: str | None, plot: Path | None, schema: bool, as_json: bool) ->
         preset = presets.load(name)
         click.echo(preset.model_dump_json(indent=2) if as_json else presets.to_yaml(preset), nl=as_json)
         return
+    shipped = list(map(presets.load, presets.available()))
     rows = [
         {
             "name": preset.name,
@@ -52,19 +56,22 @@ def command(name: str | None, plot: Path | None, schema: bool, as_json: bool) ->
             "nfe": preset.cost.nfe if preset.cost else None,
             "speedup": preset.cost.speedup if preset.cost else None,
         }
-        for preset in map(presets.load, presets.available())
+        for preset in shipped
     ]
     if as_json:
         print_json(rows)
         return
-    print_table(
-        ["name", "model", "speed-up", "source"],
+    header = ["name", "model", "speedup", "source"]
+    cells = Cells(
+        header,
         [
-            (row["name"], row["model"], f"{row['speedup']:.2f}x" if row["speedup"] else "-", row["source"])
-            for row in rows
+            (preset.name, preset.model, f"{preset.cost.speedup:.2f}x" if preset.cost else "", preset.source or "")
+            for preset in shipped
         ],
-        typed=["name", "model"],
+        key=header,
+        prose=["source"],
     )
+    print_table(cells, view)
 
 
 def _draw(shown: list[Preset], path: Path) -> None:

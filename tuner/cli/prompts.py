@@ -7,6 +7,7 @@ import click
 from tuner.cli import _completion as complete
 from tuner.cli._common import json_option, print_json, print_table
 from tuner.errors import unknown_name
+from tuner.tables import Cells
 
 _EXAMPLES = """\b
 Examples:
@@ -44,4 +45,5 @@ def command(name: str | None, as_json: bool) -> None:
     if as_json:
         print_json(rows)
     else:
-        print_table(list(rows[0]), [list(row.values()) for row in rows], typed=["name"])
+        header = list(rows[0])
+        print_table(Cells(header, [list(map(str, row.values())) for row in rows], key=header, prose=["source"]))

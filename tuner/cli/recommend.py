@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 import click
 
 from tuner.cli import _completion as complete
-from tuner.cli._common import json_option, out_option, print_json, print_table, say
+from tuner.cli._common import json_option, out_option, print_json, print_table, say, view_options
+from tuner.tables import Cells
 
 if TYPE_CHECKING:
     from studies.report.recommend import Recommendation
+    from tuner.tables import View
 
 _EXAMPLES = """\b
 Examples:
@@ -30,8 +32,9 @@ fewer steps of the model's own sampler. Presets that need a LoRA are left out.
     "--budget", default="3x", show_default=True, help="What one image may cost: 3x, 40%, 1200T or 16nfe."
 )
 @out_option
+@view_options
 @json_option
-def command(model: str, budget: str, out: str, as_json: bool) -> None:
+def command(model: str, budget: str, out: str, view: View, as_json: bool) -> None:
     """Prints the best of each origin, the evidence, and the next command."""
     from studies.report.recommend import recommend
 
@@ -39,16 +42,21 @@ def command(model: str, budget: str, out: str, as_json: bool) -> None:
     if as_json:
         print_json([one.model_dump(mode="json") for one in found])
         return
-    print_table(
-        ("schedule", "from", "TFLOPs", "speedup", "expected loss [95 %]", "on this model"),
-        [(one.label, one.origin, f"{one.tflops:.4g}", f"{one.speedup:.2f}x", *_known(one)) for one in found],
+    header = ("schedule", "speedup", "expected loss [95 %]", "from", "on this model", "TFLOPs")
+    cells = Cells(
+        header,
+        [(one.label, f"{one.speedup:.2f}x", *_known(one), f"{one.tflops:.4g}") for one in found],
+        key=header[:4],
+        prose=["schedule", "expected loss [95 %]"],
         title=f"Best known within {budget} on {model}",
     )
+    print_table(cells, view)
     for one in found:
         say(f"{one.label}: {one.evidence}")
     say(f"next: {found[0].command}")
 
 
-def _known(one: Recommendation) -> tuple[str, str]:
+def _known(one: Recommendation) -> tuple[str, str, str]:
     losses = [f"{name} {loss.mean:+.3g} [{loss.low:+.3g}, {loss.high:+.3g}]" for name, loss in one.losses.items()]
-    return ", ".join(losses) or "not known", "measured" if one.measured_on_this_model else "not measured"
+    measured = "measured" if one.measured_on_this_model else "not measured"
+    return ", ".join(losses) or "not known", one.origin, measured

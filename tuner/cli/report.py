@@ -13,18 +13,19 @@ from tuner.cli._common import (
     out_option,
     print_json,
     print_study,
-    stdout_console,
-    top_option,
-    wide_option,
+    print_table,
+    view_options,
 )
 
 if TYPE_CHECKING:
     from studies.records.study_folder import StudyFolder
+    from tuner.tables import View
 
 _EXAMPLES = """\b
 Examples:
   tuner report tiny-3x
   tuner report tiny-3x -o report.html        a page with images, exports and blind voting
+  tuner report tiny-3x --columns trial,speedup,clip
   tuner report tiny-3x -o front.png
   tuner report running-study                 of what is finished so far
   tuner report tiny-3x --votes votes-tiny-3x.json
@@ -47,16 +48,14 @@ Examples:
     help="Print win rates of votes that were saved on the page; may be repeated.",
 )
 @out_option
-@wide_option
-@top_option
+@view_options
 @json_option
 def command(
     study: str,
     output: Path | None,
     votes: tuple[Path, ...],
     out: str,
-    wide: bool,
-    top: int | None,
+    view: View,
     as_json: bool,
 ) -> None:
     """Prints the front or the votes, or writes a report in the format that the file's name asks for."""
@@ -69,22 +68,22 @@ def command(
     if votes:
         if output is not None:
             raise UserError(f"--votes prints win rates and writes no {str(output)!r}; leave out -o or --votes.")
-        _print_votes(folder, votes, as_json)
+        _print_votes(folder, votes, view, as_json)
     elif output is not None:
         click.echo(str(write_report(folder, output)))
     elif as_json:
         print_json(Contents(folder).result.model_dump(mode="json"))
     else:
-        print_study(Contents(folder).result, wide, top)
+        print_study(Contents(folder).result, view)
 
 
-def _print_votes(folder: StudyFolder, files: tuple[Path, ...], as_json: bool) -> None:
+def _print_votes(folder: StudyFolder, files: tuple[Path, ...], view: View, as_json: bool) -> None:
     from studies.report.page.contents import Contents
     from studies.report.page.votes import read_votes, tallies, votes_table
 
     counted = tallies(read_votes(folder, files))
-    table = votes_table(Contents(folder).result, counted)
+    cells = votes_table(Contents(folder).result, counted)
     if as_json:
         print_json([tally.model_dump(mode="json") for tally in counted])
     else:
-        stdout_console().print(table)
+        print_table(cells, view)

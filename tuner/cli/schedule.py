@@ -12,6 +12,7 @@ from tuner.cli import _completion as complete
 from tuner.cli._common import json_option, print_json, print_table, size_option
 from tuner.cli._progress import ProgressDisplay
 from tuner.errors import UserError
+from tuner.tables import Cells
 
 if TYPE_CHECKING:
     from tuner.distill.oss import Result
@@ -171,10 +172,9 @@ def oss(
     if as_json:
         print_json({"presets": rows, "image_forward_passes": result.images})
         return
-    print_table(
-        ["preset", "steps", "distance to the teacher", "TFLOPs"],
-        [(row["preset"], row["steps"], f"{row['cost']:.6g}", f"{row['tflops']:.6g}") for row in rows],
-    )
+    header = ["preset", "steps", "distance to the teacher", "TFLOPs"]
+    cells = [(str(row["preset"]), f"{row['steps']}", f"{row['cost']:.6g}", f"{row['tflops']:.6g}") for row in rows]
+    print_table(Cells(header, cells, key=header))
     click.echo(f"{result.images} image forward passes")
 
 

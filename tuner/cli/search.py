@@ -23,8 +23,7 @@ from tuner.cli._common import (
     say,
     size_option,
     stdout_for_results,
-    top_option,
-    wide_option,
+    view_options,
 )
 from tuner.cli._dry_run import check_only_dry, print_estimate
 from tuner.cli._progress import ProgressDisplay
@@ -34,6 +33,7 @@ from tuner.errors import UserError
 if TYPE_CHECKING:
     from studies import Progress, SearchSettings, StudyResult
     from studies.engine.live_log import LiveLog
+    from tuner.tables import View
 
 _EXAMPLES = """\b
 Examples:
@@ -157,8 +157,7 @@ Budgets, per image:
 @click.option("--storage", metavar="URL", help="Optuna storage; by default a journal in the study's folder.")
 @click.option("--tracking-uri", metavar="URI", help="MLflow server; by default a database in DIR.")
 @out_option
-@wide_option
-@top_option
+@view_options
 @json_option
 def command(
     as_json: bool,
@@ -169,8 +168,7 @@ def command(
     device_tflops: float | None,
     price_per_hour: float | None,
     objectives: str,
-    wide: bool,
-    top: int | None,
+    view: View,
     **options: Any,
 ) -> None:
     """Runs the search with progress on stderr, and prints the front on stdout."""
@@ -210,7 +208,7 @@ def command(
     if as_json:
         print_json(result.model_dump(mode="json"))
     else:
-        _print_result(result, settings.for_target, wide, top)
+        _print_result(result, settings.for_target, view)
 
 
 def _learning(settings: SearchSettings, learn: bool) -> SearchSettings:
@@ -230,11 +228,11 @@ def _learning(settings: SearchSettings, learn: bool) -> SearchSettings:
     return found
 
 
-def _print_result(result: StudyResult, target: str | None, wide: bool, top: int | None) -> None:
+def _print_result(result: StudyResult, target: str | None, view: View) -> None:
     """Prints results first, then details, then what to do next."""
     from studies.report.ending import cost_lines, next_lines
 
-    print_study(result, wide, top)
+    print_study(result, view)
     say(f"preset: {result.preset}")
     if result.exported is not None:
         say(f"export: {result.exported}")

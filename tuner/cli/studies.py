@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from tuner.cli._common import json_option, out_option, print_json, print_table
+from tuner.cli._common import json_option, out_option, print_json, print_table, view_options
 from tuner.errors import UserError, one_line
+from tuner.tables import Cells
+
+if TYPE_CHECKING:
+    from tuner.tables import View
 
 _EXAMPLES = """\b
 Examples:
@@ -18,8 +22,9 @@ Examples:
 
 @click.command(help="Lists the studies in DIR, finished, unfinished, or broken.\n\n" + _EXAMPLES)
 @out_option
+@view_options
 @json_option
-def command(out: str, as_json: bool) -> None:
+def command(out: str, view: View, as_json: bool) -> None:
     """Lists name, model, budget and state, and the pick of those that are finished."""
     from studies import list_studies
 
@@ -38,7 +43,8 @@ def command(out: str, as_json: bool) -> None:
     if as_json:
         print_json(rows)
     elif rows:
-        print_table(list(rows[0]), [list(map(_cell, row.values())) for row in rows])
+        cells = Cells(list(rows[0]), [list(map(_cell, row.values())) for row in rows], key=["study", "state"])
+        print_table(cells, view)
     else:
         click.echo(f"no studies in {out}", err=True)
 

@@ -11,10 +11,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from studies.report.tables import score_text
 from tuner.errors import UserError
 from tuner.presets import first_problem
+from tuner.tables import Cells
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from studies.records.results import Candidate, StudyResult
     from studies.records.study_folder import StudyFolder
 
@@ -118,17 +117,11 @@ def _tally(trial: int, votes: Sequence[Vote]) -> Tally:
     return Tally(trial=trial, wins=wins, losses=losses, ties=ties, win_rate=rate, ci95=interval)
 
 
-def votes_table(result: StudyResult, counted: Sequence[Tally]) -> Table:
+def votes_table(result: StudyResult, counted: Sequence[Tally]) -> Cells:
     """Sets what people prefer beside what the objectives say, each against the baseline."""
-    from rich.table import Table
-
     known: Mapping[int, Candidate] = {candidate.trial: candidate for candidate in result.evaluated}
-    table = Table(
-        title=f"Blind votes on {result.study}: schedules against the baseline",
-        caption="win rate without ties, Wilson's 95 % interval; scores on the search prompts",
-    )
-    for index, column in enumerate(("trial", "better", "worse", "tie", "win rate", *result.baseline.scores)):
-        table.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
+    header = ["trial", "better", "worse", "tie", "win rate", *result.baseline.scores]
+    rows = []
     for tally in counted:
         if tally.trial not in known:
             raise UserError(f"Votes name trial {tally.trial}, which study {result.study!r} does not have.")
@@ -137,5 +130,11 @@ def votes_table(result: StudyResult, counted: Sequence[Tally]) -> Table:
         if tally.win_rate is not None and tally.ci95 is not None:
             rate = f"{tally.win_rate:.0%} [{tally.ci95[0]:.0%}, {tally.ci95[1]:.0%}]"
         counts = (tally.trial, tally.wins, tally.losses, tally.ties)
-        table.add_row(*map(str, counts), rate, *(score_text(scores[name]) for name in result.baseline.scores))
-    return table
+        rows.append([*map(str, counts), rate, *(score_text(scores[name]) for name in result.baseline.scores)])
+    return Cells(
+        header,
+        rows,
+        key=header[:5],
+        title=f"Blind votes on {result.study}: schedules against the baseline",
+        caption="Win rate without ties, Wilson's 95 % interval; scores on the search prompts.",
+    )

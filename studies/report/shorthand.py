@@ -1,4 +1,4 @@
-"""Lays tables out in the width that there is."""
+"""Writes a schedule in a few characters."""
 
 from __future__ import annotations
 
@@ -10,46 +10,7 @@ from tuner.sigmas import start_and_shift
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rich.table import Table
-
     from tuner.schedule import Schedule, Stage
-
-_FRAME = 3  # characters beside every column
-
-
-def columns_that_fit(
-    header: Sequence[str], rows: Sequence[Sequence[str]], key: Sequence[int], width: int | None
-) -> list[int]:
-    """Chooses the columns of a table: those that must be shown, and others in their order while they fit.
-
-    Args:
-        header: A title for each column; titles break between words.
-        rows: The cells.
-        key: Numbers of the columns that are shown at any width.
-        width: Characters of a line; None for every column.
-
-    Returns:
-        Numbers of the columns, in order.
-    """
-    if width is None:
-        return list(range(len(header)))
-    needed = [
-        max([*map(len, header[index].split()), *(len(row[index]) for row in rows)]) + _FRAME
-        for index in range(len(header))
-    ]
-    left = width - 1 - sum(needed[index] for index in key)
-    kept = set(key)
-    for index in range(len(header)):
-        if index not in kept and needed[index] <= left:
-            kept.add(index)
-            left -= needed[index]
-    return sorted(kept)
-
-
-def add_columns(table: Table, header: Sequence[str], left: Sequence[str]) -> None:
-    """Adds columns that break lines rather than cut them; those named in ``left`` are aligned to the left."""
-    for column in header:
-        table.add_column(column, justify="left" if column in left else "right", overflow="fold")
 
 
 def shorthand(schedule: Schedule) -> str:
