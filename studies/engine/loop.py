@@ -75,12 +75,23 @@ class Loop:
         """Denoiser TFLOPs of the finished trials."""
         return sum(self._plan.rung_tflops(trial.price, trial.rung) for trial in self.finished)
 
+    @property
+    def complete(self) -> list[Trial]:
+        """The trials that have scores on all search prompts."""
+        return [trial for trial in self.trials if self._is_complete(trial)]
+
+    @property
+    def stopped_early(self) -> int:
+        """Number of schedules that were scored on a part of the prompts and did not go on to more."""
+        last = latest(trial for trial in self.trials if trial.succeeded)
+        return sum(not self._plan.is_last(trial.rung) for trial in last)
+
     def best(self) -> dict[str, float]:
         """Returns the best mean of each objective among trials on all prompts and within the budget."""
         means = [
             {name: fmean(values) for name, values in trial.result.scores.items()}
-            for trial in self.trials
-            if self._is_complete(trial) and self._plan.budget.allows(trial.price)
+            for trial in self.complete
+            if self._plan.budget.allows(trial.price)
         ]
         better = {"maximize": max, "minimize": min}
         return {

@@ -10,6 +10,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from studies.engine.check import UnseenPrompts
+from studies.engine.leaders import Leader, leaders
 from studies.engine.loop import Loop
 from studies.engine.progress import OnProgress, Phase, Progress
 from studies.judge.pareto import front
@@ -115,6 +116,8 @@ class _Sitting:
         self._record = record
         self._on_progress = on_progress
         self._loop = Loop(plan, evaluations, record, self._changed)
+        self._leaders: list[Leader] = []
+        self._led = 0  # finished trials when the leaders were found
 
     def run(self) -> StudyResult:
         plan = self._plan
@@ -212,30 +215,39 @@ class _Sitting:
     def _report(self, phase: Phase) -> None:
         if self._on_progress is None:
             return
+        loop, left = self._loop, self._tflops_left()
+        rate = self._evaluations.tflops_per_second
+        if len(loop.finished) != self._led:
+            self._leaders = leaders(self._plan, loop.complete, loop.baseline)
+            self._led = len(loop.finished)
         self._on_progress(
             Progress(
                 phase=phase,
-                trials_done=len(self._loop.finished),
-                trials_total=self._loop.total,
-                best=self._loop.best(),
+                trials_done=len(loop.finished),
+                trials_total=loop.total,
+                best=loop.best(),
                 tflops_spent=self._evaluations.tflops_spent,
+                tflops_total=None if left is None else self._evaluations.tflops_spent + left,
                 elapsed_s=self._evaluations.elapsed_s,
-                left_s=self._left(),
+                left_s=None if left is None or rate is None else left / rate,
+                running=len(loop.trials) - len(loop.finished),
+                stopped_early=loop.stopped_early,
+                leaders=tuple(self._leaders),
                 recorded=tuple(self._record.trials),
             )
         )
 
-    def _left(self) -> float | None:
-        rate = self._evaluations.tflops_per_second
-        if rate is None:
-            return None
+    def _tflops_left(self) -> float | None:
+        """Estimates what is still to spend: trials like those so far, and the check on unseen prompts."""
         plan = self._plan
         finished = len(self._loop.finished)
+        if not finished:
+            return None
         tasks = plan.held_out_tasks(plan.baseline)
         left = sum(len(task.prompts) for task in tasks if not self._evaluations.has(task))
         held_out = plan.check_tflops * left / (len(plan.prompts.held_out) + len(plan.prompts.further))
-        trials = (self._loop.total - finished) * self._loop.tflops_of_trials / max(1, finished)
-        return (trials + held_out) / rate
+        trials = (self._loop.total - finished) * self._loop.tflops_of_trials / finished
+        return trials + held_out
 
 
 def _check_trials(record: TrialRecord, settings: SearchSettings) -> None:

@@ -78,6 +78,27 @@ def test_a_search_finds_a_front_within_the_budget_and_exports_its_pick(tmp_path:
     )
 
 
+def test_progress_shows_who_leads_and_what_is_left(tmp_path: Path) -> None:
+    seen: list[Progress] = []
+    result = search(toy_settings(tmp_path), on_progress=seen.append, executor=Counting())
+    last = seen[-1]
+    complete = {one.trial: one for one in result.evaluated if one.stopped_at is None}
+    assert last.leaders
+    assert [one.speedup for one in last.leaders] == sorted((o.speedup for o in last.leaders), reverse=True)
+    for leader in last.leaders:
+        own = complete[leader.trial]
+        assert leader.differences == pytest.approx({name: score.delta for name, score in own.scores.items()})
+        assert not any(  # nobody is as cheap and better in every mean
+            other.tflops <= own.tflops
+            and all(other.scores[name].mean > own.scores[name].mean for name in result.directions)
+            for other in complete.values()
+        )
+    assert last.stopped_early == len(result.evaluated) - len(complete)
+    assert any(one.running for one in seen)
+    assert last.running == 0
+    assert last.tflops_total == pytest.approx(last.tflops_spent, rel=0.05)
+
+
 def test_spent_tflops_are_those_of_every_image_that_was_drawn(tmp_path: Path) -> None:
     executor = Counting()
     settings = toy_settings(tmp_path)

@@ -37,24 +37,31 @@ class ProgressDisplay:
         from rich.text import Text
 
         class TwoLines(Progress):
-            """The bar, and below it the details, which are too long for a line of 80 columns."""
+            """The bar, and below it the details, line by line."""
 
             def get_renderables(self) -> Iterable[RenderableType]:
                 yield self.make_tasks_table(self.tasks)
                 for task in self.tasks:
-                    if details := task.fields["details"]:
-                        yield Text(f"  {details}")
+                    for line in task.fields["details"].splitlines():
+                        yield Text(f"  {line}", no_wrap=True, overflow="ellipsis")
 
         class Left(TimeRemainingColumn):
             """The estimate of the remaining time, unless the details have a better one."""
 
             def render(self, task: Task) -> Text:
-                return Text() if task.fields["details"] else Text("left ") + super().render(task)
+                known = task.total is not None and not task.fields["details"]
+                return Text("left ") + super().render(task) if known else Text()
+
+        class Counted(MofNCompleteColumn):
+            """The units, where they are counted."""
+
+            def render(self, task: Task) -> Text:
+                return Text() if task.total is None else super().render(task)
 
         self._bar = TwoLines(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
-            MofNCompleteColumn(),
+            Counted(),
             TimeElapsedColumn(),
             Left(),
             console=Console(stderr=True),
@@ -84,7 +91,7 @@ class ProgressDisplay:
             phase: What runs now; another one starts a new bar.
             done: Units of it that are finished; None if they are not counted.
             total: Units that it has; None if that is not known.
-            details: What else is worth knowing.
+            details: What else is worth knowing; only a terminal shows more than the first line.
         """
         phase, details = readable(phase), readable(details)
         new = self._shown is None or self._shown[0] != phase
@@ -92,7 +99,8 @@ class ProgressDisplay:
             self._move(new, phase, done or 0, total, details)
         elif new or (done != (self._shown or ("", None))[1] and self._prints(done, total)):
             count = "" if done is None else f": {done}" if total is None else f": {done}/{total}"
-            click.echo(f"{phase}{count} {details}".rstrip(), err=True)
+            first = details.partition("\n")[0]
+            click.echo(f"{phase}{count} {first}".rstrip(), err=True)
         self._shown = phase, done
 
     def stop(self) -> None:

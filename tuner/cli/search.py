@@ -53,6 +53,14 @@ Budgets, per image:
   4s      seconds, as measured on a worker's device before the search starts
 """
 
+_SHOWN = 5  # leaders in the terminal
+_PHASES = {
+    "starting": "starting workers",
+    "baseline": "baseline",
+    "trials": "trials",
+    "held-out": "check on unseen prompts",
+}
+
 
 @click.command(help="Searches schedules that fit a compute budget.\n\n" + _EXAMPLES)
 @click.option("--model", required=True, shell_complete=complete.models, help="Short name, hub id or local folder.")
@@ -190,6 +198,7 @@ def command(
     from studies.report.mlflow_study import TrackingError, log_study
 
     with stdout_for_results(), ProgressDisplay() as display:
+        display.show("planning")
         study = Path(settings.out) / settings.name
         try:
             with LiveLog(StudyFolder(study), settings.tracking_uri) as log:
@@ -244,8 +253,36 @@ def _show(display: ProgressDisplay, log: LiveLog, progress: Progress) -> None:
     """Shows the phase, the spent TFLOPs, the time left and the best scores so far, and tells MLflow."""
     from studies.report.numbers import duration
 
-    best = ", ".join(f"{name} {value:.4g}" for name, value in progress.best.items())
+    total = "" if progress.tflops_total is None else f" of about {progress.tflops_total:.3g}"
     left = "" if progress.left_s is None else f", about {duration(progress.left_s)} left"
-    details = f"{progress.tflops_spent:.4g} TFLOPs spent{left}" + (f", best {best}" if best else "")
-    display.show(progress.phase, progress.trials_done, progress.trials_total, details)
+    counts = f"; {progress.running} running, {progress.stopped_early} stopped early"
+    spent = f"{progress.tflops_spent:.3g}{total} TFLOPs{left}{counts}" if progress.running else ""
+    lines = [spent, *_leading(progress)]
+    display.show(_PHASES[progress.phase], progress.trials_done, progress.trials_total, "\n".join(lines))
     log.show(progress)
+
+
+def _leading(progress: Progress) -> list[str]:
+    """Writes the cheapest schedule within the margin, and a few leaders from the cheapest to the dearest."""
+    from studies.report.shorthand import shorthand
+
+    found = progress.leaders
+    if not found:
+        return []
+    within = next((f"{one.speedup:.3g}x (trial {one.trial})" for one in found if one.within), "none")
+    last = len(found) - 1
+    few = dict.fromkeys(round(place * last / (_SHOWN - 1)) for place in range(_SHOWN))
+    scores = [
+        "  ".join(
+            f"{name} {one.differences[name]:+.2g}" if name in one.differences else f"{name} {score:.4g}"
+            for name, score in one.scores.items()
+        )
+        for one in (found[place] for place in few)
+    ]
+    return [
+        f"cheapest that is shown to be within the margin: {within}",
+        *(
+            f"{found[place].speedup:6.2f}x  {text}  {shorthand(found[place].schedule)}"
+            for place, text in zip(few, scores, strict=True)
+        ),
+    ]
