@@ -14,7 +14,7 @@ ELSEWHERE = small_blueprint()
 @pytest.fixture
 def third_party(monkeypatch: pytest.MonkeyPatch) -> None:
     points = [EntryPoint(name, f"{__name__}:ELSEWHERE", "tuner.models") for name in ("elsewhere", "flux")]
-    monkeypatch.setattr(registry, "entry_points", lambda group: points if group == "tuner.models" else [])
+    monkeypatch.setattr(registry, "_installed", lambda group: points if group == "tuner.models" else [])
 
 
 def test_other_packages_add_models_through_entry_points(third_party: None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterable
@@ -63,4 +64,10 @@ class Registry:
         return {self._spelled(name): name for name in found if not name.startswith("_") and name != "base"}
 
     def _entry_points(self) -> dict[str, EntryPoint]:
-        return {point.name: point for point in entry_points(group=self._group)}
+        return {point.name: point for point in _installed(self._group)}
+
+
+@functools.cache
+def _installed(group: str) -> tuple[EntryPoint, ...]:
+    """Reads the entry points of all installed packages once, since a search asks for names dozens of times."""
+    return tuple(entry_points(group=group))

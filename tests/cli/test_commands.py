@@ -205,6 +205,18 @@ def test_no_command_shows_the_help(run: Run) -> None:
     assert "Commands:" in outcome.err
 
 
+def test_no_command_says_what_to_do_next(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "tuner search --model tiny --budget 3x" in run().err.splitlines()[-1]
+    study = tmp_path / "runs" / "my study"
+    study.mkdir(parents=True)
+    (study / "settings.json").write_text("{}")
+    assert "tuner report 'my study'  " in run().err.splitlines()[-1]
+    assert "--resume" in run().err.splitlines()[-1]
+    (study / "result.json").write_text("{}")
+    assert "tuner report 'my study' -o report.html" in run().err.splitlines()[-1]
+
+
 @pytest.mark.servers
 def test_ui_serves_the_local_store_on_loopback(tmp_path: Path) -> None:
     import os

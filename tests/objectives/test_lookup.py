@@ -30,7 +30,7 @@ class Brightness:
 @pytest.fixture
 def third_party(monkeypatch: pytest.MonkeyPatch) -> None:
     point = EntryPoint("brightness", f"{__name__}:Brightness", "tuner.objectives")
-    monkeypatch.setattr(registry, "entry_points", lambda group: [point] if group == "tuner.objectives" else [])
+    monkeypatch.setattr(registry, "_installed", lambda group: [point] if group == "tuner.objectives" else [])
 
 
 def test_files_are_the_names() -> None:

@@ -43,7 +43,7 @@ def test_files_that_hold_no_space_have_no_name(name: str) -> None:
 
 def test_other_packages_add_spaces_through_entry_points(monkeypatch: pytest.MonkeyPatch) -> None:
     point = EntryPoint("elsewhere", f"{__name__}:Elsewhere", "tuner.search_spaces")
-    monkeypatch.setattr(registry, "entry_points", lambda group: [point] if group == point.group else [])
+    monkeypatch.setattr(registry, "_installed", lambda group: [point] if group == point.group else [])
     assert search_spaces.available() == ["bottleneck", "elsewhere", "free", "oss", "plain", "progressive"]
     space: Any = search_spaces.load("elsewhere", small_blueprint(), (128, 128), Budget(1.0))
     assert space.made_from == (small_blueprint(), (128, 128), Budget(1.0))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import pkgutil
+import shlex
 import signal
 import sys
 import threading
@@ -17,7 +18,7 @@ import click
 import tuner
 import tuner.cli
 from tuner.cli._common import EXIT_FAILURE
-from tuner.errors import UserError, one_line
+from tuner.errors import UserError, one_line, readable
 
 EXIT_USAGE = 2
 _OWN = ("objectives", "search_spaces", "studies")
@@ -79,6 +80,18 @@ def _check_own_packages() -> None:
             )
 
 
+def _next_step(out: Path) -> str:
+    """Says what to do with the newest study in a folder, or how to make one."""
+    known = sorted(out.glob("*/settings.json"), key=lambda path: path.stat().st_mtime)
+    if not known:
+        return "tuner search --model tiny --budget 3x    a first search, on this machine"
+    study = known[-1].parent
+    name = readable(shlex.quote(study.name))
+    if (study / "result.json").exists():
+        return f"tuner report {name} -o report.html    the page of the newest study"
+    return f"tuner report {name}    what it has found; to continue it, repeat its command with --resume"
+
+
 class Terminated(KeyboardInterrupt):
     """SIGTERM, which batch systems and containers send: everything that Ctrl-C does is done."""
 
@@ -104,7 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         click.echo("terminated" if terminated else "interrupted", err=True)
         sys.exit(EXIT_TERMINATED if terminated else EXIT_INTERRUPTED)
     except click.exceptions.NoArgsIsHelpError as help_text:  # a bare `tuner` shows what it can do
-        click.echo(help_text.format_message(), err=True)
+        click.echo(f"{help_text.format_message()}\n\nNext:\n  {_next_step(Path('runs'))}", err=True)
         sys.exit(EXIT_USAGE)
     except click.ClickException as error:
         click.echo(f"error: {one_line(error.format_message())}", err=True)
