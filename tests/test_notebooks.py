@@ -25,6 +25,11 @@ SHOWS = {
         r"without re-shifting +3\.18 .* -0\.184 .* -0\.476",
         r"nearest resampling +3\.18",
     ),
+    "two_nodes": (
+        r"2 nodes\n",
+        r"\d+ of \d+ trials are finished; the second node is lost",
+        r"the same front: True",
+    ),
     "your_own": (
         r"(\S+ +is known\n){4}",
         r"on quick-tiny",

@@ -11,6 +11,7 @@ from tuner.errors import UserError, readable
 
 if TYPE_CHECKING:
     from rich.console import Group
+    from rich.text import Text
 
 _FRAME = 3  # characters beside every column
 _PROSE = 24  # characters that a column of sentences needs to be readable
@@ -93,7 +94,15 @@ def layout(cells: Cells, view: View, width: int | None) -> Group:
         )
     for number, row in enumerate(cells.rows[: view.top]):
         table.add_row(*(row[index] for index in shown), style="bold" if number in cells.bold else None)
-    return Group(*([] if cells.title is None else [cells.title]), table, *captions)
+    titles = [] if cells.title is None else [cells.title]
+    return Group(*map(_text, titles), table, *map(_text, captions))
+
+
+def _text(line: str) -> Text:
+    """Makes a line that no console highlights or takes for markup."""
+    from rich.text import Text
+
+    return Text(readable(line))
 
 
 def _widths(cells: Cells, shown: Sequence[int], width: int | None) -> dict[int, int | None]:
