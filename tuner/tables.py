@@ -111,7 +111,7 @@ def _widths(cells: Cells, shown: Sequence[int], width: int | None) -> dict[int, 
     Returns:
         The width of each column; None for all where not even the words fit.
     """
-    whole = {index: _longest(cells, index) for index in shown}
+    whole = {index: max(_longest(cells, index), len(cells.header[index])) for index in shown}
     widths = {index: _longest_word(cells, index) for index in shown}
     room = sum(whole.values()) if width is None else width - 1 - _FRAME * len(shown)
     if sum(widths.values()) > room:
