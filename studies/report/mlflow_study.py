@@ -23,6 +23,7 @@ from studies.report.mlflow_runs import (
     study_params,
     trial_name,
 )
+from studies.report.page import page
 from studies.report.tables import markdown, shorthand
 from tuner import presets
 from tuner.errors import one_line
@@ -139,6 +140,7 @@ class _Log:
         self._client.log_table(run, front, "front.json")
         self._client.log_figure(run, front_figure(result, self._study.directions), "front.png")
         self._client.log_text(run, markdown(result), "front.md")
+        self._client.log_text(run, page(self._study), "report.html")
         self._log_sheet(run, rows)
         self._client.log_artifact(run, str(self._study.preset))
         return run

@@ -32,6 +32,9 @@ class Browser:
         self._shots = shots
 
     def open(self, page: Path, width: int = 1280, height: int = 900, scheme: str = "light") -> None:
+        self.visit(page.as_uri(), width, height, scheme)
+
+    def visit(self, url: str, width: int = 1280, height: int = 900, scheme: str = "light") -> None:
         self._cdp(
             "Emulation.setDeviceMetricsOverride",
             width=width,
@@ -49,7 +52,7 @@ class Browser:
         self.driver.get("about:blank")
         self.driver.get_log("browser")
         self.driver.get_log("performance")
-        self.driver.get(page.as_uri())
+        self.driver.get(url)
 
     def requests(self) -> list[str]:
         """Addresses that were asked for, but for the page itself."""

@@ -3,12 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +13,7 @@ import studies.plan.plan
 from studies import StudyFolder, log_study, open_study, search
 from studies.report.mlflow_runs import EXPERIMENT, local_uri
 from studies.report.mlflow_study import TrackingError
+from tests.mlflow_server import mlflow_server
 from tests.studies.toy import Counting, find_blueprint, toy_settings
 from tuner import presets
 
@@ -35,36 +30,8 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> StudyFolder:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("server")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = ["server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    command += [
-        "--backend-store-uri",
-        f"sqlite:///{folder}/server.db",
-        "--artifacts-destination",
-        str(folder / "a"),
-    ]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "mlflow", *command],
-        env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    url = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(600):
-            try:
-                urllib.request.urlopen(f"{url}/health", timeout=5).close()
-                break
-            except OSError:
-                assert process.poll() is None, "the server did not start"
-                time.sleep(0.5)
+    with mlflow_server(folder / "server.db", folder / "a") as url:
         yield url
-    finally:
-        os.killpg(process.pid, 15)
-        process.wait()
 
 
 def runs(client: Any) -> list[Any]:
@@ -86,6 +53,7 @@ def check(uri: str, study: StudyFolder, parent_id: str, tmp_path: Path) -> None:
         "front.json",
         "front.md",
         "front.png",
+        "report.html",
         "contact_sheet.png",
         "preset.yaml",
     }
