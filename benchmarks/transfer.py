@@ -28,9 +28,9 @@ from benchmarks.live_search import LiveScores
 from benchmarks.search_efficiency import looped, run_loop
 from benchmarks.search_measure import Step, arguments, median_with_interval, spent_to_reach, volume_at, volumes
 from benchmarks.table import Table, TableExecutor, TableSpace, table_plan
-from studies.plan.knowledge import Knowledge, Objective
+from studies.plan.knowledge import Knowledge, KnownObjective
 from studies.plan.plan import Plan
-from studies.records.lessons import found_of
+from studies.records.lessons import finding_of
 
 FIRST_SEED = 6000  # nothing was ever chosen by how a search with it or a later one does
 TRIALS = 90
@@ -68,9 +68,9 @@ def earlier_study(name: str, work: Path) -> Knowledge:
             size=plan.size,
             frames=None,
             calls=sum(stage.calls for stage in price.stages),
-            objectives=tuple(Objective(name=one, spec=spec, direction=way) for (one, way), spec in specs),
+            objectives=tuple(KnownObjective(name=one, spec=spec, direction=way) for (one, way), spec in specs),
             results=tuple(
-                found_of(one, names, price.tflops, price.nfe, EARLIER_PROMPTS) for one in loop.candidates
+                finding_of(one, names, price.tflops, price.nfe, EARLIER_PROMPTS) for one in loop.candidates
             ),
         )
         file.write_text(knowledge.model_dump_json())

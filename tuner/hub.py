@@ -31,14 +31,14 @@ _LOGIN = "log in with `hf auth login` or set HF_TOKEN"
 
 
 @dataclass(frozen=True)
-class Place:
+class HubFile:
     """A file on the hub; no revision is the repository's main branch."""
 
     repo: str
     file: str = DEFAULT_FILE
     revision: str | None = None
 
-    def beside(self, name: str, path: Path) -> Place:
+    def beside(self, name: str, path: Path) -> HubFile:
         """Returns the place of a file beside this one, in the very commit that this one was fetched from.
 
         Args:
@@ -63,12 +63,12 @@ def is_repo(text: str) -> bool:
     return _REPO.fullmatch(text) is not None
 
 
-def place(text: str) -> Place | None:
+def place(text: str) -> HubFile | None:
     """Reads `FORM`; None if the text has another form, as ``folder/file.yaml`` has."""
     found = _PLACE.fullmatch(text)
     if found is None or found["repo"].endswith((".yaml", ".yml")):
         return None
-    return Place(found["repo"], found["file"] or DEFAULT_FILE, found["revision"])
+    return HubFile(found["repo"], found["file"] or DEFAULT_FILE, found["revision"])
 
 
 def read_url(url: str, most_bytes: int) -> str:
@@ -105,7 +105,7 @@ def read_url(url: str, most_bytes: int) -> str:
     return text
 
 
-def fetch(wanted: Place) -> Path:
+def fetch(wanted: HubFile) -> Path:
     """Downloads a file from the hub, or finds it in the cache of huggingface_hub.
 
     Raises:

@@ -266,7 +266,7 @@ def _from_url(url: str) -> Preset:
     return preset
 
 
-def _from_hub(place: hub.Place) -> Preset:
+def _from_hub(place: hub.HubFile) -> Preset:
     path = hub.fetch(place)
     preset = _parsed(_text(path), str(place))
     if (lora := _lora_beside(preset)) is not None:

@@ -37,7 +37,7 @@ class Difference(BaseModel):
     error: float = Field(ge=0)
 
 
-class Found(BaseModel):
+class Finding(BaseModel):
     """What a study found out about a schedule.
 
     Attributes:
@@ -57,7 +57,7 @@ class Found(BaseModel):
     differences: tuple[Difference, ...]
 
 
-class Objective(BaseModel):
+class KnownObjective(BaseModel):
     """An objective: plain name, name with weights, and the way it improves."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -87,8 +87,8 @@ class Knowledge(BaseModel):
     size: tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]]
     frames: int | None = Field(default=None, ge=1)
     calls: int = Field(ge=1)
-    objectives: tuple[Objective, ...] = Field(min_length=1)
-    results: tuple[Found, ...] = Field(min_length=1, max_length=_MOST_RESULTS)
+    objectives: tuple[KnownObjective, ...] = Field(min_length=1)
+    results: tuple[Finding, ...] = Field(min_length=1, max_length=_MOST_RESULTS)
 
     @functools.cached_property
     def digest(self) -> str:

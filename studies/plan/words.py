@@ -34,7 +34,7 @@ def check_words(settings: SearchSettings) -> None:
     _check_pick(settings.pick, names)
     if settings.for_target is not None:
         exporters.load(settings.for_target)
-    check_name(settings.name)
+    check_study_name(settings.name)
 
 
 def _check_pick(pick: str, objectives: Sequence[str]) -> None:
@@ -46,7 +46,7 @@ def _check_pick(pick: str, objectives: Sequence[str]) -> None:
         raise UserError(f"Pick {pick!r} is not one of {', '.join(accepted)}, {WITHIN}1%.")
 
 
-def check_name(name: str) -> str:
+def check_study_name(name: str) -> str:
     """Returns a study's name unchanged if it can name a folder.
 
     Raises:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from studies.plan.knowledge import Difference, Found, Knowledge, Objective, read_knowledge
+from studies.plan.knowledge import Difference, Finding, Knowledge, KnownObjective, read_knowledge
 from studies.plan.plan import specs_of
 from studies.records.study_folder import StudyFolder, list_studies, open_study
 from tuner.errors import UserError
@@ -41,16 +41,16 @@ def knowledge_of(study: StudyFolder) -> Knowledge:
         frames=study.settings.options.frames,
         calls=study.baseline.calls,
         objectives=tuple(
-            Objective(name=name, spec=specs[name], direction=way) for name, way in study.directions.items()
+            KnownObjective(name=name, spec=specs[name], direction=way) for name, way in study.directions.items()
         ),
         results=tuple(
-            found_of(one, list(specs), result.baseline.tflops, result.baseline.nfe, result.search_prompts or 1)
+            finding_of(one, list(specs), result.baseline.tflops, result.baseline.nfe, result.search_prompts or 1)
             for one in result.evaluated
         ),
     )
 
 
-def found_of(candidate: Candidate, names: Sequence[str], tflops: float, passes: int, prompts: int) -> Found:
+def finding_of(candidate: Candidate, names: Sequence[str], tflops: float, passes: int, prompts: int) -> Finding:
     """Turns the record of a schedule into what can be handed on.
 
     Args:
@@ -61,7 +61,7 @@ def found_of(candidate: Candidate, names: Sequence[str], tflops: float, passes: 
         prompts: Prompts of the last rung.
     """
     scores = [candidate.scores[name] for name in names]
-    return Found(
+    return Finding(
         schedule=candidate.schedule,
         cost=candidate.tflops / tflops,
         passes=candidate.nfe / passes,

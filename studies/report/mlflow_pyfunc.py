@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tuner.models import FlowModel
 
 
-class Asked(BaseModel):
+class Request(BaseModel):
     """What an image is to show, and the seed of its noise."""
 
     prompt: str
@@ -45,7 +45,7 @@ class PresetModel(PythonModel):  # type: ignore[misc]
             options = options.model_copy(update={"lora": f"{context.artifacts['lora']}:{weight}"})
         self._flow = blueprint(self._model).with_options(options).load(options=options)
 
-    def predict(self, model_input: list[Asked]) -> list[dict[str, str]]:
+    def predict(self, model_input: list[Request]) -> list[dict[str, str]]:
         """Draws images.
 
         Args:

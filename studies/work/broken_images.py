@@ -65,7 +65,7 @@ def fault_of(image: Image | Sequence[Image]) -> Fault | None:
     return "all black" if colours[0][1] == (0, 0, 0) else "all one colour"
 
 
-def count(faults: Sequence[Fault | None]) -> dict[str, int]:
+def fault_counts(faults: Sequence[Fault | None]) -> dict[str, int]:
     """Counts each fault; empty if there is none."""
     return dict(Counter(fault for fault in faults if fault is not None))
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from objectives import needs_references, score
 from studies.work.baseline_images import BaselineImages
-from studies.work.broken_images import count, decode_and_check, summary
+from studies.work.broken_images import decode_and_check, fault_counts, summary
 from studies.work.first_velocity import FirstVelocity
 from studies.work.memory import halves, joined, out_of_memory
 from studies.work.objective_warnings import noted
@@ -137,7 +137,7 @@ class Evaluator:
             sampled = time.perf_counter()
             images, faults = decode_and_check(model, latents, finite)
         decoded = time.perf_counter()
-        if degenerate := count(faults):
+        if degenerate := fault_counts(faults):
             first = next(prompt for prompt, fault in zip(task.prompts, faults, strict=True) if fault)
             return Failure(f"{summary(degenerate, len(faults))}, the first for {first!r}", degenerate=degenerate)
         references = self._references(task, images)

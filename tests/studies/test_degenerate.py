@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from studies.records.score_log import ScoreLog
-from studies.work.broken_images import count, decode_and_check, fault_of
+from studies.work.broken_images import decode_and_check, fault_counts, fault_of
 from studies.work.evaluator import Evaluator
 from studies.work.task import Failure, Task
 from tests.studies.toy import TOY, Brightness, ToyModel
@@ -92,6 +92,6 @@ def test_an_autoencoder_that_overflows_is_caught_before_its_pixels_become_bytes(
             images, faults = decode_and_check(model, latents, [True, False])
     finally:
         weight.data.copy_(kept)
-    assert (images, count(faults)) == ([], {"not finite": 2})
+    assert (images, fault_counts(faults)) == ([], {"not finite": 2})
     images, faults = decode_and_check(model, latents, [True, True])
     assert (len(images), faults) == (2, [None, None])

@@ -28,7 +28,7 @@ from studies.report.page.contents import Contents
 from studies.report.page.document import embedded
 from studies.report.page.images import packed
 from studies.report.page.votes import Vote, read_votes, tallies, votes_table
-from studies.report.page.words import amount, command, verdicts
+from studies.report.page.words import amount, command, found_unseen
 from tests.studies.example import DIRECTIONS, candidate, study
 from tests.studies.study_files import picture, write_study
 from tests.studies.toy import Counting, find_blueprint, toy_settings
@@ -175,7 +175,7 @@ def test_the_check_on_unseen_prompts_is_said_in_words(
 ) -> None:
     result = study()
     pick = result.pick.model_copy(update={"held_out": {"x": Score(mean=1.0, delta=delta, ci95=ci95)}})
-    assert verdicts(result.model_copy(update={"pick": pick}), {"x": direction}) == {"x": words}
+    assert found_unseen(result.model_copy(update={"pick": pick}), {"x": direction}) == {"x": words}
 
 
 def test_amounts_have_no_exponents() -> None:

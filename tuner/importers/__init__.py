@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from tuner.errors import UserError
-from tuner.importers.base import Found, unreadable
+from tuner.importers.base import Reading, unreadable
 from tuner.importers.comfyui import read_graph
 from tuner.importers.lists import read_list, read_neutral
 from tuner.importers.scheduler_config import read_config
@@ -59,7 +59,7 @@ def read(path: Path, model: Blueprint | None = None, size: Size | None = None, s
     return preset
 
 
-def _found(path: Path, model: Blueprint | None, size: Size | None, steps: int | None) -> Found:
+def _found(path: Path, model: Blueprint | None, size: Size | None, steps: int | None) -> Reading:
     """Tells by the contents what a file is, and reads it."""
     if path.suffix.lower() == ".png":
         return read_graph(path.name, _embedded(path), model)

@@ -30,7 +30,7 @@ _LONGEST_END = 3
 
 
 @dataclass
-class Asked:
+class NetworkCall:
     """A network call of a chain.
 
     Attributes:
@@ -66,7 +66,7 @@ class Chain:
     size: tuple[int, int]
     entry: dict[str, Any]
     levels: list[float]
-    calls: list[Asked] = field(default_factory=list)
+    calls: list[NetworkCall] = field(default_factory=list)
     states: list[Weights] = field(default_factory=list)
     ended: bool = False
 
@@ -83,7 +83,7 @@ class Part:
 
     solver: str
     levels: list[float]
-    calls: list[Asked]
+    calls: list[NetworkCall]
 
     @property
     def divides(self) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 from tuner.exporters._comfyui_graph import told_level
 from tuner.exporters._comfyui_kernels import KERNELS
-from tuner.importers._comfyui_chains import FIRST, Asked, Chain, Weights, added, after_euler
+from tuner.importers._comfyui_chains import FIRST, Chain, NetworkCall, Weights, added, after_euler
 from tuner.importers._comfyui_guides import Guide, Guides, Nodes
 from tuner.importers._comfyui_sigmas import Sigmas
 from tuner.sigmas import renoising
@@ -146,7 +146,7 @@ class Latents:
         for level, following in pairwise(levels):
             call = len(chain.calls)
             title = self._nodes.title(number)
-            chain.calls.append(Asked(level, guide.guidance, guide.network, number, title))
+            chain.calls.append(NetworkCall(level, guide.guidance, guide.network, number, title))
             chain.levels.append(following)
             if chain.sampler == "euler":
                 chain.states.append(after_euler(chain.states[-1], call, level, following))

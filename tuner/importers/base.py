@@ -13,7 +13,7 @@ from tuner.schedule import Schedule
 
 
 @dataclass
-class Found:
+class Reading:
     """What a file says.
 
     Attributes:

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from tuner.exporters._comfyui_families import FAMILIES
-from tuner.importers._comfyui_chains import Asked, Chain, Part, parts_of
+from tuner.importers._comfyui_chains import Chain, NetworkCall, Part, parts_of
 from tuner.importers._comfyui_guides import Guides, Nodes
 from tuner.importers._comfyui_latents import Latents
 from tuner.importers._comfyui_sigmas import Sigmas
-from tuner.importers.base import Found, unreadable
+from tuner.importers.base import Reading, unreadable
 from tuner.models import available, blueprint
 from tuner.models._diffusers import PipelineBlueprint
 from tuner.models._options import ModelOptions
@@ -35,7 +35,7 @@ _MODELS = {
 """The model that a type of text encoder loader is for, where there is one."""
 
 
-def read_graph(file: str, graph: dict[str, Any], model: Blueprint | None) -> Found:
+def read_graph(file: str, graph: dict[str, Any], model: Blueprint | None) -> Reading:
     """Reads a workflow.
 
     Args:
@@ -81,7 +81,7 @@ class _Reader:
         self.guides = Guides(self.nodes, self.model)
         self.latents = Latents(self.nodes, self.guides, Sigmas(file, graph, self.name))
 
-    def found(self) -> Found:
+    def found(self) -> Reading:
         """Walks from the empty latent to the output."""
         saved = [node for node in self.graph.values() if node["class_type"] in _SAVES]
         if not saved:
@@ -97,7 +97,7 @@ class _Reader:
         shared = ModelOptions(
             guidance=self._shared_guidance(stages), lora=self._lora(), frames=self._frames(), **self._negative()
         )
-        return Found("ComfyUI workflow", stages, stages[-1]["solver"], self.name, size, shared)
+        return Reading("ComfyUI workflow", stages, stages[-1]["solver"], self.name, size, shared)
 
     def _stages(self, chain: Chain, size: Size) -> list[dict[str, Any]]:
         """Makes stages of a chain: one, unless its rule or its guidance changes."""
@@ -131,7 +131,7 @@ class _Reader:
             )
         return [whole | {"sigmas": part.levels[run[0] : run[-1] + 2], "guidance": scales[run[0]]} for run in runs]
 
-    def _scaled(self, call: Asked) -> float | None:
+    def _scaled(self, call: NetworkCall) -> float | None:
         """Returns the scale of a call: where nothing says, a model of two passes makes the prompt's own alone."""
         return self.guides.off if call.guidance is None and self.guides.two_passes else call.guidance
 

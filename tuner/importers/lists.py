@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from tuner.importers.base import Found, unreadable
+from tuner.importers.base import Reading, unreadable
 from tuner.models._options import ModelOptions
 from tuner.models._variance_preserving import VariancePreservingBlueprint
 from tuner.models.base import Blueprint
 from tuner.presets import ANY_MODEL
 
 
-def read_list(file: str, text: str, model: Blueprint | None) -> Found:
+def read_list(file: str, text: str, model: Blueprint | None) -> Reading:
     """Reads numbers between commas or spaces, with or without brackets.
 
     Lists for pipelines of diffusers lack the last level, 0, which their schedulers append; it is appended here.
@@ -34,10 +34,10 @@ def read_list(file: str, text: str, model: Blueprint | None) -> Found:
         raise unreadable(
             file, f"{max(levels):g} is above 1; if these are ratios of noise to image, name the model with --model"
         )
-    return Found("list of sigmas", [{"sigmas": levels}], model=model.name if model else ANY_MODEL)
+    return Reading("list of sigmas", [{"sigmas": levels}], model=model.name if model else ANY_MODEL)
 
 
-def read_neutral(file: str, data: dict[str, Any]) -> Found:
+def read_neutral(file: str, data: dict[str, Any]) -> Reading:
     """Reads what ``tuner export --format sigmas`` writes.
 
     Raises:
@@ -47,7 +47,7 @@ def read_neutral(file: str, data: dict[str, Any]) -> Found:
     try:
         stages = [{key: stage[key] for key in known if key in stage} for stage in data["stages"]]
         options = ModelOptions(**{key: data[key] for key in ModelOptions.model_fields if key in data})
-        return Found(
+        return Reading(
             str(data["name"]), stages, data["solver"], data["model"], (data["height"], data["width"]), options
         )
     except (KeyError, TypeError, ValueError) as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from tuner.importers.base import Found, unreadable
+from tuner.importers.base import Reading, unreadable
 from tuner.models._configuration import trusting
 from tuner.models._variance_preserving import VariancePreservingBlueprint
 from tuner.models.base import Blueprint, Size
@@ -16,7 +16,7 @@ _OF_FLOWS = {"FlowMatchEulerDiscreteScheduler": "euler", "FlowMatchHeunDiscreteS
 
 def read_config(
     file: str, config: dict[str, Any], model: Blueprint | None, size: Size | None, steps: int | None
-) -> Found:
+) -> Reading:
     """Computes the levels of a scheduler for a model, a size and a number of steps.
 
     Raises:
@@ -35,4 +35,4 @@ def read_config(
     steps, size = steps or model.steps, size or model.size
     with trusting(file, "scheduler"):
         levels = replace(model, scheduler=config).sigmas(steps, size)
-    return Found(f"{name} with {steps} steps", [{"sigmas": levels}], known[name], model.name, size)
+    return Reading(f"{name} with {steps} steps", [{"sigmas": levels}], known[name], model.name, size)

@@ -14,7 +14,7 @@ from markupsafe import Markup
 from studies.plan.plan import versions
 from studies.report.page.contents import Contents
 from studies.report.page.images import packed
-from studies.report.page.words import amount, command, headline, verdicts
+from studies.report.page.words import amount, command, found_unseen, headline
 from studies.report.tables import score_text, shorthand
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def page(study: StudyFolder) -> str:
         created=study.created,
         budget=settings.budget,
         headline=headline(result),
-        verdicts=verdicts(result, study.directions),
+        verdicts=found_unseen(result, study.directions),
         unseen=len(study.prompts) - contents.scores.prompts,
         amount=amount,
         shorthand=shorthand,

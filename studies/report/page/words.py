@@ -25,7 +25,7 @@ def headline(result: StudyResult) -> str:
     return f"{pick.speedup:.1f} times cheaper{timed}"
 
 
-def verdicts(result: StudyResult, directions: Mapping[str, Direction]) -> dict[str, str]:
+def found_unseen(result: StudyResult, directions: Mapping[str, Direction]) -> dict[str, str]:
     """Says for each objective what the check on unseen prompts found; nothing if there was none yet."""
     return {name: _verdict(score, directions[name]) for name, score in result.pick.held_out.items()}
 
