@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tuner.distill.swd import SwdSettings
 
 TIMED_STEPS = 4
-"""Training steps that are timed before a student's training, to learn how many fit; one more warms up."""
+"""Training steps that are timed, after one that warms up, to learn how many take the same time."""
 SAVE_EVERY = 20
 _TIMING = "timing.json"
 
@@ -30,14 +30,14 @@ class Timing:
     """How long a student is trained.
 
     Attributes:
-        minutes: What it was given.
-        seconds_per_step: What a training step took: of the processor's time on a CPU, of the clock's on a GPU.
-        steps: How many training steps fit.
+        seconds_per_step: Of the fastest timed step: the processor's on a CPU, the clock's on a GPU.
+        steps: Training steps.
+        first: Training steps of the first student, which take the same time.
     """
 
-    minutes: float
     seconds_per_step: float
     steps: int
+    first: int
 
 
 @dataclass(frozen=True)
@@ -49,19 +49,14 @@ class Student:
 
 
 def train_all(
-    students: Mapping[str, SwdSettings],
-    data: Path,
-    minutes: float,
-    out: Path,
-    cpu: bool,
-    on_progress: OnProgress,
+    students: Mapping[str, SwdSettings], data: Path, steps: int, out: Path, cpu: bool, on_progress: OnProgress
 ) -> dict[str, Student]:
-    """Trains every student for the same time, and skips those that are finished.
+    """Trains every student for the time that the first one takes, and skips those that are finished.
 
     Args:
         students: Settings by name; their folders and numbers of steps are replaced.
         data: Folder of images with captions.
-        minutes: Training time of each: of the processor on a CPU, since others may use it as well.
+        steps: Training steps of the first student; the others get as many as take the same time.
         out: Folder that holds a folder for each student.
         cpu: Train on the CPU even where there is a GPU.
         on_progress: Called after every training step.
@@ -74,29 +69,29 @@ def train_all(
     trained = {}
     for name, settings in students.items():
         folder = out / name.lower().replace(",", "").replace(" ", "-")
-        timing = _timing(settings, data, minutes, folder, cpu)
+        first = next(iter(students.values()))
+        timing = _timing(first, settings, data, steps, folder, cpu)
         wanted = settings.model_copy(
             update={"out": folder / "run", "steps": timing.steps, "save_every": SAVE_EVERY}
         )
-        monitor = _Monitor(name, on_progress)
-        preset = distill(wanted, data, (), (), monitor, resume=True, cpu=cpu)
+        preset = distill(wanted, data, (), (), _Monitor(name, on_progress), resume=True, cpu=cpu)
         trained[name] = Student(preset, timing)
     return trained
 
 
-def _timing(settings: SwdSettings, data: Path, minutes: float, folder: Path, cpu: bool) -> Timing:
+def _timing(first: SwdSettings, settings: SwdSettings, data: Path, steps: int, folder: Path, cpu: bool) -> Timing:
     """Reads how many steps a student is trained, or times some and writes it down."""
     path = folder / _TIMING
     if path.is_file():
         timing = Timing(**json.loads(path.read_text()))
-        if timing.minutes != minutes:
+        if timing.first != steps:
             raise UserError(
-                f"The student in {str(folder)!r} is trained for {timing.minutes:g} minutes, not {minutes:g}; give "
-                f"--minutes {timing.minutes:g}, or another --out."
+                f"The student in {str(folder)!r} is trained for the time of {timing.first} steps, not {steps}; "
+                f"give --steps {timing.first}, or another --out."
             )
         return timing
-    seconds = seconds_per_step(settings, data, cpu)
-    timing = Timing(minutes, seconds, max(1, round(60 * minutes / seconds)))
+    reference, seconds = seconds_per_step([first, settings], data, cpu)
+    timing = Timing(seconds, steps if settings == first else max(1, round(steps * reference / seconds)), steps)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(asdict(timing)))
@@ -105,8 +100,12 @@ def _timing(settings: SwdSettings, data: Path, minutes: float, folder: Path, cpu
     return timing
 
 
-def seconds_per_step(settings: SwdSettings, data: Path, cpu: bool) -> float:
-    """Times a few training steps, whose results are thrown away."""
+def seconds_per_step(settings: Sequence[SwdSettings], data: Path, cpu: bool) -> list[float]:
+    """Times training steps of several students in turn, so that other work on the machine slows them alike.
+
+    Returns:
+        Of each the fastest step's seconds; what is trained is thrown away.
+    """
     from accelerate import Accelerator
 
     from tuner.distill.swd.data import ImageFolder
@@ -116,13 +115,16 @@ def seconds_per_step(settings: SwdSettings, data: Path, cpu: bool) -> float:
 
     accelerator = Accelerator(cpu=cpu)
     clock = time.process_time if accelerator.device.type == "cpu" else time.perf_counter
-    teacher = distillable(blueprint(settings.model).load(accelerator.device.type))
-    trainer = Trainer(settings, teacher, ImageFolder(data), accelerator)
-    trainer.train_step()
-    start = clock()
-    for _ in range(TIMED_STEPS):
-        trainer.train_step()  # returns numbers, so it has waited for a GPU
-    return (clock() - start) / TIMED_STEPS
+    teacher = distillable(blueprint(settings[0].model).load(accelerator.device.type))
+    trainers = [Trainer(one, teacher, ImageFolder(data), accelerator) for one in settings]
+    fastest = [float("inf")] * len(trainers)
+    for step in range(1 + TIMED_STEPS):
+        for number, trainer in enumerate(trainers):
+            start = clock()
+            trainer.train_step()  # returns numbers, so it has waited for a GPU
+            if step > 0:
+                fastest[number] = min(fastest[number], clock() - start)
+    return fastest
 
 
 class _Monitor:

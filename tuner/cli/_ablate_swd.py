@@ -14,7 +14,7 @@ from tuner.cli._progress import ProgressDisplay
 from tuner.cli._training import list_of, settings_of, training_options
 
 EXAMPLES = """\
-  tuner ablate swd --model tiny --data generated --minutes 3 --out runs/swd-ablations
+  tuner ablate swd --model tiny --data generated --steps 100 --out runs/swd-ablations
 """
 
 _ORDERS = (
@@ -24,8 +24,9 @@ _ORDERS = (
     "Paper: arXiv 2503.16397, Table 1, FID of 5000 images (lower is better)."
 )
 _STUDENTS = (
-    "Every student was trained for {minutes:g} minutes. Each score: its mean, the paired\n"
-    "difference to the whole method, and its 95 % interval.\n"
+    "Every student was trained for the time of {steps} steps of the whole method.\n"
+    "Each score: its mean, the paired difference to the whole method, and its 95 %\n"
+    "interval.\n"
     "Paper: ImageReward of arXiv 2503.16397, Table 2 (SD3.5 Medium, COCO)."
 )
 
@@ -39,11 +40,10 @@ _STUDENTS = (
 @click.option("--data", required=True, help="Folder of images, or `generated`: the model draws them.")
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder of the runs.")
 @click.option(
-    "--minutes",
-    default=10.0,
-    show_default=True,
-    type=click.FloatRange(0, min_open=True),
-    help="Training time of each student.",
+    "--steps",
+    required=True,
+    type=click.IntRange(1),
+    help="Training steps of the whole method; the others get as many as take the same time.",
 )
 @click.option("--scales", callback=list_of(float), help="Scale of each step; by default the authors'.")
 @click.option("--sigmas", callback=list_of(float), help="Noise level of each step, then 0; by default theirs.")
@@ -55,7 +55,7 @@ def swd(
     model: str,
     data: str,
     out: Path,
-    minutes: float,
+    steps: int,
     scales: tuple[float, ...] | None,
     sigmas: tuple[float, ...] | None,
     train_batch: int,
@@ -104,18 +104,18 @@ def swd(
         real = ImageFolder(folder)
         count = min(images, len(real))
         orders = Orders(flow, scorers, real, count, batch, seed, display.show).rows()
-        trained = train_all(wanted, folder, minutes, out, device == "cpu", display.show)
+        trained = train_all(wanted, folder, steps, out, device == "cpu", display.show)
         found = contenders({name: one.preset for name, one in trained.items()}, known)
         on_progress = functools.partial(display.show, "images of the students")
         rows = measure(Evaluator(flow, scorers), known, found, texts, batch, seed, on_progress)
-    about = {"model": model, "prompts": len(texts), "real_images": count, "minutes": minutes}
+    about = {"model": model, "prompts": len(texts), "real_images": count, "steps": steps}
     tables = [
         AblationTable("orders", f"Order of enlarging and noising on {model}, {count} images", orders, _ORDERS),
         AblationTable(
             "rows",
             f"Scale-wise Distillation on {model}, {len(texts)} prompts",
             rows,
-            _STUDENTS.format(minutes=minutes),
+            _STUDENTS.format(steps=steps),
         ),
     ]
     timings = {name: asdict(one.timing) for name, one in trained.items()}
