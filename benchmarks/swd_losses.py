@@ -78,7 +78,7 @@ def wanted(known: Blueprint, out: Path) -> dict[str, SwdSettings]:
         critic_rate=1e-3,
         critic_steps=1,
     )
-    full = {name: one for name, one in students(whole, known).items() if name.startswith("full-scale")}
+    full = {name: one for name, one in students(whole, known).items() if "full-size" in name}
     return {
         WHOLE: whole,
         "mmd": whole.model_copy(update={"losses": ("mmd",)}),
@@ -172,8 +172,8 @@ def run(out: Path, steps: int, prompts: int, captions_of_stripes: int) -> dict[s
         preset = presets.load(one.preset)
         ways[name] = (preset.schedule, preset.model_options)
     ways |= {
-        "whole schedule, untrained": (whole, None),
-        "shipped's schedule, untrained": (shipped.schedule, None),
+        "the same, untrained": (whole, None),
+        "shipped's, untrained": (shipped.schedule, None),
         MANY: (known.plain(12), None),
     }
     texts = captions("held_out", prompts)
@@ -196,22 +196,22 @@ def run(out: Path, steps: int, prompts: int, captions_of_stripes: int) -> dict[s
 def report(result: Mapping[str, Any]) -> str:
     """Formats what ``run`` returned as tables of 80 columns."""
     rows = result["rows"]
-    lines = [f"{'':>30}{'GFLOPs':>8}{'s/image':>9}{'s/step':>8}{'steps':>7}"]
+    lines = [f"{'':>22}{'GFLOPs':>8}{'s/image':>9}{'s/step':>8}{'steps':>7}"]
     for row in rows:
         timing = row["training"]
         trained = f"{timing['seconds_per_step']:>8.2f}{timing['steps']:>7}" if timing else ""
-        lines.append(f"{row['name']:>30}{row['gflops']:>8.3f}{row['seconds']:>9.4f}{trained}")
+        lines.append(f"{row['name']:>22}{row['gflops']:>8.3f}{row['seconds']:>9.4f}{trained}")
     for first, second in (("reward", "joint"), ("stripes", "spread")):
         lines += [
             "",
-            f"{'':>30}" + "".join(f"{key:>7}  {'minus shipped':<16}" for key in (first, second)).rstrip(),
+            f"{'':>22}" + "".join(f"{key:>7}  {'minus shipped':<16}" for key in (first, second)).rstrip(),
         ]
         lines += [
-            f"{row['name']:>30}" + "".join(_cell(row, key) for key in (first, second)).rstrip() for row in rows
+            f"{row['name']:>22}" + "".join(_cell(row, key) for key in (first, second)).rstrip() for row in rows
         ]
-    lines += ["", f"{'stripes, degrees':>30}" + "".join(f"{angle:>8}" for angle in rows[0]["directions"])]
+    lines += ["", f"{'stripes, degrees':>22}" + "".join(f"{angle:>8}" for angle in rows[0]["directions"])]
     lines += [
-        f"{row['name']:>30}" + "".join(f"{share:>8.2f}" for share in row["directions"].values()) for row in rows
+        f"{row['name']:>22}" + "".join(f"{share:>8.2f}" for share in row["directions"].values()) for row in rows
     ]
     about = (
         f"{result['prompts']} held_out prompts; {result['striped']} of them with stripes, {SEEDS} images each; "

@@ -19,7 +19,6 @@ from tuner import presets
 from tuner.errors import UserError
 from tuner.flops import price
 from tuner.models import Blueprint, ModelOptions
-from tuner.sigmas import shift_sigma
 
 if TYPE_CHECKING:
     from studies.work.evaluator import Evaluator
@@ -27,26 +26,26 @@ if TYPE_CHECKING:
 
 SCALES = (0.5, 0.625, 0.75, 1.0)
 """The authors' sizes of four steps."""
-UNTRAINED = "whole schedule, untrained"
+UNTRAINED = "untrained"
 _GRID, _TAKEN = 28, (0, 7, 14, 18)
-"""The authors' levels of four steps: these of the 28 levels of the model's own grid; unshifted, the last is 21."""
-_PAPER: Mapping[str, tuple[float, float]] = {WHOLE: (1.12, 1.12), "full-scale, 2 steps": (1.03, 1.12)}
+"""The authors' levels of four steps: these of 28 on the model's own grid; without time shift the last is 21."""
+_PAPER: Mapping[str, tuple[float, float]] = {WHOLE: (1.12, 1.12), "2 full-size steps": (1.03, 1.12)}
 """ImageReward of a row, and of the whole method in the same table of the paper."""
 
 
 def shifted_sigmas(model: Blueprint) -> tuple[float, ...]:
     """Returns the authors' noise levels of four steps on a model's own grid, then 0."""
-    return (*(_own_level(model, 1 - k / _GRID) for k in _TAKEN), 0.0)
+    return _of_own_grid(model, _TAKEN)
 
 
 def students(whole: SwdSettings, model: Blueprint) -> dict[str, SwdSettings]:
     """Makes the settings of the ablated students, the whole method first.
 
-    * without time shift: the levels of as many plain steps on the model's own grid.
+    * no time shift: levels at even distances on the model's own grid.
     * late growth, early growth: the first size up to the last step, and from the second step on full size.
-    * full-scale: without scale-wise training, plain steps at full size; the two numbers of steps whose costs
+    * full-size steps: without scale-wise training, plain steps at full size; the two numbers of steps whose costs
       enclose that of the whole method, or the one that costs the same.
-    * without the patch loss, and with the naive one that compares place by place.
+    * no patch loss, and the naive one that compares place by place.
 
     Args:
         whole: The whole method.
@@ -63,17 +62,17 @@ def students(whole: SwdSettings, model: Blueprint) -> dict[str, SwdSettings]:
     count, first = len(whole.scales), whole.scales[0]
     found = {
         WHOLE: whole,
-        "without time shift": _changed(whole, sigmas=_plain(model, count)),
+        "no time shift": _changed(whole, sigmas=_even(model, count)),
         "late growth": _changed(whole, scales=(*[first] * (count - 1), 1.0)),
         "early growth": _changed(whole, scales=(first, *[1.0] * (count - 1))),
     }
     found = {name: one for name, one in found.items() if name == WHOLE or one != whole}
     equal = price(whole.schedule, model).tflops / price(model.plain(1), model).tflops
     for steps in sorted({max(1, math.floor(equal)), math.ceil(equal)}):
-        name = f"full-scale, {steps} step{'s' * (steps > 1)}"
-        found[name] = _changed(whole, scales=(1.0,) * steps, sigmas=_plain(model, steps))
+        name = f"{steps} full-size step{'s' * (steps > 1)}"
+        found[name] = _changed(whole, scales=(1.0,) * steps, sigmas=_even(model, steps))
     rest = tuple(loss for loss in whole.losses if loss != "mmd")
-    found["without the patch loss"] = _changed(whole, losses=rest)
+    found["no patch loss"] = _changed(whole, losses=rest)
     found["naive patch loss"] = _changed(whole, losses=("patch", *rest))
     return found
 
@@ -123,14 +122,14 @@ def measure(
     ]
 
 
-def _plain(model: Blueprint, steps: int) -> tuple[float, ...]:
-    return (*(_own_level(model, 1 - k / steps) for k in range(steps)), 0.0)
+def _even(model: Blueprint, steps: int) -> tuple[float, ...]:
+    return _of_own_grid(model, [_GRID * step // steps for step in range(steps)])
 
 
-def _own_level(model: Blueprint, unshifted: float) -> float:
-    from tuner.distill.swd.trainer import own_shift
-
-    return shift_sigma(unshifted, own_shift(model, model.size))
+def _of_own_grid(model: Blueprint, indices: Sequence[int]) -> tuple[float, ...]:
+    """Takes levels of the model's own grid, to six decimals as presets have them, and 0 at the end."""
+    sigmas = model.sigmas(_GRID, model.size)
+    return (*(round(sigmas[index], 6) for index in indices), 0.0)
 
 
 def _changed(whole: SwdSettings, **changes: object) -> SwdSettings:
