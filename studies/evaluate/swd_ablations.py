@@ -42,7 +42,7 @@ def students(whole: SwdSettings, model: Blueprint) -> dict[str, SwdSettings]:
     """Makes the settings of the ablated students, the whole method first.
 
     * no time shift: levels at even distances on the model's own grid.
-    * late growth, early growth: the first size up to the last step, and from the second step on full size.
+    * late growth: the first size up to the last step.
     * full-size steps: without scale-wise training, plain steps at full size; the two numbers of steps whose costs
       enclose that of the whole method, or the one that costs the same.
     * no patch loss, and the naive one that compares place by place.
@@ -64,7 +64,6 @@ def students(whole: SwdSettings, model: Blueprint) -> dict[str, SwdSettings]:
         WHOLE: whole,
         "no time shift": _changed(whole, sigmas=_even(model, count)),
         "late growth": _changed(whole, scales=(*[first] * (count - 1), 1.0)),
-        "early growth": _changed(whole, scales=(first, *[1.0] * (count - 1))),
     }
     found = {name: one for name, one in found.items() if name == WHOLE or one != whole}
     equal = price(whole.schedule, model).tflops / price(model.plain(1), model).tflops

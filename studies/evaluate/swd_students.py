@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from tuner.distill.swd import SwdSettings
 
-TIMED_STEPS = 4
+TIMED_STEPS = 2
 """Training steps that are timed, after one that warms up, to learn how many take the same time."""
 SAVE_EVERY = 20
 _TIMING = "timing.json"
@@ -90,8 +90,8 @@ def _timing(first: SwdSettings, settings: SwdSettings, data: Path, steps: int, f
                 f"give --steps {timing.first}, or another --out."
             )
         return timing
-    reference, seconds = seconds_per_step([first, settings], data, cpu)
-    timing = Timing(seconds, steps if settings == first else max(1, round(steps * reference / seconds)), steps)
+    timed = seconds_per_step([first] if settings == first else [first, settings], data, cpu)
+    timing = Timing(timed[-1], max(1, round(steps * timed[0] / timed[-1])), steps)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(asdict(timing)))
