@@ -193,7 +193,7 @@ def test_orders_are_compared_with_a_at_the_same_level(orders: dict[str, Row]) ->
 
 
 def test_a_latent_of_full_size_keeps_more_of_the_real_image(orders: dict[str, Row]) -> None:
-    """Less noise leaves more of it, too. That C is the worst order is the paper's finding and none of this model."""
+    """Less noise leaves more of it, too. That C is the worst is the paper's finding, and none of this model."""
     near = {name: row.scores["nearness"].mean for name, row in orders.items()}
     assert all(near[f"A at {level}"] > near[f"{order} at {level}"] for level in (0.4, 0.6) for order in "BC")
     for order in "AB":
