@@ -1,6 +1,6 @@
 """Measures what each part of Scale-wise Distillation is worth: students trained without it, for the same time.
 
-The parts are those of the paper's Tables 2, 5 and 6 (arXiv 2503.16397). Of their values, `PAPER` has those of
+The parts are those of the paper's Tables 2, 5 and 6 (arXiv 2503.16397). Of their values, `_PAPER` has those of
 Table 2 (SD3.5 Medium, COCO); the others are not known to us.
 """
 

@@ -14,7 +14,7 @@ RBF_WIDTHS = (0.5, 1.0, 2.0)
 """Widths of the RBF kernels, in units of the median distance between generated and real tokens of an image.
 
 The published training code has one fixed width, 100 in units of the features. Where distances are 30, as on
-`tiny`, the kernel is flat at that width: its gradient is 20 to 300 times smaller than the linear kernel's.
+`tiny`, the kernel is flat at that width: its gradient is 19 to 330 times smaller than the linear kernel's.
 """
 HUBER = 1e-3
 """Where patch losses turn from quadratic to linear, as in the published training code."""
