@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from studies.judge.intervals import paired_score
 from studies.plan.references import plain_steps_at
 from studies.work.evaluator import Evaluator
+from studies.work.own_options import Contender
 from studies.work.task import Failure, Task
 from tuner import presets
 from tuner.errors import UserError
@@ -146,19 +147,8 @@ def run_ablations(
     Raises:
         UserError: If a schedule gives no valid image.
     """
-    values: dict[str, dict[str, list[float]]] = {name: {} for name in schedules}
-    done = 0
-    for (name, schedule), start in itertools.product(schedules.items(), range(0, len(prompts), batch)):
-        chunk = tuple(prompts[start : start + batch])
-        seeds = tuple(range(seed + start, seed + start + len(chunk)))
-        result = evaluator.evaluate(Task(schedule, chunk, seeds, size))
-        if isinstance(result, Failure):
-            raise UserError(f"The ablation {name!r} cannot be scored: {result.reason}")
-        for objective, found in result.scores.items():
-            values[name].setdefault(objective, []).extend(found)
-        done += len(chunk)
-        if on_progress is not None:
-            on_progress(done, len(schedules) * len(prompts))
+    contenders = [Contender(name, schedule) for name, schedule in schedules.items()]
+    values = score_all(evaluator, contenders, prompts, size, batch, seed, on_progress)
     whole = next(iter(values.values()))
     return [
         Row(
@@ -169,6 +159,39 @@ def run_ablations(
         )
         for name, found in values.items()
     ]
+
+
+def score_all(
+    evaluator: Evaluator,
+    contenders: Sequence[Contender],
+    prompts: Sequence[str],
+    size: Size,
+    batch: int,
+    seed: int = 0,
+    on_progress: OnProgress | None = None,
+) -> dict[str, dict[str, list[float]]]:
+    """Draws every contender on the same prompts and noise; the other arguments are those of `run_ablations`.
+
+    Returns:
+        For each contender's name and each objective one score per prompt.
+
+    Raises:
+        UserError: If a contender gives no valid image.
+    """
+    values: dict[str, dict[str, list[float]]] = {one.name: {} for one in contenders}
+    done = 0
+    for one, start in itertools.product(contenders, range(0, len(prompts), batch)):
+        chunk = tuple(prompts[start : start + batch])
+        seeds = tuple(range(seed + start, seed + start + len(chunk)))
+        result = evaluator.evaluate(Task(one.schedule, chunk, seeds, size, own=one.own))
+        if isinstance(result, Failure):
+            raise UserError(f"The ablation {one.name!r} cannot be scored: {result.reason}")
+        for objective, found in result.scores.items():
+            values[one.name].setdefault(objective, []).extend(found)
+        done += len(chunk)
+        if on_progress is not None:
+            on_progress(done, len(contenders) * len(prompts))
+    return values
 
 
 def _in_the_paper(name: str) -> dict[str, Values]:

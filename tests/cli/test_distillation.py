@@ -2,16 +2,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from studies.evaluate.ablations import Row
+from studies.evaluate.swd_students import Student, Timing
 from tests.cli.conftest import Outcome
 from tuner import presets
 from tuner.cli._ablate_oss import _EXPLANATION
+from tuner.cli._ablate_swd import _ORDERS, _STUDENTS
 from tuner.cli._ablations import show
+from tuner.distill.swd import SwdSettings
 from tuner.presets import Preset, Score
 from tuner.schedule import Schedule, Stage
 
@@ -127,6 +132,50 @@ def test_oss_ablations_fit_a_terminal(capsys: pytest.CaptureFixture[str], monkey
     lines = capsys.readouterr().out.splitlines()
     assert all(len(line) <= 80 for line in lines)
     assert sum("126.47 -10.25 [-12.50, -10.11]" in line for line in lines) == 2  # no cell is broken
+
+
+def test_swd_ablations_print_both_tables(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The students are the shipped one; what trains them has tests of its own."""
+    wanted: list[dict[str, SwdSettings]] = []
+
+    def trained(students: dict[str, SwdSettings], *_: object) -> dict[str, Student]:
+        wanted.append(students)
+        shipped = Path(presets.__file__).parent / "presets" / "swd-tiny-4.yaml"
+        return {name: Student(shipped, Timing(1.5, 7, 4)) for name in students}
+
+    monkeypatch.setattr("studies.evaluate.swd_students.train_all", trained)
+    data, file = tmp_path / "data", tmp_path / "table.md"
+    data.mkdir()
+    lines = []
+    for number in range(2):
+        Image.new("RGB", (64, 64), "gray").save(data / f"{number}.png")
+        lines.append(json.dumps({"file_name": f"{number}.png", "text": "red ring on plain gray"}))
+    (data / "metadata.jsonl").write_text("\n".join(lines))
+    arguments = ("--model", "tiny", "--data", str(data), "--out", str(tmp_path / "out"), "--steps", "4")
+    outcome = run("ablate", "swd", *arguments, "--lora-rank", "3", "--images", "2", "-o", str(file), "--json")
+    assert outcome.code == 0, outcome.err
+    found = json.loads(outcome.out)
+    assert [row["name"] for row in found["orders"]][:3] == ["A at 0.4", "B at 0.4", "C at 0.4"]
+    assert [row["name"] for row in found["rows"]][:3] == ["whole method", "untrained", "no time shift"]
+    assert found["training"]["no patch loss"] == {"seconds_per_step": 1.5, "steps": 7, "first": 4}
+    assert {settings.rank for settings in wanted[0].values()} == {3}
+    assert "| C at 0.8 |" in file.read_text()
+    assert "| naive patch loss |" in file.read_text()
+    refused = run("ablate", "swd", *arguments, "--loss", "mmd")
+    assert refused.code == 2
+    assert "give --loss mmd,dmd,gan" in refused.err
+
+
+def test_swd_ablations_fit_a_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    score = Score(mean=0.473, delta=-1.25, ci95=(-1.5, -1.111))
+    trained = Row("2 full-size steps", 0.00046473, {"image_reward": score}, {"image_reward": (1.03, -0.09)})
+    order = Row("C at 0.8", 0.00046473, {"image_reward": score}, {"image_reward": (340.2, 327.3)})
+    for row, text in ((trained, _STUDENTS.format(steps=10000)), (order, _ORDERS)):
+        show("title", [row, replace(row, tflops=0.1)], text, {}, None, as_json=False)
+        lines = capsys.readouterr().out.splitlines()
+        assert all(len(line) <= 80 for line in lines)
+        assert sum("0.473 -1.250 [-1.500, -1.111]" in line for line in lines) == 2  # no cell is broken
 
 
 def test_a_reference_beyond_the_most_steps_is_refused(run: Run) -> None:

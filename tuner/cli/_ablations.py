@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,14 +18,36 @@ if TYPE_CHECKING:
     from studies.evaluate.ablations import Row
 
 
-def options(images: int, measured: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+@dataclass(frozen=True)
+class AblationTable:
+    """Rows to print together.
+
+    Attributes:
+        key: Name of the rows in the JSON.
+        title: Shown above.
+        rows: The first is what the others are compared with, unless the explanation says otherwise.
+        explanation: Shown below.
+        digits: Decimals of scores.
+    """
+
+    key: str
+    title: str
+    rows: Sequence[Row]
+    explanation: str
+    digits: int = 3
+
+
+def options(
+    images: int, measured: str, sized: bool = True
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Adds the options of all ablations: the model, the prompts and their noise, the device and the output.
 
     Args:
         images: Default number of prompts to measure on.
         measured: Help of the option that changes it.
+        sized: Whether there is a choice of the output's size.
     """
-    made = (
+    made: list[Callable[..., Any]] = [
         click.option(
             "--model", required=True, shell_complete=complete.models, help="Short name, hub id or local folder."
         ),
@@ -38,13 +61,13 @@ def options(images: int, measured: str) -> Callable[[Callable[..., None]], Calla
         click.option(
             "--seed", default=0, show_default=True, type=click.IntRange(0), help="Noise seed of the first prompt."
         ),
-        size_option,
+        *([size_option] if sized else []),
         click.option("--device", help="Torch device; by default the first GPU, else the CPU."),
         click.option(
             "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Also write it as Markdown."
         ),
         json_option,
-    )
+    ]
 
     def add(command: Callable[..., None]) -> Callable[..., None]:
         for option in reversed(made):
@@ -63,32 +86,40 @@ def show(
     as_json: bool,
     digits: int = 3,
 ) -> None:
-    """Prints a table of ablations, and writes it as Markdown if asked to.
+    """Prints one table of ablations; see `show_all`, and `AblationTable` for the other arguments."""
+    show_all([AblationTable("rows", title, rows, explanation, digits)], about, output, as_json)
+
+
+def show_all(tables: Sequence[AblationTable], about: dict[str, Any], output: Path | None, as_json: bool) -> None:
+    """Prints tables of ablations, and writes them as Markdown if asked to.
 
     Args:
-        title: Shown above.
-        rows: The first is what the others are compared with.
-        explanation: Shown below.
+        tables: In order.
         about: What the JSON says besides the rows.
         output: File of the Markdown; None for none.
         as_json: Whether to print JSON alone.
-        digits: Decimals of scores.
 
     Raises:
         UserError: If the file cannot be written.
     """
-    header, cells = _cells(rows, digits)
     if output is not None:
-        lines = [f"| {' | '.join(line)} |" for line in (header, ["---"] * len(header), *cells)]
         try:
-            output.write_text("\n".join([f"# {title}", "", *lines, "", explanation, ""]))
+            output.write_text("\n".join(line for table in tables for line in _markdown(table)))
         except OSError as error:
             raise unwritable("Table", output, error) from error
     if as_json:
-        print_json(about | {"rows": [_plain(row) for row in rows]})
+        print_json(about | {table.key: [_plain(row) for row in table.rows] for table in tables})
         return
-    print_table(Cells(header, cells, key=header, title=title))
-    say(explanation)
+    for table in tables:
+        header, cells = _cells(table.rows, table.digits)
+        print_table(Cells(header, cells, key=header, title=table.title))
+        say(table.explanation)
+
+
+def _markdown(table: AblationTable) -> list[str]:
+    header, cells = _cells(table.rows, table.digits)
+    lines = [f"| {' | '.join(line)} |" for line in (header, ["---"] * len(header), *cells)]
+    return [f"# {table.title}", "", *lines, "", table.explanation, ""]
 
 
 def _plain(row: Row) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from tuner.cli._ablate_oss import EXAMPLES, oss
+from tuner.cli import _ablate_oss, _ablate_swd
 from tuner.cli._ablations import options, show
 from tuner.cli._progress import ProgressDisplay
 
@@ -18,7 +18,12 @@ Examples:
 """
 
 
-@click.group(help="Measures what each part of a published method is worth.\n\n" + _EXAMPLES + EXAMPLES)
+@click.group(
+    help="Measures what each part of a published method is worth.\n\n"
+    + _EXAMPLES
+    + _ablate_oss.EXAMPLES
+    + _ablate_swd.EXAMPLES
+)
 def command() -> None:
     """The group; its help is in the decorator."""
 
@@ -45,9 +50,9 @@ def bottleneck(
     as_json: bool,
 ) -> None:
     """Loads model and objectives, runs every ablation and prints the table."""
-    from objectives import parse
     from studies.evaluate.ablations import bottleneck_ablations, run_ablations
     from studies.plan.prompts import load_prompts
+    from studies.plan.specs import objective_specs
     from studies.work.evaluator import Evaluator
     from tuner import presets
     from tuner.models import blueprint
@@ -56,10 +61,7 @@ def bottleneck(
     size = known.check_size(size or known.size)
     schedules = bottleneck_ablations(presets.load(preset).schedule, known, size)
     texts = load_prompts(prompts, known).held_out[:images]
-    specs = [
-        name if parse(name)[1] or not known.scorers else f"{name}:{known.scorers}"
-        for name in names or ("clip", "image_reward")
-    ]
+    specs = objective_specs(names or ("clip", "image_reward"), known)
     with ProgressDisplay() as display:
         display.show("loading the model")
         evaluator = Evaluator.load(model, specs, device)
@@ -77,4 +79,5 @@ _EXPLANATION = (
 )
 
 
-command.add_command(oss)
+command.add_command(_ablate_oss.oss)
+command.add_command(_ablate_swd.swd)

@@ -11,7 +11,7 @@ import click
 
 from tuner.cli import _completion as complete
 from tuner.cli._progress import ProgressDisplay
-from tuner.errors import UserError
+from tuner.cli._training import list_of, settings_of, training_options
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -40,33 +40,17 @@ def command() -> None:
     """The group of methods; its help is in the decorator."""
 
 
-def _list_of(convert: Callable[[str], Any]) -> Callable[[click.Context, click.Parameter, str], tuple[Any, ...]]:
-    def parse(ctx: click.Context, param: click.Parameter, text: str) -> tuple[Any, ...]:
-        try:
-            return tuple(convert(part.strip()) for part in text.split(","))
-        except ValueError:
-            raise click.BadParameter(f"{text!r} is not a list of numbers; write e.g. 0.5,0.75,1.") from None
-
-    return parse
-
-
 @command.command(help="Scale-wise distillation (SwD, arXiv 2503.16397): a step per scale.\n\n" + _EXAMPLES)
 @click.option("--model", required=True, shell_complete=complete.models, help="Name, id or folder of the teacher.")
-@click.option("--scales", required=True, callback=_list_of(float), help="Scale of each step, the last one 1.")
-@click.option("--sigmas", required=True, callback=_list_of(float), help="Noise level of each step, then 0.")
+@click.option("--scales", required=True, callback=list_of(float), help="Scale of each step, the last one 1.")
+@click.option("--sigmas", required=True, callback=list_of(float), help="Noise level of each step, then 0.")
 @click.option("--data", required=True, help="Folder of images, or `generated`: the teacher draws them.")
 @click.option("--prompts", metavar="FILE", help="What the teacher draws; half is for validation.")
 @click.option("--images", type=click.IntRange(1), help="Images that the teacher draws; by default one per prompt.")
 @click.option("--steps", required=True, type=int, help="Optimiser steps of the student.")
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder of the run.")
 @click.option("--batch", default=8, show_default=True, help="Images per process and step.")
-@click.option("--lora-rank", "rank", default=64, show_default=True, help="Rank of the LoRA.")
-@click.option("--loss", "losses", default="mmd,dmd,gan", show_default=True, callback=_list_of(str), help="Losses.")
-@click.option("--kernel", default="linear", show_default=True, help="Kernel of the patch loss: linear or rbf.")
-@click.option("--starts", default="data", show_default=True, help="What the next stage enlarges: data or student.")
-@click.option("--lr", "rate", default=1e-4, show_default=True, help="Learning rate of the student.")
-@click.option("--critic-lr", "critic_rate", default=1e-4, show_default=True, help="Learning rate of the critic.")
-@click.option("--critic-steps", default=5, show_default=True, help="Critic steps before a student step.")
+@training_options
 @click.option("--gradient-checkpointing", is_flag=True, help="Less memory, more time.")
 @click.option("--seed", default=0, show_default=True, help="Seed of weights, batches and noise.")
 @click.option("--save-every", default=250, show_default=True, help="Steps between checkpoints.")
@@ -83,17 +67,11 @@ def swd(
     **options: Any,
 ) -> None:
     """Trains with a progress bar on stderr, and prints the preset's path on stdout."""
-    from pydantic import ValidationError
-
     from studies.plan.prompts import load_prompts
-    from tuner.distill.swd import SwdSettings, distill
+    from tuner.distill.swd import distill
     from tuner.models import blueprint
-    from tuner.presets import first_problem
 
-    try:
-        settings = SwdSettings(**options)
-    except ValidationError as error:
-        raise UserError(f"These settings break a rule: {first_problem(error)}") from error
+    settings = settings_of(options)
     sets = load_prompts(prompts, blueprint(settings.model))
     wanted = [sets.search[number % len(sets.search)] for number in range(images or len(sets.search))]
     with _Monitor(settings, tracking_uri) as monitor:

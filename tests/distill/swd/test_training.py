@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from tests.small_flux import small_flux
@@ -20,13 +22,16 @@ from tuner import generate, presets
 from tuner.distill.swd import LORA, SwdSettings, distill
 from tuner.distill.swd.data import ImageFolder, encode_at_scales
 from tuner.distill.swd.draws import Draws
-from tuner.distill.swd.networks import denoiser, features, trainable, with_lora
-from tuner.distill.swd.objective import predict
-from tuner.distill.swd.settings import RESAMPLE
-from tuner.distill.swd.trainer import Trainer
+from tuner.distill.swd.losses import patch_mmd
+from tuner.distill.swd.networks import denoiser, distillable, features, trainable, velocity, with_lora
+from tuner.distill.swd.objective import noised, predict
+from tuner.distill.swd.settings import KERNELS, RESAMPLE
+from tuner.distill.swd.trainer import Trainer, own_shift
 from tuner.errors import UserError
-from tuner.models import Conditioning, FlowModel, wrap
+from tuner.models import Conditioning, FlowModel, Size, blueprint, wrap
 from tuner.resample import resize
+from tuner.sigmas import shift_sigma
+from tuner.tiny.scenes import captions
 
 PROMPTS = ("a red fox", "a blue circle")
 SMALL = {"scales": (0.5, 1.0), "sigmas": (1.0, 0.7, 0.0), "batch": 2, "rank": 4, "critic_steps": 1}
@@ -87,6 +92,64 @@ def test_the_student_approaches_the_images_it_is_shown(folder: Path, losses: tup
     first, last = (np.mean([step["mmd"] for step in part]) for part in (history[:10], history[-10:]))
     assert last < 0.85 * first
     assert distance_to_data(run.student, folder) < 0.9 * before
+
+
+@pytest.mark.parametrize(
+    ("loss", "kernel"), [("mmd", "linear"), ("mmd", "rbf"), ("patch", "linear"), ("gan", "linear")]
+)
+def test_each_loss_moves_a_student_by_itself(folder: Path, loss: str, kernel: str) -> None:
+    """The critic stands still, so a term that falls is the student's doing; ``dmd`` is in `test_losses`."""
+    run = trainer(folder, losses=(loss,), kernel=kernel, steps=20, rate=1e-2, critic_rate=1e-9)
+    history = [run.train_step()[loss] for _ in range(20)]
+    assert np.mean(history[-5:]) < 0.85 * np.mean(history[:5])
+
+
+def test_both_kernels_pull_about_as_hard() -> None:
+    """Gradients of the embedded model's patch loss, at its first and its last stage, lie within an order."""
+    model = distillable(blueprint("tiny").load("cpu"))
+    denoiser(model).requires_grad_(False)
+    generator = torch.Generator().manual_seed(0)
+    conditioning = model.encode(captions("train", 4))
+    for side in (8, 16):
+        real, generated, noise = torch.randn(3, 4, 8, side, side, generator=generator)
+        levels_B = torch.full((4,), 0.4)
+        with torch.no_grad():
+            target_BND = features(model, noised(real, noise, levels_B), levels_B, conditioning)
+        norms = {}
+        for kernel in KERNELS:
+            start = generated.clone().requires_grad_()
+            tokens_BND = features(model, noised(start, noise, levels_B), levels_B, conditioning)
+            patch_mmd(tokens_BND, target_BND, kernel).backward()
+            assert start.grad is not None
+            norms[kernel] = start.grad.norm().item()
+        assert 0.1 < norms["rbf"] / norms["linear"] < 10
+
+
+def test_every_image_has_a_noise_level_of_its_own(model: FlowModel) -> None:
+    x, conditioning = torch.randn(2, 4, 8, 8), model.encode(PROMPTS)
+    twin = with_lora(model, 4, seed=0)
+    levels_B = Draws("a key").levels(x, top=0.7, shift=3.0)
+    assert levels_B[0] != levels_B[1]
+    with torch.no_grad():
+        together = velocity(twin, x, levels_B, conditioning)
+        for row, level in enumerate(levels_B.tolist()):
+            text = {name: rows[row : row + 1] for name, rows in conditioning.items()}
+            torch.testing.assert_close(together[row : row + 1], model.velocity(x[row : row + 1], level, text))
+
+
+@given(top=st.floats(0.1, 1), shift=st.floats(0.5, 9), rows=st.integers(1, 3))
+def test_levels_are_those_of_one_batch_and_stay_below_the_shifted_top(top: float, shift: float, rows: int) -> None:
+    every = Draws("key").levels(torch.empty(2 * rows, 1), top, shift)
+    parts = [Draws("key", rank, 2).levels(torch.empty(rows, 1), top, shift) for rank in range(2)]
+    assert torch.equal(torch.cat(parts), every)
+    assert (every > 0).all()
+    assert every.max() <= shift_sigma(top, shift) + 1e-6
+
+
+@pytest.mark.parametrize(("name", "size", "shift"), [("tiny", (64, 64), 3.0), ("tiny", (32, 32), 2.0)])
+def test_levels_are_shifted_as_the_models_own_grid_is_at_the_size(name: str, size: Size, shift: float) -> None:
+    assert own_shift(blueprint(name), size) == pytest.approx(shift, rel=0.01)
+    assert own_shift(blueprint("sd3.5-medium"), (512, 512)) == pytest.approx(3, rel=0.01)  # as at every size
 
 
 def test_the_critic_learns_what_the_student_makes(folder: Path) -> None:
@@ -199,7 +262,7 @@ def test_gradient_checkpointing_changes_no_gradient(model: FlowModel) -> None:
         if checkpointing:
             denoiser(model).enable_gradient_checkpointing()
         start = x.clone().requires_grad_()
-        features(model, start, 0.5, conditioning).square().mean().backward()
+        features(model, start, torch.tensor([0.5, 0.5]), conditioning).square().mean().backward()
         gradients.append(start.grad)
     torch.testing.assert_close(gradients[0], gradients[1])
 

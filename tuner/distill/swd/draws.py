@@ -5,12 +5,9 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
-from tuner.sigmas import shift_sigma
-
 if TYPE_CHECKING:
     import torch
 
-LEVEL_SHIFT = 3.0
 LEAST_LEVEL = 0.02
 
 
@@ -38,12 +35,14 @@ class Draws:
         order = torch.randperm(available, generator=self._generator)
         return order[self._rank * batch : (self._rank + 1) * batch].tolist()
 
-    def level(self, top: float) -> float:
-        """Draws one noise level: uniform up to ``top``, then shifted towards 1 as the teacher's grid is."""
+    def levels(self, like_BChw: torch.Tensor, top: float, shift: float) -> torch.Tensor:
+        """Draws a noise level for each image (B,): uniform up to ``top``, then shifted towards 1 by ``shift``."""
         import torch
 
-        uniform = float(torch.rand((), generator=self._generator))
-        return shift_sigma(LEAST_LEVEL + uniform * (top - LEAST_LEVEL), LEVEL_SHIFT)
+        batch = len(like_BChw)
+        uniform = torch.rand(self._processes * batch, generator=self._generator)
+        levels = LEAST_LEVEL + uniform[self._rank * batch : (self._rank + 1) * batch] * (top - LEAST_LEVEL)
+        return (shift * levels / (1 + (shift - 1) * levels)).to(like_BChw.device)
 
     def noise(self, like_BChw: torch.Tensor) -> torch.Tensor:
         """Draws unit noise in the shape of a batch; it is drawn on the CPU, the same for every device."""

@@ -10,10 +10,14 @@ import torch.nn.functional as F
 
 from tuner.distill.swd.settings import Kernel
 
-RBF_WIDTH = 100.0
-"""Width of the RBF kernel in units of the features, as in the published training code."""
+RBF_WIDTHS = (0.5, 1.0, 2.0)
+"""Widths of the RBF kernels, in units of the median distance between generated and real tokens of an image.
+
+The published training code has one fixed width, 100 in units of the features. Where distances are 30, as on
+`tiny`, the kernel is flat at that width: its gradient is 19 to 330 times smaller than the linear kernel's.
+"""
 HUBER = 1e-3
-"""Where the linear kernel's loss turns from quadratic to linear, as in the published training code."""
+"""Where patch losses turn from quadratic to linear, as in the published training code."""
 
 
 def patch_mmd(student_BND: torch.Tensor, real_BND: torch.Tensor, kernel: Kernel) -> torch.Tensor:
@@ -21,9 +25,10 @@ def patch_mmd(student_BND: torch.Tensor, real_BND: torch.Tensor, kernel: Kernel)
 
     The patch loss of SwD (arXiv 2503.16397, "patch distribution matching"): every token of a middle block is a
     sample, and the squared maximum mean discrepancy (Gretton et al., "A Kernel Two-Sample Test", JMLR 2012,
-    Eq. 3) compares the two sets of N tokens. With the linear kernel that is the distance of the two means, for
-    which the published training code takes a pseudo-Huber loss of each feature; with the RBF kernel
-    exp(-|x - y|^2 / (2 width^2)) it is the unbiased estimate for a set with itself (diagonal left out).
+    Eq. 5) compares the two sets of N tokens. With the linear kernel that is the distance of the two means, for
+    which the published training code takes a pseudo-Huber loss of each feature. The RBF kernel is the sum of
+    exp(-|x - y|^2 / (2 width^2)) over `RBF_WIDTHS`, and the loss is the discrepancy itself, a pseudo-Huber root of
+    its square, so that both kernels pull about as hard.
 
     Args:
         student_BND: Features of generated images.
@@ -36,18 +41,44 @@ def patch_mmd(student_BND: torch.Tensor, real_BND: torch.Tensor, kernel: Kernel)
     student_BND, real_BND = student_BND.float(), real_BND.float()
     if kernel == "linear":
         distance_BD = student_BND.mean(dim=1) - real_BND.mean(dim=1)
-        return ((distance_BD**2 + HUBER**2).sqrt() - HUBER).mean()
-    tokens = student_BND.shape[1]
-    within = tokens * (tokens - 1)
-    own = (_rbf(student_BND, student_BND).sum() + _rbf(real_BND, real_BND).sum()) / len(student_BND)
-    return (own - 2 * tokens) / within - 2 * _rbf(student_BND, real_BND).mean()
+        return _pseudo_huber(distance_BD**2).mean()
+    between_BNN = _squared_distances(student_BND, real_BND)
+    median_B11 = between_BNN.detach().flatten(1).median(dim=1).values[:, None, None].clamp(min=1e-12)
+
+    def similarity(squared_BNN: torch.Tensor) -> torch.Tensor:
+        scaled_BNN = squared_BNN / (2 * median_B11)
+        kernels = [torch.exp(-scaled_BNN / width**2).mean(dim=(1, 2)) for width in RBF_WIDTHS]
+        return torch.stack(kernels).sum(dim=0)
+
+    within_B = similarity(_squared_distances(student_BND, student_BND))
+    real_B = similarity(_squared_distances(real_BND, real_BND))
+    return _pseudo_huber((within_B + real_B - 2 * similarity(between_BNN)).clamp(min=0)).mean()
 
 
-def _rbf(x_BND: torch.Tensor, y_BND: torch.Tensor) -> torch.Tensor:
+def patch_distance(student_BND: torch.Tensor, real_BND: torch.Tensor) -> torch.Tensor:
+    """Measures how far apart the patches of generated and real images lie, place by place.
+
+    The naive form of the patch loss, to which SwD compares its own (Table 6): every token is pulled to the real
+    image's token at the same place.
+
+    Args:
+        student_BND: Features of generated images.
+        real_BND: Features of real ones.
+
+    Returns:
+        The mean pseudo-Huber distance of a feature, a scalar.
+    """
+    return _pseudo_huber((student_BND.float() - real_BND.float()) ** 2).mean()
+
+
+def _pseudo_huber(squared: torch.Tensor) -> torch.Tensor:
+    return (squared + HUBER**2).sqrt() - HUBER
+
+
+def _squared_distances(x_BND: torch.Tensor, y_BND: torch.Tensor) -> torch.Tensor:
     squared_BN1 = (x_BND**2).sum(dim=2, keepdim=True)
     squared_B1N = (y_BND**2).sum(dim=2)[:, None]
-    distance_BNN = (squared_BN1 + squared_B1N - 2 * x_BND @ y_BND.mT).clamp(min=0)
-    return torch.exp(-distance_BNN / (2 * RBF_WIDTH**2))
+    return (squared_BN1 + squared_B1N - 2 * x_BND @ y_BND.mT).clamp(min=0)
 
 
 def distribution_matching(

@@ -99,24 +99,47 @@ class _Left(Exception):  # noqa: N818 - no error: how a forward is left early
     """Ends a forward pass once the features are computed."""
 
 
-def features(model: PipelineModel, x_BChw: torch.Tensor, sigma: float, conditioning: Conditioning) -> torch.Tensor:
+def velocity(
+    model: PipelineModel, x_BChw: torch.Tensor, levels_B: torch.Tensor, conditioning: Conditioning
+) -> torch.Tensor:
+    """Returns the velocity (B, C, h, w) of latents of which each has a noise level of its own.
+
+    The timesteps of FLUX and SD3 are proportional to the noise level, so the network is called at level 1, and its
+    timesteps are multiplied by the levels.
+    """
+
+    def scale(module: nn.Module, inputs: Any, named: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        timestep = named["timestep"]
+        levels = levels_B.repeat(len(timestep) // len(levels_B))  # guidance may call with every image twice
+        return inputs, named | {"timestep": timestep * levels.to(timestep)}
+
+    handle = denoiser(model).register_forward_pre_hook(scale, with_kwargs=True)
+    try:
+        return model.velocity(x_BChw, 1.0, conditioning)
+    finally:
+        handle.remove()
+
+
+def features(
+    model: PipelineModel, x_BChw: torch.Tensor, levels_B: torch.Tensor, conditioning: Conditioning
+) -> torch.Tensor:
     """Returns the image tokens (B, N, D) behind the middle block; the blocks after it need not run.
 
     With gradient checkpointing they do, because a checkpointed block must not be left by an exception.
     """
     leave = not denoiser(model).gradient_checkpointing
     with _recorded(middle_block(model), leave) as found, contextlib.suppress(_Left):
-        model.velocity(x_BChw, sigma, conditioning)
+        velocity(model, x_BChw, levels_B, conditioning)
     return found[0]
 
 
 def velocity_and_features(
-    model: PipelineModel, x_BChw: torch.Tensor, sigma: float, conditioning: Conditioning
+    model: PipelineModel, x_BChw: torch.Tensor, levels_B: torch.Tensor, conditioning: Conditioning
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Returns the velocity (B, C, h, w) and the image tokens (B, N, D) of one forward."""
     with _recorded(middle_block(model), leave=False) as found:
-        velocity = model.velocity(x_BChw, sigma, conditioning)
-    return velocity, found[0]
+        velocity_BChw = velocity(model, x_BChw, levels_B, conditioning)
+    return velocity_BChw, found[0]
 
 
 @contextlib.contextmanager

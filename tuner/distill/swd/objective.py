@@ -9,11 +9,10 @@ import torch.nn.functional as F
 
 from tuner.distill.swd import losses
 from tuner.distill.swd.draws import Draws
-from tuner.distill.swd.networks import Head, features, velocity_and_features
+from tuner.distill.swd.networks import Head, features, velocity, velocity_and_features
 from tuner.distill.swd.settings import Loss, SwdSettings
 from tuner.models import Conditioning, FlowModel
 from tuner.models._pipeline_model import PipelineModel
-from tuner.sampling import renoise
 
 DMD_TOP, MMD_TOP = 16 / 28, 10 / 28
 """Highest unshifted noise level that DMD and the patch loss look at (steps 12 and 18 of 28 where published)."""
@@ -29,16 +28,24 @@ class StageBatch:
         real: Clean latents at the stage's size, (B, C, h, w).
         generated: The student's, of the same shape; with gradient where the student is trained.
         conditioning: B rows.
+        shift: The model's own shift of noise levels at this size.
     """
 
     real: torch.Tensor
     generated: torch.Tensor
     conditioning: Conditioning
+    shift: float
 
 
 def predict(model: FlowModel, x_BChw: torch.Tensor, sigma: float, conditioning: Conditioning) -> torch.Tensor:
     """Predicts the clean latents: one Euler step to 0."""
     return x_BChw - sigma * model.velocity(x_BChw, sigma, conditioning)
+
+
+def noised(clean_BChw: torch.Tensor, noise_BChw: torch.Tensor, levels_B: torch.Tensor) -> torch.Tensor:
+    """Brings every clean latent to its own noise level."""
+    levels_B111 = levels_B[:, None, None, None]
+    return (1 - levels_B111) * clean_BChw + levels_B111 * noise_BChw
 
 
 class Objective:
@@ -61,40 +68,57 @@ class Objective:
         """Returns the terms that the student minimises the sum of; their gradients reach ``batch.generated``."""
         generated_BChw, terms = batch.generated, dict[Loss, torch.Tensor]()
         if self._settings.critic:
-            sigma = draws.level(DMD_TOP)
-            noised = renoise(generated_BChw, draws.noise(generated_BChw), 0.0, sigma)
+            levels_B = draws.levels(generated_BChw, DMD_TOP, batch.shift)
+            noisy_BChw = noised(generated_BChw, draws.noise(generated_BChw), levels_B)
             if "dmd" in self._settings.losses:
-                with torch.no_grad():
-                    real = predict(self._teacher, noised, sigma, batch.conditioning)
-                    fake = predict(self._critic, noised, sigma, batch.conditioning)
-                terms["dmd"] = losses.distribution_matching(generated_BChw, real, fake)
+                real_BChw, fake_BChw = (
+                    self._clean(model, noisy_BChw, levels_B, batch.conditioning)
+                    for model in (self._teacher, self._critic)
+                )
+                terms["dmd"] = losses.distribution_matching(generated_BChw, real_BChw, fake_BChw)
             if "gan" in self._settings.losses:
-                tokens = features(self._critic, noised, sigma, batch.conditioning)
-                terms["gan"] = GENERATOR_WEIGHT * losses.generator_loss(self._head(tokens))
-        if "mmd" in self._settings.losses:
-            terms["mmd"] = self._patch_loss(batch, draws)
+                tokens_BND = features(self._critic, noisy_BChw, levels_B, batch.conditioning)
+                terms["gan"] = GENERATOR_WEIGHT * losses.generator_loss(self._head(tokens_BND))
+        if {"mmd", "patch"} & set(self._settings.losses):
+            tokens_BND, real_BND = self._patches(batch, draws)
+            if "mmd" in self._settings.losses:
+                terms["mmd"] = losses.patch_mmd(tokens_BND, real_BND, self._settings.kernel)
+            if "patch" in self._settings.losses:
+                terms["patch"] = losses.patch_distance(tokens_BND, real_BND)
         return terms
 
     def critic(self, batch: StageBatch, draws: Draws) -> dict[str, torch.Tensor]:
         """Returns the critic's terms: denoising of generated images and, where asked for, telling them apart."""
         generated_BChw = batch.generated
-        sigma = draws.level(1.0)
-        eps = draws.noise(generated_BChw)
-        noised = renoise(generated_BChw, eps, 0.0, sigma)
-        velocity, generated_tokens = velocity_and_features(self._critic, noised, sigma, batch.conditioning)
-        terms = {"fake": F.mse_loss(velocity, eps - generated_BChw)}
+        levels_B = draws.levels(generated_BChw, 1.0, batch.shift)
+        eps_BChw = draws.noise(generated_BChw)
+        velocity_BChw, generated_BND = velocity_and_features(
+            self._critic, noised(generated_BChw, eps_BChw, levels_B), levels_B, batch.conditioning
+        )
+        terms = {"fake": F.mse_loss(velocity_BChw, eps_BChw - generated_BChw)}
         if "gan" in self._settings.losses:
-            real = renoise(batch.real, eps, 0.0, sigma)
-            real_tokens = features(self._critic, real, sigma, batch.conditioning)
-            loss = losses.discriminator_loss(self._head(real_tokens), self._head(generated_tokens))
+            real_BChw = noised(batch.real, eps_BChw, levels_B)
+            real_BND = features(self._critic, real_BChw, levels_B, batch.conditioning)
+            loss = losses.discriminator_loss(self._head(real_BND), self._head(generated_BND))
             terms["discriminator"] = DISCRIMINATOR_WEIGHT * loss
         return terms
 
-    def _patch_loss(self, batch: StageBatch, draws: Draws) -> torch.Tensor:
-        """Compares the teacher's features of generated and of real images under the same noise."""
-        sigma = draws.level(MMD_TOP)
-        eps = draws.noise(batch.generated)
-        tokens = features(self._teacher, renoise(batch.generated, eps, 0.0, sigma), sigma, batch.conditioning)
+    @staticmethod
+    @torch.no_grad()
+    def _clean(
+        model: PipelineModel, noisy_BChw: torch.Tensor, levels_B: torch.Tensor, conditioning: Conditioning
+    ) -> torch.Tensor:
+        """Predicts clean latents from latents at levels of their own."""
+        return noisy_BChw - levels_B[:, None, None, None] * velocity(model, noisy_BChw, levels_B, conditioning)
+
+    def _patches(self, batch: StageBatch, draws: Draws) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns the teacher's features of generated and of real images under the same noise, (B, N, D) each."""
+        levels_B = draws.levels(batch.generated, MMD_TOP, batch.shift)
+        eps_BChw = draws.noise(batch.generated)
+
+        def tokens(clean_BChw: torch.Tensor) -> torch.Tensor:
+            return features(self._teacher, noised(clean_BChw, eps_BChw, levels_B), levels_B, batch.conditioning)
+
         with torch.no_grad():
-            real = features(self._teacher, renoise(batch.real, eps, 0.0, sigma), sigma, batch.conditioning)
-        return losses.patch_mmd(tokens, real, self._settings.kernel)
+            real_BND = tokens(batch.real)
+        return tokens(batch.generated), real_BND

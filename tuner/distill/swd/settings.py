@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from tuner.schedule import Schedule, Stage
 
-Loss = Literal["mmd", "dmd", "gan"]
+Loss = Literal["mmd", "dmd", "gan", "patch"]
 Kernel = Literal["linear", "rbf"]
 Starts = Literal["data", "student"]
 LOSSES: tuple[str, ...] = get_args(Loss)

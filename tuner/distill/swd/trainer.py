@@ -12,7 +12,7 @@ from tuner.distill.swd.draws import Draws
 from tuner.distill.swd.networks import Head, denoiser, trainable, with_lora
 from tuner.distill.swd.objective import Objective, StageBatch, predict
 from tuner.distill.swd.settings import RESAMPLE, SwdSettings
-from tuner.models import Conditioning
+from tuner.models import Blueprint, Conditioning, Size
 from tuner.models._pipeline_model import PipelineModel
 from tuner.resample import resize
 from tuner.sampling import renoise
@@ -24,6 +24,7 @@ MAX_GRADIENT = 10.0
 WEIGHT_DECAY = 0.01
 COOLED_SHARE = 0.5
 """Share of the steps, the last ones, in which the learning rates fall linearly to zero."""
+_FINE_GRID = 1000
 
 
 class Trainer:
@@ -53,6 +54,9 @@ class Trainer:
         self._data = data
         self._accelerator = accelerator
         self._objective = Objective(settings, teacher, critic, head)
+        known = teacher.blueprint
+        self._sizes = [known.stage_size(known.size, stage.scale) for stage in settings.schedule.stages]
+        self._shifts = [own_shift(known, size) for size in self._sizes]
         self._student = _Trained(trainable(denoiser(self.student)), settings.rate, accelerator)
         self._critic = _Trained(
             [*trainable(denoiser(critic)), *head.parameters()], settings.critic_rate, accelerator
@@ -105,12 +109,12 @@ class Trainer:
         reals, conditioning = self._real(draws)
         noises = [draws.noise(real) for real in reals]
         before = reals[0]  # the first stage starts from noise alone, whatever this is
-        for stage, real, noise in zip(stages, reals, noises, strict=True):
+        for stage, real, noise, shift in zip(stages, reals, noises, self._shifts, strict=True):
             sigma = stage.sigmas[0]
             start = renoise(resize(before, (real.shape[-2], real.shape[-1]), RESAMPLE), noise, 0.0, sigma)
             with torch.set_grad_enabled(gradients):
                 generated = predict(self.student, start, sigma, conditioning)
-            yield StageBatch(real, generated, conditioning)
+            yield StageBatch(real, generated, conditioning, shift)
             before = real if self.settings.starts == "data" else generated.detach()
 
     @torch.no_grad()
@@ -119,9 +123,13 @@ class Trainer:
         model = self._teacher
         chosen = draws.images(len(self._data), self.settings.batch)
         pixels = self._data.pixels(chosen, model.blueprint.size).to(self._accelerator.device)
-        scales = [stage.scale for stage in self.settings.schedule.stages]
-        sizes = [model.blueprint.stage_size(model.blueprint.size, scale) for scale in scales]
-        return encode_at_scales(model, pixels, sizes), model.encode(self._data.texts(chosen))
+        return encode_at_scales(model, pixels, self._sizes), model.encode(self._data.texts(chosen))
+
+
+def own_shift(model: Blueprint, size: Size) -> float:
+    """Returns the shift of the model's own noise levels at a size: the odds of what an unshifted 1/2 becomes."""
+    middle = model.sigmas(_FINE_GRID, size)[_FINE_GRID // 2]
+    return middle / (1 - middle)
 
 
 class _Trained:
