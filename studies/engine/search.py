@@ -86,7 +86,7 @@ def search(
         start = (
             (lambda: executor)
             if executor is not None
-            else functools.partial(start_workers, settings, plan.objectives)
+            else functools.partial(start_workers, settings, plan.objectives, texts=plan.texts)
         )
         evaluations = Evaluations(plan, folder, scores, earlier, start)
         sitting = _Sitting(plan, folder, evaluations, record, on_progress)

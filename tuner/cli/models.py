@@ -11,6 +11,7 @@ from tuner.cli import _completion as complete
 from tuner.cli._common import json_option, print_json, print_table
 
 if TYPE_CHECKING:
+    from tuner.memory import Placement, Precision
     from tuner.models import Blueprint
 
 _EXAMPLES = """\b
@@ -20,26 +21,37 @@ Examples:
   tuner models flux wan2.2 --memory
 
 \b
-What --memory counts is the denoiser alone. Text encoders, VAE, activations and
-CUDA itself need more, which is not counted here; see docs/models.md.
+What --memory counts, in GiB: the weights of denoiser and text encoders; the most
+that tensors take beside them in a call of the denoiser for one image, and while it
+is decoded, at the default size; and what a worker needs with all of it on the card.
+--json says, too, what it needs with text encoders freed, or with offloading.
+Scorers and CUDA itself come on top; see docs/models.md.
 """
+
+_PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16", "int8", "nf4")
+_PLACEMENTS: tuple[Placement, ...] = ("model", "group", "sequential")
+_MEMORY_COLUMNS = ("model", "precision", "denoiser", "text", "call", "decode", "needs")
 
 
 @click.command(help="Lists models by short name, with the defaults that make up their baselines.\n\n" + _EXAMPLES)
 @click.argument("names", nargs=-1, shell_complete=complete.models)
 @click.option("--cost", is_flag=True, help="Count TFLOPs instead of naming the source; a second or so per model.")
-@click.option("--memory", is_flag=True, help="Count the denoiser's weights instead, in four precisions.")
+@click.option("--memory", is_flag=True, help="Say instead what memory a worker needs, in four precisions.")
 @json_option
 def command(names: tuple[str, ...], cost: bool, memory: bool, as_json: bool) -> None:
     """Prints one row per model."""
     from tuner.models import available, blueprint
 
     known = [blueprint(name) for name in names or available()]
-    rows = [_memory_row(model) if memory else _row(model, cost) for model in known]
+    if memory:
+        rows = [row for model in known for row in _memory_rows(model)]
+        shown = [{name: _short(row[name]) for name in _MEMORY_COLUMNS} for row in rows]
+    else:
+        shown = rows = [_row(model, cost) for model in known]
     if as_json:
         print_json(rows)
     else:
-        print_table(list(rows[0]), [list(map(_cell, row.values())) for row in rows], typed=["model"])
+        print_table(list(shown[0]), [list(map(_cell, row.values())) for row in shown], typed=["model"])
 
 
 def _row(known: Blueprint, cost: bool) -> dict[str, Any]:
@@ -64,18 +76,32 @@ def _row(known: Blueprint, cost: bool) -> dict[str, Any]:
     }
 
 
-def _memory_row(known: Blueprint) -> dict[str, Any]:
-    from tuner.memory import weights
+def _memory_rows(known: Blueprint) -> list[dict[str, Any]]:
+    """Says what a worker needs, in GiB, in every precision that a GPU runs."""
+    from tuner.memory import weights, working
 
-    counted = weights(known)
-    return {
-        "model": known.name,
-        "parameters": counted.parameters,
-        "float32 GB": counted.float32_bytes / 1e9,
-        "bf16 GB": counted.bf16_bytes / 1e9,
-        "int8 GB": counted.int8_bytes / 1e9,
-        "nf4 GB": counted.nf4_bytes / 1e9,
-    }
+    sizes, rows = weights(known), []
+    for precision in _PRECISIONS:
+        beside = working(known, known.size, precision)
+        parts = {
+            "denoiser": sizes.denoising(precision),
+            "text": sizes.encoding(precision),
+            "VAE": sizes.decoding(precision),
+            "call": beside.call,
+            "decode": beside.decoding,
+            "needs": sizes.at_once(precision) + beside.most(),
+            "needs, text encoders freed": sizes.at_once(precision, freed=True) + beside.most(),
+        }
+        for placement in _PLACEMENTS if precision in ("float32", "bfloat16") else ():
+            parts[f"needs, offload {placement}"] = sizes.at_once(precision, placement) + beside.most()
+        parameters = sum(network.parameters for network in sizes.denoisers)
+        gib = {name: size / 2**30 for name, size in parts.items()}
+        rows.append({"model": known.name, "precision": precision, "parameters": parameters, **gib})
+    return rows
+
+
+def _short(value: object) -> object:
+    return f"{value:.3g}" if isinstance(value, float) else value
 
 
 def _cell(value: object) -> str:

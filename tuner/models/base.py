@@ -356,3 +356,7 @@ class FlowModel(ABC):
 
     def free_text_encoders(self) -> None:  # noqa: B027 - a model may have none
         """Gives the text encoders' memory back; nothing can be encoded after it."""
+
+    def make_room(self) -> bool:
+        """Takes less memory from now on, and says whether it does; it may be slower then."""
+        return False
