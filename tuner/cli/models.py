@@ -101,7 +101,7 @@ def _memory_rows(known: Blueprint) -> list[dict[str, Any]]:
 
 
 def _short(value: object) -> object:
-    return f"{value:.3g}" if isinstance(value, float) else value
+    return f"{value:.{2 if value < 10 else 1}f}" if isinstance(value, float) else value
 
 
 def _cell(value: object) -> str:
