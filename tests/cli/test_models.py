@@ -135,3 +135,11 @@ def test_options_that_a_model_cannot_use_are_one_line(run: Run, tmp_path: Path) 
     )
     assert (outcome.code, outcome.err.count("\n")) == (2, 1)
     assert "makes no pass with a negative prompt" in outcome.err
+
+
+def test_text_is_not_encoded_twice_when_its_encoders_are_freed(run: Run, tmp_path: Path) -> None:
+    arguments = ("sample", "plain:2", "red circle", "--model", "tiny", "--free-text-encoders")
+    assert run(*arguments, "-o", str(tmp_path / "one.png")).code == 0
+    outcome = run(*arguments, "--seeds", "2", "-o", str(tmp_path / "two.png"))
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+    assert "several images are asked for" in outcome.err

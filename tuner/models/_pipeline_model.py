@@ -94,6 +94,11 @@ class PipelineModel(FlowModel):
         if self.when_encoded is not None:
             self.pipe, self.when_encoded = self.when_encoded(), None
 
+    @property
+    def draws_after_encoding(self) -> bool:
+        """Where it was loaded to free them; see `FlowModel.draws_after_encoding`."""
+        return self.when_encoded is not None
+
     def make_room(self) -> bool:
         """Lets components leave the device while others run; see `FlowModel.make_room`."""
         if not self.may_offload:
