@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 def activation_bytes(blueprint: Blueprint, size: Size, network_bytes: int, dtype: str) -> int:
     """Bounds the bytes that tensors beside the weights take at once while one velocity of one image is computed.
 
-    Attention keeps no matrix of scores, as in fused kernels. Where guidance makes more passes, they are taken to
-    run in one batch; passes that run one after the other need less.
+    Attention keeps no matrix of scores, as in fused kernels. Guidance passes that run in one batch count all, those
+    that run one after the other as one.
 
     Args:
         blueprint: The model.
@@ -33,7 +33,8 @@ def activation_bytes(blueprint: Blueprint, size: Size, network_bytes: int, dtype
     live = _Live()
     with _of_type(dtype), _FusedAttention(), live:
         blueprint.meta_forward(size)
-    return (live.most - network_bytes) * blueprint.passes // blueprint.counted_passes
+    together = blueprint.passes if getattr(blueprint, "batched_guidance", True) else blueprint.counted_passes
+    return (live.most - network_bytes) * together // blueprint.counted_passes
 
 
 def decoding_bytes(blueprint: PipelineBlueprint, autoencoder: Part, size: Size, dtype: str) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tuner.errors import UserError
-from tuner.memory import Precision, Weights, precision_of, weights, working
+from tuner.memory import Precision, Weights, Working, needed, precision_of, weights, working
 
 if TYPE_CHECKING:
     from tuner.models import Blueprint, ModelOptions
@@ -45,11 +45,11 @@ def check_fits(blueprint: Blueprint, options: ModelOptions, device: str, share: 
     except UserError:
         return
     precision = precision_of(options, "cuda")
-    needed = _at_once(sizes, options)
-    if needed <= room:
+    least = sizes.at_once(precision, options.offload, bool(options.free_text_encoders))
+    if least <= room:
         return
     raise UserError(
-        f"Model {blueprint.name!r} needs {needed / _GIB:.1f} GiB of GPU memory for its {precision} weights, and "
+        f"Model {blueprint.name!r} needs {least / _GIB:.1f} GiB of GPU memory for its {precision} weights, and "
         f"{room / _GIB:.1f} GiB are there; {_remedies(blueprint, sizes, options, room)}"
     )
 
@@ -63,13 +63,9 @@ def gpu_bytes(device: str) -> int | None:
     return int(torch.cuda.get_device_properties(device).total_memory)
 
 
-def _at_once(sizes: Weights, options: ModelOptions) -> int:
-    return sizes.at_once(precision_of(options, "cuda"), options.offload, bool(options.free_text_encoders))
-
-
 def _remedies(blueprint: Blueprint, sizes: Weights, options: ModelOptions, room: int) -> str:
     """Names the options with which weights and one image fit; two of them where neither is enough alone."""
-    beside: dict[Precision, int] = {}
+    beside: dict[Precision, Working] = {}
     fitting: dict[str, str] = {}
     for names in (*((name,) for name in _CHOICES), *_PAIRS):
         chosen = options.model_copy(update={field: it for name in names for field, it in _CHOICES[name].items()})
@@ -78,20 +74,20 @@ def _remedies(blueprint: Blueprint, sizes: Weights, options: ModelOptions, room:
         precision = precision_of(chosen, "cuda")
         if precision not in beside:
             beside[precision] = _beside(blueprint, precision)
-        needed = _at_once(sizes, chosen) + beside[precision]
-        if needed <= room:
-            fitting[" ".join(names)] = f"{' '.join(names)} ({needed / _GIB:.1f})"
+        most = needed(sizes, beside[precision], precision, chosen.offload, bool(chosen.free_text_encoders))
+        if most <= room:
+            fitting[" ".join(names)] = f"{' '.join(names)} ({most / _GIB:.1f})"
     if not fitting:
         return "no option makes it fit; use a larger GPU, or --device-map balanced with several."
     return f"add one of these, with which it and one image need so many GiB: {', '.join(fitting.values())}."
 
 
-def _beside(blueprint: Blueprint, precision: Precision) -> int:
+def _beside(blueprint: Blueprint, precision: Precision) -> Working:
     """Returns what one image takes beside the weights, or nothing where that cannot be counted."""
     try:
-        return working(blueprint, blueprint.size, precision).most()
+        return working(blueprint, blueprint.size, precision)
     except UserError:
-        return 0
+        return Working(call=0, decoding=0)
 
 
 def _possible(options: ModelOptions) -> bool:

@@ -130,6 +130,33 @@ class Working(BaseModel):
         return max(self.call * images, self.decoding)
 
 
+def needed(
+    sizes: Weights,
+    beside: Working,
+    precision: Precision,
+    placement: Placement | None = None,
+    freed: bool = False,
+    images: int = 1,
+) -> int:
+    """Returns the most bytes that a worker's tensors take at once, its scorers left out.
+
+    Args:
+        sizes: The model's networks.
+        beside: What works beside them.
+        precision: Of the weights.
+        placement: See `Weights.at_once`.
+        freed: See `Weights.at_once`.
+        images: Images of a batch.
+    """
+    at_once = sizes.at_once(precision, placement, freed)
+    if placement in ("model", "auto"):
+        denoiser = max(network.bytes(precision) for network in sizes.denoisers)
+        return max(at_once, denoiser + beside.call * images, sizes.decoding(precision) + beside.decoding)
+    if freed and placement is None:
+        return max(at_once, sizes.denoising(precision) + sizes.decoding(precision) + beside.most(images))
+    return at_once + beside.most(images)
+
+
 def unquantized(precision: Precision) -> Precision:
     """Returns the precision of what is not quantised."""
     return precision if precision in _BYTES else "bfloat16"

@@ -221,7 +221,7 @@ def _timed(plan: Plan, load: Load | None) -> Speed:
 
 def _memory(plan: Plan, speed: Speed | None) -> Memory | None:
     """Counts the memory of a worker, in single precision only where it is timed on a CPU."""
-    from tuner.memory import precision_of, weights, working
+    from tuner.memory import needed, precision_of, weights, working
 
     options = plan.settings.options
     on_cpu = (
@@ -240,7 +240,9 @@ def _memory(plan: Plan, speed: Speed | None) -> Memory | None:
         autoencoder_bytes=sizes.decoding(precision),
         activations_bytes=beside.call * plan.chunk,
         decoding_bytes=beside.decoding,
-        total_bytes=sizes.at_once(precision, options.offload) + beside.most(plan.chunk),
+        total_bytes=needed(
+            sizes, beside, precision, options.offload, bool(options.free_text_encoders), plan.chunk
+        ),
         precision=precision,
         images=plan.chunk,
     )

@@ -78,7 +78,7 @@ def _row(known: Blueprint, cost: bool) -> dict[str, Any]:
 
 def _memory_rows(known: Blueprint) -> list[dict[str, Any]]:
     """Says what a worker needs, in GiB, in every precision that a GPU runs."""
-    from tuner.memory import weights, working
+    from tuner.memory import needed, weights, working
 
     sizes, rows = weights(known), []
     for precision in _PRECISIONS:
@@ -89,11 +89,11 @@ def _memory_rows(known: Blueprint) -> list[dict[str, Any]]:
             "VAE": sizes.decoding(precision),
             "call": beside.call,
             "decode": beside.decoding,
-            "needs": sizes.at_once(precision) + beside.most(),
-            "needs, text encoders freed": sizes.at_once(precision, freed=True) + beside.most(),
+            "needs": needed(sizes, beside, precision),
+            "needs, text encoders freed": needed(sizes, beside, precision, freed=True),
         }
         for placement in _PLACEMENTS if precision in ("float32", "bfloat16") else ():
-            parts[f"needs, offload {placement}"] = sizes.at_once(precision, placement) + beside.most()
+            parts[f"needs, offload {placement}"] = needed(sizes, beside, precision, placement)
         parameters = sum(network.parameters for network in sizes.denoisers)
         gib = {name: size / 2**30 for name, size in parts.items()}
         rows.append({"model": known.name, "precision": precision, "parameters": parameters, **gib})
