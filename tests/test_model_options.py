@@ -123,6 +123,28 @@ def test_a_device_map_and_a_dtype_are_passed_on(flux_folder: Path) -> None:
     assert drawn(model).isfinite().all()
 
 
+def test_decoding_in_tiles_is_nearly_decoding_at_once(flux_folder: Path) -> None:
+    whole, tiled = (
+        blueprint(str(flux_folder)).load("cpu", options=ModelOptions(tiling=it)) for it in (None, True)
+    )
+    assert not whole.pipe.vae.use_tiling
+    assert tiled.pipe.vae.use_tiling
+    small = tiled.pipe.vae.tile_latent_min_size // 2
+    latents = whole.noise((small * 8, small * 8), [1])
+    assert tiled.decode(latents)[0].tobytes() == whole.decode(latents)[0].tobytes()  # one tile holds it
+    tiled.pipe.vae.tile_latent_min_size, tiled.pipe.vae.tile_sample_min_size = small // 2, small * 4
+    assert tiled.decode(latents)[0].size == whole.decode(latents)[0].size
+
+
+def test_an_autoencoder_without_tiles_is_told(flux_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from diffusers import AutoencoderKL
+
+    monkeypatch.delattr(AutoencoderKL, "enable_tiling", raising=False)
+    monkeypatch.setattr(_loading, "hasattr", lambda one, name: name != "enable_tiling", raising=False)
+    with pytest.raises(UserError, match="AutoencoderKL does not decode in tiles; leave `--tiling` out"):
+        blueprint(str(flux_folder)).load("cpu", options=ModelOptions(tiling=True))
+
+
 def test_the_attention_backend_is_the_networks_own(flux_folder: Path) -> None:
     stock = blueprint(str(flux_folder)).load("cpu")
     other = blueprint(str(flux_folder)).load("cpu", options=ModelOptions(attention="_native_math"))
@@ -142,7 +164,8 @@ def test_weights_of_another_model_are_refused(flux_folder: Path) -> None:
 def test_a_preset_takes_what_makes_the_image_and_not_the_machine() -> None:
     options = ModelOptions(guidance=5.0, lora="me/mine", dtype="float16", quantize="nf4", offload="model")
     assert options.of_presets() == ModelOptions(guidance=5.0, lora="me/mine")
-    assert ModelOptions(dtype="float16", device_map="balanced").of_presets() is None
+    machine = ModelOptions(dtype="float16", device_map="balanced", tiling=True, free_text_encoders=True)
+    assert machine.of_presets() is None
     assert ModelOptions(lora="me/mine").lora_and_weight() == ("me/mine", 1.0)
     assert ModelOptions(lora="me/mine:-0.5").lora_and_weight() == ("me/mine", -0.5)
 
@@ -207,7 +230,7 @@ def test_options_that_decide_the_images_are_part_of_a_studys_identity(
     assert "options" not in plain
     assert identity(offload="model", device_map="balanced") == plain
     changed: list[dict[str, Any]] = [{"guidance": 5.0}, {"negative_prompt": "blur"}, {"dtype": "float16"}]
-    changed += [{"quantize": "nf4"}, {"attention": "native"}, {"compile": True}]
+    changed += [{"quantize": "nf4"}, {"attention": "native"}, {"compile": True}, {"tiling": True}]
     for options in changed:
         assert identity(**options) != plain
     with_lora = identity(lora=f"{lora}:0.5")

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 def activation_bytes(blueprint: Blueprint, size: Size, network_bytes: int, dtype: str) -> int:
     """Bounds the bytes that tensors beside the weights take at once while one velocity of one image is computed.
 
-    Attention keeps no matrix of scores, as in fused kernels. Guidance passes that run in one batch count all, those
-    that run one after the other as one.
+    Attention keeps no matrix of scores, as in fused kernels. Guidance passes that run in one batch all count; of
+    those that run one after the other, one does.
 
     Args:
         blueprint: The model.

@@ -127,7 +127,7 @@ class Evaluator:
             if self._model.make_room():
                 return self.evaluate(task)
             return Failure(
-                f"one image does not fit into memory ({reason}); try --offload model or --quantize nf4.",
+                f"one image does not fit into memory ({reason}); try --offload model, --quantize nf4 or --tiling.",
                 transient=True,
             )
         return joined([self.evaluate(half) for half in halves(task)])

@@ -77,6 +77,8 @@ def load_pipeline(
     pipe.set_progress_bar_config(disable=True)
     if half == "text":
         return pipe
+    if options.tiling:
+        _decode_in_tiles(pipe)
     if options.attention is not None:
         for name in ("transformer", "transformer_2", "unet"):
             if (part := getattr(pipe, name, None)) is not None:
@@ -94,6 +96,12 @@ def load_pipeline(
     elif options.offload == "group":
         offload_groups(pipe, device)
     return pipe
+
+
+def _decode_in_tiles(pipe: Any) -> None:
+    if not hasattr(pipe.vae, "enable_tiling"):
+        raise UserError(f"{type(pipe.vae).__name__} does not decode in tiles; leave `--tiling` out.")
+    pipe.vae.enable_tiling()
 
 
 def offload_groups(pipe: Any, device: str) -> None:

@@ -34,6 +34,7 @@ class ModelOptions(BaseModel):
         device_map: diffusers' placement of components, e.g. ``balanced`` over all GPUs.
         frames: Frames of a video.
         compile: Whether the denoiser is compiled, at the first call at every stage size.
+        tiling: Whether the autoencoder decodes in tiles, which takes less memory and changes the images a little.
         attention: Attention backend of the denoiser, as diffusers names it, e.g. ``flash`` or ``sage``.
     """
 
@@ -49,6 +50,7 @@ class ModelOptions(BaseModel):
     device_map: str | None = None
     frames: int | None = None
     compile: bool | None = None
+    tiling: bool | None = None
     attention: str | None = None
 
     def of_images(self) -> dict[str, Any]:
@@ -61,7 +63,16 @@ class ModelOptions(BaseModel):
 
     def of_presets(self) -> ModelOptions | None:
         """Returns those that belong to a preset, on whatever machine it runs; None if there are none."""
-        machine = ("dtype", "quantize", "offload", "free_text_encoders", "device_map", "compile", "attention")
+        machine = (
+            "dtype",
+            "quantize",
+            "offload",
+            "free_text_encoders",
+            "device_map",
+            "compile",
+            "tiling",
+            "attention",
+        )
         kept = self.model_copy(update=dict.fromkeys(machine))
         return kept if kept.of_images() else None
 
