@@ -179,6 +179,4 @@ def test_a_load_is_refused_before_it_starts(card: Card, monkeypatch: pytest.Monk
     card(1e-6)
     monkeypatch.setattr(_diffusers, "load_pipeline", lambda *_: pytest.fail("weights were read"))
     with pytest.raises(UserError, match="GiB of GPU memory"):
-        blueprint("tiny").load("cuda")
-    with pytest.raises(UserError, match="GiB of GPU memory"):
         Evaluator.load("tiny", [], "cuda")

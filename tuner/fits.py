@@ -22,15 +22,16 @@ _CHOICES: dict[str, dict[str, Any]] = {
 _PAIRS = ("--quantize nf4", "--free-text-encoders"), ("--quantize nf4", "--offload model")
 
 
-def check_fits(blueprint: Blueprint, options: ModelOptions, device: str, share: float = 1.0) -> None:
+def check_fits(blueprint: Blueprint, options: ModelOptions, device: str | None, share: float = 1.0) -> None:
     """Refuses a load whose weights alone exceed the memory of the GPU.
 
-    Nothing is refused on a CPU, with a device map, or where a family does not say how to build its networks.
+    Whoever loads a model for a user asks this first. Nothing is refused on a CPU, with a device map, or where a family
+    does not say how to build its networks.
 
     Args:
         blueprint: The model.
         options: How it will be loaded.
-        device: Torch device.
+        device: Torch device; None for the first GPU, if there is one.
         share: Part of the GPU that is this process's own.
 
     Raises:
@@ -54,10 +55,11 @@ def check_fits(blueprint: Blueprint, options: ModelOptions, device: str, share: 
     )
 
 
-def gpu_bytes(device: str) -> int | None:
+def gpu_bytes(device: str | None) -> int | None:
     """Returns the memory of a GPU, all of it; None for other devices."""
     import torch
 
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if not device.startswith("cuda"):
         return None
     return int(torch.cuda.get_device_properties(device).total_memory)

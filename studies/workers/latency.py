@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from studies.plan.chunks import default_chunk
 from studies.workers.executors import device_of
 from studies.workers.start import cargo_for
+from tuner.fits import check_fits
 from tuner.invariance import one_thread
 from tuner.latency import LatencyTable, measure
 from tuner.models import Blueprint, ModelOptions, Size
@@ -54,5 +55,6 @@ def _load_and_measure(
     options: ModelOptions, model: Blueprint, device: str | None, size: Size, sizes: list[Size], batch: int
 ) -> LatencyTable:
     everything = options.model_copy(update={"free_text_encoders": None})  # text is timed, too
+    check_fits(model, everything, device)
     with one_thread():  # as a worker does
         return measure(model.load(device, options=everything), size, sizes, batch)

@@ -78,6 +78,7 @@ def command(
     from rich.progress import Progress
 
     from tuner import generate, presets
+    from tuner.fits import check_fits
     from tuner.flops import price
     from tuner.models import blueprint
 
@@ -100,6 +101,7 @@ def command(
         raise UserError(
             "--free-text-encoders encodes text once, and several images are asked for; draw one, or use --offload."
         )
+    check_fits(known, options, device)
     flow = known.load(device, options=options)
     calls = [one.calls for one in schedules]
     tflops = [price(one, known, (height, width)).tflops for one in (known.baseline((height, width)), schedule)]

@@ -131,6 +131,7 @@ def oss(
     from tuner.distill.oss import retime, search
     from tuner.distill.rule import check
     from tuner.distill.steps import Settings
+    from tuner.fits import check_fits
     from tuner.models import blueprint
 
     if sum(option is not None for option in (steps, all_steps, preset)) != 1:
@@ -157,6 +158,7 @@ def oss(
     seeds = range(seed, seed + len(texts))
     with ProgressDisplay() as display:
         display.show("loading the model")
+        check_fits(known, options, device)
         flow = known.load(device, options=options)
         on_progress = functools.partial(display.show, "image forward passes")
         if loaded:

@@ -223,7 +223,7 @@ def retime(
 def _encoded(model: FlowModel, prompts: Sequence[str]) -> Conditioning:
     """Encodes the prompts, and frees the text encoders of a model that was loaded to do so."""
     conditioning = model.encode(prompts)
-    if model.draws_after_encoding:
+    if model.when_encoded:
         model.free_text_encoders()
     return conditioning
 

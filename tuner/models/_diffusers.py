@@ -29,8 +29,6 @@ from tuner.schedule import Stage
 if TYPE_CHECKING:
     import torch
 
-    from tuner.models._pipeline_model import PipelineModel
-
 _DEFAULT_OPTIONS = ModelOptions()
 
 PIPELINE_SAMPLE_SIZE = 128
@@ -38,9 +36,9 @@ PIPELINE_SAMPLE_SIZE = 128
 
 
 class _Wraps(Protocol):
-    """Makes a `PipelineModel` of a loaded pipeline and its blueprint."""
+    """Makes a `FlowModel` of a loaded pipeline and its blueprint."""
 
-    def __call__(self, pipe: Any, blueprint: Any, /) -> PipelineModel: ...
+    def __call__(self, pipe: Any, blueprint: Any, /) -> FlowModel: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -264,7 +262,7 @@ class PipelineBlueprint(Blueprint):
         _ = found.solver  # refuses a scheduler that steps in an unknown way
         return found
 
-    def wrap(self, pipe: Any) -> PipelineModel:
+    def wrap(self, pipe: Any) -> FlowModel:
         """Wraps a loaded pipeline, which is not changed."""
         if getattr(getattr(pipe, self.denoiser), "is_cache_enabled", False):
             raise UserError(
@@ -280,22 +278,11 @@ class PipelineBlueprint(Blueprint):
         import torch
 
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        from tuner.fits import check_fits
-
-        check_fits(self, options, device)
         dtype = dtype or options.dtype or ("float32" if device == "cpu" else "bfloat16")
         read = functools.partial(load_pipeline, self, device, dtype, options)
-
-        def compiled(model: PipelineModel) -> PipelineModel:
-            if options.compile:
-                model.compile()
-            return model
-
+        model = self.wrap(read("text" if options.free_text_encoders else None))
         if options.free_text_encoders:
-            model = self.wrap(read("text"))
-            model.when_encoded = lambda: compiled(self.wrap(read("drawing"))).pipe
-            return model
-        model = compiled(self.wrap(read()))
+            model.when_encoded = functools.partial(read, "drawing")
         model.may_offload = options.offload == "auto"
         return model
 

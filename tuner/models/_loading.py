@@ -80,7 +80,7 @@ def load_pipeline(
     if options.tiling:
         _decode_in_tiles(pipe)
     if options.attention is not None:
-        for name in ("transformer", "transformer_2", "unet"):
+        for name in _DENOISERS:
             if (part := getattr(pipe, name, None)) is not None:
                 _choose_attention(part, options.attention)
     network = getattr(pipe, blueprint.denoiser)
@@ -89,6 +89,10 @@ def load_pipeline(
     _check_same_model(blueprint, "scheduler", blueprint.scheduler, scheduler)
     if options.lora is not None:
         _add_lora(pipe, network, *options.lora_and_weight(), fuse=options.quantize is None)
+    if options.compile:
+        for name in _DENOISERS:
+            if (part := getattr(pipe, name, None)) is not None:
+                compile_network(part)
     if options.offload == "model":
         pipe.enable_model_cpu_offload(device=device)
     elif options.offload == "sequential":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tuner.feature_cache import FeatureCache
@@ -41,10 +41,6 @@ class PipelineModel(FlowModel):
         """The stage whose guidance is in force, if it names any."""
         self.output_type = "pil"
         """What ``decode`` returns: ``pil``, ``np`` or ``pt``, as diffusers' processors name them."""
-        self.may_offload = False
-        """Whether components may leave the device when memory runs out."""
-        self.when_encoded: Callable[[], Any] | None = None
-        """Loads the pipeline that draws, where this one holds text encoders alone."""
 
     @property
     def device(self) -> str:
@@ -93,11 +89,6 @@ class PipelineModel(FlowModel):
             torch.cuda.empty_cache()
         if self.when_encoded is not None:
             self.pipe, self.when_encoded = self.when_encoded(), None
-
-    @property
-    def draws_after_encoding(self) -> bool:
-        """Where it was loaded to free them; see `FlowModel.draws_after_encoding`."""
-        return self.when_encoded is not None
 
     def make_room(self) -> bool:
         """Lets components leave the device while others run; see `FlowModel.make_room`."""
