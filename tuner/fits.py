@@ -25,8 +25,8 @@ _PAIRS = ("--quantize nf4", "--free-text-encoders"), ("--quantize nf4", "--offlo
 def check_fits(blueprint: Blueprint, options: ModelOptions, device: str | None, share: float = 1.0) -> None:
     """Refuses a load whose weights alone exceed the memory of the GPU.
 
-    Whoever loads a model for a user asks this first. Nothing is refused on a CPU, with a device map, or where a family
-    does not say how to build its networks.
+    Whoever loads a model for a user asks this first. Nothing is refused on a CPU, with a device map, or where a
+    family does not say how to build its networks.
 
     Args:
         blueprint: The model.
