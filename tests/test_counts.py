@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.small_pipelines import small_pipeline
-from tuner import counts
+from tuner import counts, memory
 from tuner.errors import UserError
 from tuner.feature_cache import FeatureCache, PyramidAttentionBroadcast, TaylorSeerCache
 from tuner.flops import count
@@ -18,7 +18,7 @@ from tuner.models import Blueprint, Size, available, blueprint
 from tuner.models.flux import FluxBlueprint
 
 TINY = blueprint("tiny")
-_SHIPPED: dict[str, float | str] = json.loads(counts.SHIPPED.read_text())["counts"]
+_SHIPPED: dict[str, Any] = json.loads(counts.SHIPPED.read_text())["counts"]
 
 
 class Counter:
@@ -168,11 +168,23 @@ def test_a_shipped_count_with_a_feature_cache_is_what_counting_gives() -> None:
     assert _SHIPPED[counts.key_of(TINY, TINY.size, probe)] == count(TINY, TINY.size, probe)
 
 
+@pytest.mark.parametrize("name", ["tiny", "sana"])
+def test_shipped_memory_is_what_counting_gives(name: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = blueprint(name)
+    shipped = memory.weights(known), memory.working(known, known.size, "bfloat16")
+    monkeypatch.setattr(counts, "_shipped", dict)
+    assert (memory.weights(known), memory.working(known, known.size, "bfloat16")) == shipped
+
+
 def test_every_model_ships_its_default_size() -> None:
     def shipped(known: Blueprint) -> bool:
         return counts.key_of(known, known.size, None) in _SHIPPED
 
-    missing = [name for name in available() if not shipped(blueprint(name))]
+    def remembered(known: Blueprint) -> bool:
+        kinds = ("weights", "working float32", "working bfloat16")
+        return all(counts.hashed(memory.key(kind, known, known.size)) in _SHIPPED for kind in kinds)
+
+    missing = [name for name in available() if not (shipped(blueprint(name)) and remembered(blueprint(name)))]
     assert missing == [], "run python -m benchmarks.shipped_counts"
 
 
@@ -187,6 +199,23 @@ def test_a_known_price_imports_neither_torch_nor_diffusers(home: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout)["nfe"] == 50
     assert done.stderr.strip() == "[]"
+
+
+@pytest.mark.parametrize("arguments", [["models", "--memory"], ["search", "--model", "flux", "--budget", "3x"]])
+def test_known_memory_is_told_without_torch(home: Path, arguments: list[str]) -> None:
+    """Torch and diffusers take seconds to import."""
+    dry = ["--dry-run", "--workers", "1"] if arguments[0] == "search" else []
+    code = (
+        "import sys\n"
+        "from tuner.cli.main import main\n"
+        f"try: main({[*arguments, *dry, '--json']!r})\n"
+        "except SystemExit: pass\n"
+        "print(sorted({'torch', 'diffusers', 'transformers'} & set(sys.modules)), file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)
+    assert done.stderr.strip().endswith("[]")
+    assert not home.exists()
 
 
 def test_a_small_pipeline_is_counted_and_kept(home: Path) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import importlib.util
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -123,6 +124,24 @@ def test_a_device_map_and_a_dtype_are_passed_on(flux_folder: Path) -> None:
     assert drawn(model).isfinite().all()
 
 
+def test_decoding_in_tiles_changes_what_no_tile_holds(flux_folder: Path) -> None:
+    whole = blueprint(str(flux_folder)).load("cpu")
+    tiled = blueprint(str(flux_folder)).load("cpu", options=ModelOptions(tiling=True))
+    latents = whole.noise((64, 64), [1])
+    expected = whole.decode(latents)[0]
+    side, vae = latents.shape[-1], tiled.pipe.vae
+    vae.tile_latent_min_size, vae.tile_sample_min_size = side, 64
+    assert tiled.decode(latents)[0].tobytes() == expected.tobytes()
+    vae.tile_latent_min_size, vae.tile_sample_min_size = side // 2, 32
+    assert tiled.decode(latents)[0].size == expected.size
+    assert tiled.decode(latents)[0].tobytes() != expected.tobytes()
+
+
+def test_an_autoencoder_without_tiles_is_told() -> None:
+    with pytest.raises(UserError, match="SimpleNamespace does not decode in tiles; leave `--tiling` out"):
+        _loading._decode_in_tiles(SimpleNamespace(vae=SimpleNamespace()))
+
+
 def test_the_attention_backend_is_the_networks_own(flux_folder: Path) -> None:
     stock = blueprint(str(flux_folder)).load("cpu")
     other = blueprint(str(flux_folder)).load("cpu", options=ModelOptions(attention="_native_math"))
@@ -142,7 +161,8 @@ def test_weights_of_another_model_are_refused(flux_folder: Path) -> None:
 def test_a_preset_takes_what_makes_the_image_and_not_the_machine() -> None:
     options = ModelOptions(guidance=5.0, lora="me/mine", dtype="float16", quantize="nf4", offload="model")
     assert options.of_presets() == ModelOptions(guidance=5.0, lora="me/mine")
-    assert ModelOptions(dtype="float16", device_map="balanced").of_presets() is None
+    machine = ModelOptions(dtype="float16", device_map="balanced", tiling=True, free_text_encoders=True)
+    assert machine.of_presets() is None
     assert ModelOptions(lora="me/mine").lora_and_weight() == ("me/mine", 1.0)
     assert ModelOptions(lora="me/mine:-0.5").lora_and_weight() == ("me/mine", -0.5)
 
@@ -207,7 +227,7 @@ def test_options_that_decide_the_images_are_part_of_a_studys_identity(
     assert "options" not in plain
     assert identity(offload="model", device_map="balanced") == plain
     changed: list[dict[str, Any]] = [{"guidance": 5.0}, {"negative_prompt": "blur"}, {"dtype": "float16"}]
-    changed += [{"quantize": "nf4"}, {"attention": "native"}, {"compile": True}]
+    changed += [{"quantize": "nf4"}, {"attention": "native"}, {"compile": True}, {"tiling": True}]
     for options in changed:
         assert identity(**options) != plain
     with_lora = identity(lora=f"{lora}:0.5")

@@ -1,8 +1,10 @@
-"""Memory of the activations of a network call, counted on meta tensors: nothing is loaded or computed."""
+"""Memory of the tensors beside the weights, counted on meta tensors: nothing is loaded or computed."""
 
 from __future__ import annotations
 
+import contextlib
 import weakref
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,25 +13,56 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 if TYPE_CHECKING:
+    from tuner.models._diffusers import PipelineBlueprint
+    from tuner.models._parts import Part
     from tuner.models.base import Blueprint, Size
 
 
-def activation_bytes(blueprint: Blueprint, size: Size, network_bytes: int) -> int:
+def activation_bytes(blueprint: Blueprint, size: Size, network_bytes: int, dtype: str) -> int:
     """Bounds the bytes that tensors beside the weights take at once while one velocity of one image is computed.
 
-    The network runs in single precision, with attention that keeps no matrix of scores, as fused kernels do. Where
-    guidance makes more passes, they are taken to run in one batch. Lower precisions, and passes that run one after
-    the other, need less.
+    Attention keeps no matrix of scores, as in fused kernels. Guidance passes that run in one batch all count; of
+    those that run one after the other, one does.
 
     Args:
         blueprint: The model.
         size: Height and width in pixels.
-        network_bytes: Bytes of the weights of the network that a pass runs, in single precision.
+        network_bytes: Bytes of the weights of the network that a pass runs, in this precision.
+        dtype: Torch dtype name of the weights.
     """
     live = _Live()
-    with _FusedAttention(), live:
+    with _of_type(dtype), _FusedAttention(), live:
         blueprint.meta_forward(size)
-    return (live.most - network_bytes) * blueprint.passes // blueprint.counted_passes
+    together = blueprint.passes if getattr(blueprint, "batched_guidance", True) else blueprint.counted_passes
+    return (live.most - network_bytes) * together // blueprint.counted_passes
+
+
+def decoding_bytes(blueprint: PipelineBlueprint, autoencoder: Part, size: Size, dtype: str) -> int:
+    """Bounds the bytes that tensors beside the weights take at once while one image or video is decoded.
+
+    Args:
+        blueprint: The model.
+        autoencoder: What decodes.
+        size: Height and width in pixels.
+        dtype: Torch dtype name of the weights.
+    """
+    live = _Live()
+    with _of_type(dtype):
+        network = autoencoder.build()
+        with _FusedAttention(), live:
+            blueprint.meta_decode(network, size)
+    return live.most
+
+
+@contextlib.contextmanager
+def _of_type(dtype: str) -> Iterator[None]:
+    """Makes tensors of a precision where nobody says which."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(getattr(torch, dtype))
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 class _FusedAttention(TorchFunctionMode):

@@ -18,7 +18,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tuner.errors import UserError
 from tuner.feature_cache import FeatureCache
@@ -26,13 +26,13 @@ from tuner.models.base import Blueprint, Size
 
 SHIPPED = Path(__file__).with_name("counts.json")
 
-_SOURCES = ("models/*.py", "feature_cache.py", "flops.py")
+_SOURCES = ("models/*.py", "feature_cache.py", "flops.py", "activations.py", "memory.py")
+
+T = TypeVar("T")
 
 
 def once(blueprint: Blueprint, size: Size, cache: FeatureCache | None, count: Callable[[], float]) -> float:
-    """Returns a count that is on disk, or counts and keeps it.
-
-    Models of other packages are always counted, because nothing here tells when their code changes.
+    """Returns TFLOPs that are on disk, or counts and keeps them; see `kept`.
 
     Args:
         blueprint: The model.
@@ -43,19 +43,34 @@ def once(blueprint: Blueprint, size: Size, cache: FeatureCache | None, count: Ca
     Raises:
         UserError: If the network cannot be cached in this way; that is kept, too.
     """
-    if not type(blueprint).__module__.startswith("tuner."):
-        return count()
-    key = key_of(blueprint, size, cache)
-    known = _shipped().get(key)
-    if known is None:
-        file = _folder() / f"{_here(key)}.json"
-        known = _read(file)
-        if known is None:
-            known = counted(count, cache)
-            _write(file, known)
+    known = kept(blueprint, key_of(blueprint, size, cache), _tflops, lambda: counted(count, cache))
     if isinstance(known, str):
         raise UserError(known)
     return known
+
+
+def kept(blueprint: Blueprint, key: str, read: Callable[[Any], T], count: Callable[[], Any]) -> T:
+    """Returns what is on disk under a key, or counts and keeps it.
+
+    Models of other packages are always counted, because nothing here tells when their code changes.
+
+    Args:
+        blueprint: The model.
+        key: Names everything that decides the count.
+        read: Checks what was on disk or was counted, plain JSON types, and returns it; raises a `ValueError` if it
+            is no such count.
+        count: Counts.
+    """
+    if not type(blueprint).__module__.startswith("tuner."):
+        return read(count())
+    if (shipped := _shipped().get(key)) is not None:
+        return read(shipped)
+    file = _folder() / f"{_here(key)}.json"
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        return read(json.loads(file.read_text(encoding="utf-8"))["count"])
+    found = count()
+    _write(file, found)
+    return read(found)
 
 
 def counted(count: Callable[[], float], cache: FeatureCache | None) -> float | str:
@@ -83,18 +98,18 @@ def key_of(blueprint: Blueprint, size: Size, cache: FeatureCache | None) -> str:
         negative_prompt="",
         scorers=None,
     )
-    return _hash(f"{type(plain).__module__} {plain.text} {tuple(size)} {cache!r}")
+    return hashed(f"{type(plain).__module__} {plain.text} {tuple(size)} {cache!r}")
 
 
 @functools.cache
-def _shipped() -> dict[str, float | str]:
+def _shipped() -> dict[str, Any]:
     """Reads the shipped counts; none where another diffusers is installed, whose networks may differ."""
     try:
         data: dict[str, Any] = json.loads(SHIPPED.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     same = _minor(data["diffusers"]) == _minor(importlib.metadata.version("diffusers"))
-    found: dict[str, float | str] = data["counts"] if same else {}
+    found: dict[str, Any] = data["counts"] if same else {}
     return found
 
 
@@ -110,7 +125,7 @@ def _folder() -> Path:
 
 def _here(key: str) -> str:
     """Adds to a key what counts in this environment: the versions and the source of the models."""
-    return _hash(f"{key} {_environment()}")
+    return hashed(f"{key} {_environment()}")
 
 
 @functools.cache
@@ -123,17 +138,14 @@ def _environment() -> str:
     return f"{versions} {sources.hexdigest()}"
 
 
-def _read(file: Path) -> float | str | None:
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))["count"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    if isinstance(found, str):
+def _tflops(found: Any) -> float | str:
+    """Returns TFLOPs, or why there are none."""
+    if isinstance(found, str) or (isinstance(found, float) and math.isfinite(found) and found > 0):
         return found
-    return found if isinstance(found, float) and math.isfinite(found) and found > 0 else None
+    raise ValueError(f"{found!r} is no count")
 
 
-def _write(file: Path, count: float | str) -> None:
+def _write(file: Path, count: Any) -> None:
     """Writes a file whole or not at all."""
     with contextlib.suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -147,5 +159,6 @@ def _write(file: Path, count: float | str) -> None:
             raise
 
 
-def _hash(text: str) -> str:
+def hashed(text: str) -> str:
+    """Returns sixteen hex digits that change with a text."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]

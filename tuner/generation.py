@@ -139,7 +139,7 @@ def generate(
         else:
             conditioning, count = model.encode(prompts), len(prompts)
         seeds = chosen_seeds(seed, generator, count)
-        if free_text_encoders:
+        if free_text_encoders or model.when_encoded:
             model.free_text_encoders()
         known_cost = not isinstance(schedule.cache, FirstBlockCache)
         x: torch.Tensor | None = None

@@ -33,11 +33,16 @@ _SECONDS_PER_HOUR = 3600
 
 
 class Memory(BaseModel):
-    """What the denoiser of a worker needs; text encoders, VAE and scorers come on top.
+    """What a worker needs; its scorers come on top.
 
     Attributes:
-        weights_bytes: The weights in ``precision``.
-        activations_bytes: Upper bound of all other tensors of a batch of ``images``; see `tuner.activations`.
+        weights_bytes: The denoiser's weights in ``precision``.
+        text_bytes: Those of the text encoders.
+        autoencoder_bytes: Those of the autoencoder.
+        activations_bytes: Upper bound of all other tensors while a batch of ``images`` is drawn; see
+            `tuner.activations`.
+        decoding_bytes: The same while one of them is decoded.
+        total_bytes: The most of all these at once, with the weights placed as the options say.
         precision: Precision or quantisation of the weights.
         images: Images of a batch.
     """
@@ -45,7 +50,11 @@ class Memory(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     weights_bytes: int
+    text_bytes: int
+    autoencoder_bytes: int
     activations_bytes: int
+    decoding_bytes: int
+    total_bytes: int
     precision: str
     images: int
 
@@ -64,7 +73,7 @@ class Estimate(BaseModel):
         total: Denoiser TFLOPs of all these.
         images: Images that are decoded and scored.
         workers: Processes that share the work.
-        memory: What the denoiser of a worker needs; None where the family does not say how to build it.
+        memory: What a worker needs; None where the family does not say how to build it.
         device: What the times are for; None if no device is known, and neither are the times.
         basis: Where the times come from.
         seconds_per_tflop: Seconds of one worker per TFLOP.
@@ -211,33 +220,29 @@ def _timed(plan: Plan, load: Load | None) -> Speed:
 
 
 def _memory(plan: Plan, speed: Speed | None) -> Memory | None:
-    """Counts the memory of a worker's denoiser, in single precision only where it is timed on a CPU."""
-    from tuner.activations import activation_bytes
-    from tuner.memory import of_networks
+    """Counts the memory of a worker, in single precision only where it is timed on a CPU."""
+    from tuner.memory import needed, precision_of, weights, working
 
     options = plan.settings.options
-    try:
-        networks = plan.blueprint.meta_networks()
-    except UserError:
-        return None
-    counted = of_networks(networks)
     on_cpu = (
         speed is not None
         and speed.seconds_per_image is not None
         and device_type(plan.settings.gpus_per_worker) == "cpu"
     )
-    precision = options.quantize or options.dtype or ("float32" if on_cpu else "bfloat16")
-    sizes = {
-        "float32": counted.float32_bytes,
-        "bfloat16": counted.bf16_bytes,
-        "float16": counted.bf16_bytes,
-        "int8": counted.int8_bytes,
-        "nf4": counted.nf4_bytes,
-    }
-    each = activation_bytes(plan.blueprint, plan.size, of_networks(networks[:1]).float32_bytes)
+    precision = precision_of(options, "cpu" if on_cpu else "cuda")
+    try:
+        sizes, beside = weights(plan.blueprint), working(plan.blueprint, plan.size, precision)
+    except UserError:
+        return None
     return Memory(
-        weights_bytes=sizes[precision],
-        activations_bytes=each * plan.chunk,
+        weights_bytes=sizes.denoising(precision),
+        text_bytes=sizes.encoding(precision),
+        autoencoder_bytes=sizes.decoding(precision),
+        activations_bytes=beside.call * plan.chunk,
+        decoding_bytes=beside.decoding,
+        total_bytes=needed(
+            sizes, beside, precision, options.offload, bool(options.free_text_encoders), plan.chunk
+        ),
         precision=precision,
         images=plan.chunk,
     )

@@ -10,6 +10,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from studies.engine.check import UnseenPrompts
+from studies.engine.drift import drift
 from studies.engine.leaders import Leader, leaders
 from studies.engine.loop import Loop
 from studies.engine.progress import OnProgress, Phase, Progress
@@ -87,7 +88,7 @@ def search(
         start = (
             (lambda: executor)
             if executor is not None
-            else functools.partial(start_workers, settings, plan.objectives)
+            else functools.partial(start_workers, settings, plan.objectives, texts=plan.texts)
         )
         evaluations = Evaluations(plan, folder, scores, earlier, start)
         sitting = _Sitting(plan, folder, evaluations, record, on_progress)
@@ -135,6 +136,7 @@ class _Sitting:
         references = [other for other in finished if other.label != PROPOSED and other not in members]
         self._keep_images([plan.baseline, *(candidate.schedule for candidate in (*members, *references, chosen))])
         exported = plan.target.beside(self._folder.preset) if plan.target else None
+        trials = self._loop.trials
         result = StudyResult(
             study=self._folder.name,
             model=plan.settings.model,
@@ -157,6 +159,7 @@ class _Sitting:
             fidelity=plan.fidelity,
             search_prompts=len(plan.prompts.search),
             held_out_prompts=len(plan.prompts.held_out),
+            drift=drift(plan, self._folder.scores, [plan.baseline, *(trial.schedule for trial in trials)]),
         )
         preset = preset_of(chosen, self._folder, result)
         presets.save(preset, self._folder.preset)

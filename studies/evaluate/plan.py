@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import objectives
 from studies.evaluate.contenders import contender, load_named, plain, with_plain_rivals
 from studies.evaluate.settings import EvalSettings
+from studies.plan.chunks import default_chunk
 from studies.plan.identity import fingerprint
 from studies.plan.margins import Margin, parse_margins
 from studies.plan.plan import (
-    default_chunk,
     image_seeds,
     makers,
     options_identity,
@@ -107,6 +107,11 @@ class EvalPlan:
             for index, part in enumerate(parts)
         ]
 
+    @property
+    def texts(self) -> list[tuple[str, ...]]:
+        """The prompts of every unit of work."""
+        return [task.prompts for task in self.tasks(self.baseline, len(self.images))]
+
     def image_number(self, task: Task) -> int:
         """Returns the number, from 0, of a task's first image."""
         return self.images.index((task.prompts[0], task.seeds[0]))
@@ -180,7 +185,7 @@ def make_eval_plan(settings: EvalSettings) -> EvalPlan:
         margins=parse_margins(settings.margin, list(directions)),
         prompt_set=prompt_set,
         images=noise_of(prompts, settings.seeds, settings.seed),
-        chunk=settings.chunk or default_chunk(size),
+        chunk=settings.chunk or default_chunk(model, size),
         baseline=baseline,
         contenders=contenders,
         plain_rivals=rivals,

@@ -138,7 +138,7 @@ def run(plan: EvalPlan, folder: Folder, on_progress: OnUnit | None, executor: Ex
     start = (
         (lambda: executor)
         if executor is not None
-        else functools.partial(start_workers, plan.settings, plan.objectives, plan.baseline, own)
+        else functools.partial(start_workers, plan.settings, plan.objectives, plan.baseline, own, plan.texts)
     )
     nothing = ScoreBook(plan.weights, specs)
     evaluations = Evaluations(

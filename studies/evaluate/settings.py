@@ -28,7 +28,7 @@ class EvalSettings(BaseModel):
         margin: The largest loss that counts as none, e.g. ``1%``; see `parse_margins`.
         size: Output (height, width) in pixels; by default that of the presets made for this model, the baseline's
             included, or the model's.
-        chunk: Images per unit of work, drawn as one batch; None for 8, less where images are large.
+        chunk: Images per unit of work, drawn as one batch; None for 8, less for large images and videos.
         out: Folder of the evaluation; None for one under ``runs`` that is named after what is evaluated.
         workers: Worker processes; 0 to evaluate in this process; None for one per GPU share, or per CPU core.
         gpus_per_worker: GPUs of each worker, may be a fraction; None for 1 where there is a GPU, else 0.

@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict
 from studies.evaluate.plan import LEAST, EvalPlan
 from studies.evaluate.run import OnUnit, Scores, compare, open_folder, run
 from studies.evaluate.settings import EvalSettings
-from studies.plan.plan import default_chunk, versions
+from studies.plan.chunks import default_chunk
+from studies.plan.plan import versions
 from studies.plan.prompts import PromptSets, load_prompts
 from studies.plan.rungs import in_random_order
 from studies.plan.specs import directions_of
@@ -160,7 +161,7 @@ def _plan(
         margins={},
         prompt_set=sets.name,
         images=tuple((prompt, provenance.image_seeds + index) for index, prompt in enumerate(prompts)),
-        chunk=settings.chunk or default_chunk(size),
+        chunk=settings.chunk or default_chunk(model, size),
         baseline=baseline,
         contenders=(Contender(preset.name, preset.schedule),),
         plain_rivals={},

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from studies.plan.check import further_tflops, with_further
+from studies.plan.chunks import default_chunk
 from studies.plan.identity import fingerprint, made_by
 from studies.plan.knowledge import Knowledge, within_space
 from studies.plan.margins import Margin, parse_margins
@@ -39,8 +40,6 @@ Measure: TypeAlias = "Callable[[SearchSettings, Blueprint, Size], LatencyTable]"
 
 _PACKAGES = ("tuner", "torch", "diffusers", "transformers", "optuna")
 _SEED_STRIDE = 1_000_000
-_CHUNK_PIXELS = 4 * 1024 * 1024
-_LARGEST_CHUNK = 8
 
 
 @dataclass(frozen=True)
@@ -166,6 +165,13 @@ class Plan:
         unseen = (*held_out, *self.prompts.further)
         more = self._tasks(schedule, unseen, len(held_out), first_seed, keep=0)
         return tasks + [task for task in more if task.seeds[0] - first_seed < prompts]
+
+    @property
+    def texts(self) -> list[tuple[str, ...]]:
+        """The prompts of every unit of work that there may be."""
+        unseen = len(self.prompts.held_out) + len(self.prompts.further)
+        tasks = self.search_tasks(self.baseline) + self.held_out_tasks(self.baseline, unseen)
+        return [task.prompts for task in tasks]
 
     def image_number(self, task: Task) -> int:
         """Returns the number, from 0, of the search prompt of a task's first image."""
@@ -311,7 +317,7 @@ def make_plan(settings: SearchSettings, measure: Measure | None = None, space: S
         prompts=prompts,
         margins=parse_margins(settings.margin, list(directions)),
         rungs=rung_sizes(len(prompts.search), settings.rungs),
-        chunk=settings.chunk or default_chunk(size),
+        chunk=settings.chunk or default_chunk(model, size),
         baseline=baseline,
         budget=budget,
         space=space or search_spaces.load(settings.space, model, size, budget, carries),
@@ -341,8 +347,3 @@ def image_seeds(seed: int) -> int:
 def versions() -> dict[str, str]:
     """Returns the versions of the packages that decide the numbers."""
     return {name: importlib.metadata.version(name) for name in _PACKAGES}
-
-
-def default_chunk(size: Size) -> int:
-    """Returns the default number of prompts per unit of work: 8, fewer for large images."""
-    return max(1, min(_LARGEST_CHUNK, _CHUNK_PIXELS // (size[0] * size[1])))

@@ -34,7 +34,7 @@ class SearchSettings(BaseModel):
         held_out_prompts: At most this many other prompts score the pick.
         rungs: A candidate is scored on 1/4^(rungs - 1) of the search prompts first, and where that promises most,
             on four times as many, and so on; 1 for all prompts at once. See ``studies.judge.early_stopping``.
-        chunk: Prompts per unit of work, drawn as one batch; None for 8, less where images are large.
+        chunk: Prompts per unit of work, drawn as one batch; None for 8, less for large images and videos.
         options: Guidance, negative prompt, LoRA, precision and quantisation of the model; where its weights are
             placed, which is part of it, does not decide the result.
         lag: A proposal sees the results of all trials but the ``lag - 1`` last ones, which may still run. It is

@@ -195,6 +195,8 @@ class StudyResult(BaseModel):
         fidelity: Objectives that compare images with the baseline's.
         search_prompts: How many prompts scored each member of the front.
         held_out_prompts: How many unseen prompts scored the pick.
+        drift: How much longer images took than the latency table says, relative; None if the budget is not in
+            seconds.
         baseline: The full-cost sampler.
         front: Pareto front within the budget, of cost and expected scores, cheapest first.
         references: Presets and step reductions that are not on the front; shown beside it.
@@ -227,3 +229,4 @@ class StudyResult(BaseModel):
     fidelity: tuple[str, ...] = ()
     search_prompts: int | None = None
     held_out_prompts: int | None = None
+    drift: float | None = None

@@ -11,6 +11,9 @@ from studies.report.numbers import difference, duration
 if TYPE_CHECKING:
     from studies.records.results import Checked, EndedBy, StudyResult
 
+_DRIFT = 0.05
+"""Relative difference to the latency table that is worth a warning."""
+
 _ENDED: dict[EndedBy, str] = {
     "trials": "trial limit reached",
     "time limit": "time limit reached",
@@ -73,7 +76,18 @@ def warnings(result: StudyResult) -> list[str]:
     if result.ended_by == "unfinished":
         return [f"partial: the search is not over; {result.trials} trials so far, continue it with --resume"]
     counts = {"search": result.search_prompts, "held-out": result.held_out_prompts}
-    return [line for kind, count in counts.items() if count is not None for line in too_few(count, f"{kind} ")]
+    few = [line for kind, count in counts.items() if count is not None for line in too_few(count, f"{kind} ")]
+    return few + _drifted(result.drift)
+
+
+def _drifted(drift: float | None) -> list[str]:
+    """Warns of a latency table that does not say what images took."""
+    if drift is None or abs(drift) <= _DRIFT:
+        return []
+    return [
+        f"warning: images took {abs(100 * drift):.0f} % {'longer' if drift > 0 else 'less'} than was measured "
+        "before the search, so the seconds above are off by as much; was the device shared, or another one?"
+    ]
 
 
 def too_few(count: int, kind: str = "") -> list[str]:

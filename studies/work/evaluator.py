@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from objectives import needs_references, score
 from studies.work.baseline_images import BaselineImages
 from studies.work.broken_images import decode_and_check, fault_counts, summary
+from studies.work.encodings import Chunk, Encodings
 from studies.work.first_velocity import FirstVelocity
 from studies.work.memory import halves, joined, out_of_memory
 from studies.work.objective_warnings import noted
@@ -48,6 +49,7 @@ class Evaluator:
         objectives: The objectives, with distinct names.
         cache_bytes: Memory for text encodings, latents between stages, and first velocities of stages.
         baseline: Reference of the fidelity objectives; None for the model's own baseline.
+        encodings: Text that was encoded before; None to encode each chunk when it comes.
     """
 
     def __init__(
@@ -56,11 +58,13 @@ class Evaluator:
         objectives: Sequence[AnyObjective],
         cache_bytes: int = LIMIT,
         baseline: Contender | None = None,
+        encodings: Encodings | None = None,
     ):
         self._model = model
         self._dressed = Dressed(model)
         self._objectives = list(objectives)
         self._baseline = baseline
+        self._encodings = encodings
         self._cache = LimitedCache(cache_bytes)
         self._baseline_images = BaselineImages(self._draw_baseline)
 
@@ -72,6 +76,8 @@ class Evaluator:
         device: str | None = None,
         options: ModelOptions = _DEFAULT_OPTIONS,
         baseline: Contender | None = None,
+        texts: Sequence[Chunk] = (),
+        share: float = 1.0,
     ) -> Evaluator:
         """Loads the weights of a model and of objectives.
 
@@ -81,24 +87,31 @@ class Evaluator:
             device: Torch device; None for the first GPU that this process may use, else the CPU.
             options: Guidance, LoRA, precision and placement of the model.
             baseline: Reference of the fidelity objectives; None for the model's own baseline.
+            texts: The prompts of every task, which are encoded now if the options free the text encoders.
+            share: Part of the GPU that is this process's own.
 
         Raises:
-            UserError: If any weights cannot be loaded.
+            UserError: If any weights cannot be loaded, or those of the model do not fit the GPU.
         """
         import torch
 
         from objectives import load
+        from tuner.fits import check_fits
         from tuner.models import blueprint
 
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        flow = blueprint(model).with_options(options).load(device, options=options)
-        return cls(flow, [load(spec, device) for spec in objectives], baseline=baseline)
+        known = blueprint(model).with_options(options)
+        check_fits(known, options, device, share)
+        flow = known.load(device, options=options)
+        encodings = Encodings(flow, texts) if options.free_text_encoders else None
+        return cls(flow, [load(spec, device) for spec in objectives], baseline=baseline, encodings=encodings)
 
     def evaluate(self, task: Task) -> ChunkResult | Failure:
         """Runs a task. Equal tasks give equal scores, on a CPU bit by bit.
 
-        When memory runs out, the caches are emptied and the task runs again in halves, down to single images. The
-        noise belongs to the image, so halves draw what the whole would have drawn.
+        When memory runs out, the caches are emptied and the task runs again in halves, down to single images, and
+        then with components of the model off the device where the options allow that. The noise belongs to the
+        image, so halves draw what the whole would have drawn.
 
         Returns:
             The scores, or a failure; it is transient where even one image did not fit.
@@ -111,8 +124,10 @@ class Evaluator:
             reason = one_line(error)
         self._free_memory()  # not inside `except`: the traceback keeps the tensors alive
         if len(task.prompts) == 1:
+            if self._model.make_room():
+                return self.evaluate(task)
             return Failure(
-                f"one image does not fit into memory ({reason}); try --offload model or --quantize nf4.",
+                f"one image does not fit into memory ({reason}); try --offload model, --quantize nf4 or --tiling.",
                 transient=True,
             )
         return joined([self.evaluate(half) for half in halves(task)])
@@ -199,6 +214,8 @@ class Evaluator:
         return _Drawn(x, first, tuple(kept_calls))
 
     def _encode(self, model: FlowModel, task: Task) -> Conditioning:
+        if self._encodings is not None:
+            return self._encodings.of(task.prompts, model.device)
         return self._cache.once((task.prompts, task.own), lambda: model.encode(task.prompts))
 
 

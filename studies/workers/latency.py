@@ -8,8 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from studies.plan.chunks import default_chunk
 from studies.workers.executors import device_of
 from studies.workers.start import cargo_for
+from tuner.fits import check_fits
 from tuner.invariance import one_thread
 from tuner.latency import LatencyTable, measure
 from tuner.models import Blueprint, ModelOptions, Size
@@ -27,7 +29,7 @@ def latencies(settings: SearchSettings, model: Blueprint, size: Size) -> Latency
         size: Output (height, width) in pixels.
 
     Raises:
-        UserError: If the model or the workers cannot be started.
+        UserError: If the model or the workers cannot be started, or if workers would run on GPUs of several kinds.
     """
     known = Path(settings.out) / settings.name / "settings.json"
     if known.is_file():
@@ -40,7 +42,8 @@ def latencies(settings: SearchSettings, model: Blueprint, size: Size) -> Latency
     cargo = cargo_for(settings, ())
     options = cargo.options(settings.options)
     model = replace(model, source=cargo.model(model.source))
-    run = functools.partial(_load_and_measure, options, model, device, size, stage_sizes(model, size))
+    batch = settings.chunk or default_chunk(model, size)
+    run = functools.partial(_load_and_measure, options, model, device, size, stage_sizes(model, size), batch)
     if settings.workers == 0:
         return run()
     from studies.workers.ray_executor import run_on_a_worker
@@ -49,7 +52,9 @@ def latencies(settings: SearchSettings, model: Blueprint, size: Size) -> Latency
 
 
 def _load_and_measure(
-    options: ModelOptions, model: Blueprint, device: str | None, size: Size, sizes: list[Size]
+    options: ModelOptions, model: Blueprint, device: str | None, size: Size, sizes: list[Size], batch: int
 ) -> LatencyTable:
+    everything = options.model_copy(update={"free_text_encoders": None})  # text is timed, too
+    check_fits(model, everything, device)
     with one_thread():  # as a worker does
-        return measure(model.load(device, options=options), size, sizes)
+        return measure(model.load(device, options=everything), size, sizes, batch)

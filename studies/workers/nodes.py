@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 _ANSWER_S = 120.0
 """Seconds that a node may take to start a process and to look at its disk."""
+_KIND = "accelerator_type:"  # Ray's resource of a node's kind of GPU
 
 
 def workers_of(resources: Mapping[str, float], gpus: float) -> int:
@@ -52,6 +53,24 @@ def shares(workers: int | None, gpus_per_worker: float | None) -> tuple[int, flo
             "--gpus-per-worker."
         )
     return workers or fitting, gpus
+
+
+def check_alike(gpus: float) -> None:
+    """Refuses GPUs of several kinds, which take different times for the same work.
+
+    Args:
+        gpus: GPUs of a worker.
+
+    Raises:
+        UserError: If nodes on which workers fit have them.
+    """
+    nodes = [node["Resources"] for node in alive() if workers_of(node["Resources"], gpus)]
+    kinds = sorted({name.removeprefix(_KIND) for node in nodes for name in node if name.startswith(_KIND)})
+    if gpus and len(kinds) > 1:
+        raise UserError(
+            f"A budget in seconds holds for one kind of GPU, and this cluster has {', '.join(kinds)}; give a "
+            "budget in TFLOPs, or join a cluster of one kind."
+        )
 
 
 def alive() -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from studies.work.task import ChunkResult, Failure
 from studies.workers.cargo import Cargo
 from studies.workers.deaths import MOST_DEATHS, Deaths, TaskLimit
 from studies.workers.executors import DeviceError, run_task
-from studies.workers.nodes import check_nodes, shares
+from studies.workers.nodes import check_alike, check_nodes, shares
 from studies.workers.ray_connection import connect, passed_variables, take_variables
 from studies.workers.task_queue import TaskQueue
 from tuner.errors import UserError, one_line
@@ -210,7 +210,7 @@ def run_on_a_worker(
     address: str | None = None,
     cargo: Cargo = _NOTHING,
 ) -> T:
-    """Runs a function once on a worker, with a worker's share of a GPU.
+    """Runs a function once on a worker, with a worker's share of a GPU, to know what it would say on all of them.
 
     Args:
         function: Must be picklable.
@@ -220,7 +220,7 @@ def run_on_a_worker(
         cargo: See `RayExecutor`.
 
     Raises:
-        UserError: If the function raises it, or if there is no such cluster.
+        UserError: If the function raises it, if there is no such cluster, or if its GPUs are of several kinds.
         RuntimeError: If the function fails for any other reason, or if Ray does not start.
     """
     owns_ray = connect(address, workers, cargo)
@@ -231,6 +231,7 @@ def run_on_a_worker(
         _, gpus = shares(workers, gpus_per_worker)
         if address is not None:
             check_nodes(cargo, gpus)
+        check_alike(gpus)
         remote = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=0)(_call)
         result: T = ray.get(remote.remote(function, passed_variables()))
     except RayTaskError as error:

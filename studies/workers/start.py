@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Protocol
 from studies.work.evaluator import Evaluator
 from studies.workers.cargo import Cargo, cargo_of
 from studies.workers.executors import Executor, LocalExecutor, device_of
+from tuner.errors import UserError
 
 if TYPE_CHECKING:
+    from studies.work.encodings import Chunk
     from studies.work.own_options import Contender, OwnOptions
     from tuner.models import ModelOptions
 
@@ -61,6 +63,7 @@ def start_workers(
     objectives: Sequence[str],
     baseline: Contender | None = None,
     own: Iterable[OwnOptions] = (),
+    texts: Sequence[Chunk] = (),
 ) -> Executor:
     """Starts the workers.
 
@@ -69,7 +72,17 @@ def start_workers(
         objectives: ``name:weights`` of each objective.
         baseline: Reference of the fidelity objectives; None for the model's own baseline.
         own: Options of the schedules that have their own.
+        texts: The prompts of every task.
+
+    Raises:
+        UserError: If the text encoders are to be freed, and schedules have options of their own.
     """
+    own = tuple(own)
+    if settings.options.free_text_encoders and own:
+        raise UserError(
+            "--free-text-encoders encodes text once, and some of these presets have guidance, a negative prompt "
+            "or a LoRA of their own; leave it out, or evaluate them alone with these as options."
+        )
     device = device_of(settings.gpus_per_worker)
     cargo = cargo_for(settings, objectives, own)
     load = functools.partial(
@@ -79,6 +92,8 @@ def start_workers(
         device,
         cargo.options(settings.options),
         None if baseline is None else cargo.own(baseline),
+        texts if settings.options.free_text_encoders else (),
+        1.0 if settings.gpus_per_worker is None else settings.gpus_per_worker,
     )
     if settings.workers == 0:
         return LocalExecutor(load)

@@ -17,6 +17,7 @@ from tuner.cli._ablate_oss import _EXPLANATION
 from tuner.cli._ablate_swd import _ORDERS, _STUDENTS
 from tuner.cli._ablations import show
 from tuner.distill.swd import SwdSettings
+from tuner.models import ModelOptions
 from tuner.presets import Preset, Score
 from tuner.schedule import Schedule, Stage
 
@@ -202,3 +203,15 @@ def test_a_published_list_is_resized(run: Run, tmp_path: Path) -> None:
 def test_what_stands_below_the_oss_ablations_fits_a_terminal() -> None:
     text = _EXPLANATION.format(reference=1000, teacher=200, searched=100)
     assert all(len(line) <= 80 for line in text.splitlines())
+
+
+def test_a_schedule_is_found_with_the_models_options(run: Run, folder: str, tmp_path: Path) -> None:
+    """Text encoders that are freed change nothing, and what a preset needs is in it."""
+    quick = ("--model", folder, "--teacher-steps", "4", "--images", "2", "--size", "32", "--steps", "2")
+    kept, freed, guided = (tmp_path / f"{name}.yaml" for name in ("kept", "freed", "guided"))
+    assert run("schedule", "oss", *quick, "-o", str(kept)).code == 0
+    assert run("schedule", "oss", *quick, "--free-text-encoders", "-o", str(freed)).code == 0
+    assert run("schedule", "oss", *quick, "--guidance", "9", "-o", str(guided)).code == 0
+    assert presets.load(freed) == presets.load(kept)
+    assert presets.load(kept).model_options is None
+    assert presets.load(guided).model_options == ModelOptions(guidance=9)

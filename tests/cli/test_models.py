@@ -38,23 +38,45 @@ def test_the_cost_of_a_model_is_that_of_its_baseline(run: Run) -> None:
     assert tiny["TFLOPs per image"] == pytest.approx(tiny["steps"] * tiny["passes"] * tiny["TFLOPs per pass"])
 
 
-def test_the_weights_of_a_model_are_those_of_its_pipeline(run: Run, flux_pipe: Any, tmp_path: Path) -> None:
+def test_the_memory_of_a_model_is_that_of_its_pipeline(run: Run, flux_pipe: Any, tmp_path: Path) -> None:
     flux_pipe.save_pretrained(tmp_path / "pipe")
-    (counted,) = json.loads(run("models", str(tmp_path / "pipe"), "--memory", "--json").out)
+    rows = json.loads(run("models", str(tmp_path / "pipe"), "--memory", "--json").out)
+    found = {row["precision"]: row for row in rows}
     sizes = {name: values.numel() for name, values in flux_pipe.transformer.named_parameters()}
-    assert counted["parameters"] == sum(sizes.values())
+    count = sum(sizes.values())
     matrices = [module.weight for module in flux_pipe.transformer.modules() if isinstance(module, torch.nn.Linear)]
-    rest = 2 * (counted["parameters"] - sum(matrix.numel() for matrix in matrices))
-    assert counted["float32 GB"] == 2 * counted["bf16 GB"]
-    assert counted["bf16 GB"] == pytest.approx(2e-9 * counted["parameters"])
-    assert counted["int8 GB"] == pytest.approx(1e-9 * (rest + sum(m.numel() + 4 * len(m) for m in matrices)))
+    rest = 2 * (count - sum(matrix.numel() for matrix in matrices))
     four_bit = sum(m.numel() / 2 + 4 * -(-m.numel() // 64) for m in matrices)
-    assert counted["nf4 GB"] == pytest.approx(1e-9 * (rest + four_bit))
+    eight_bit = sum(m.numel() + 4 * len(m) for m in matrices)
+    bytes_of = {"float32": 4 * count, "bfloat16": 2 * count, "int8": rest + eight_bit, "nf4": rest + four_bit}
+    assert {row["parameters"] for row in rows} == {count}
+    for precision, expected in bytes_of.items():
+        assert found[precision]["denoiser"] * 2**30 == pytest.approx(expected)
+    encoders = [flux_pipe.text_encoder, flux_pipe.text_encoder_2]
+    text = sum(values.numel() for encoder in encoders for values in encoder.parameters())
+    vae = sum(values.numel() for values in flux_pipe.vae.parameters())
+    half = found["bfloat16"]
+    assert half["text"] * 2**30 == 2 * text
+    assert half["needs"] * 2**30 == pytest.approx(
+        2 * (count + text + vae) + 2**30 * max(half["call"], half["decode"])
+    )
 
 
-def test_two_networks_weigh_twice(run: Run) -> None:
-    one, two = json.loads(run("models", "wan2.1-14b", "wan2.2", "--memory", "--json").out)
+def test_two_networks_weigh_twice_and_one_by_one_once(run: Run) -> None:
+    rows = json.loads(run("models", "wan2.1-14b", "wan2.2", "--memory", "--json").out)
+    one, two = (row for row in rows if row["precision"] == "bfloat16")
     assert two["parameters"] == 2 * one["parameters"] == 2 * 14_288_491_584
+    beside = [max(row["call"], row["decode"]) for row in (one, two)]
+    assert two["offload model"] - beside[1] == pytest.approx(one["offload model"] - beside[0])
+
+
+def test_the_memory_of_all_models_fits_80_columns(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    table = run("models", "--memory").out
+    assert max(map(len, table.splitlines())) <= 80
+    rows = rows_of(table)
+    assert len(rows) == 4 * len(models.available())
+    assert all(len(row) > 3 and all(row[1:-1]) for row in rows)  # no cell goes on in another line
 
 
 def test_the_documented_table_is_what_the_command_prints(run: Run) -> None:
@@ -113,3 +135,11 @@ def test_options_that_a_model_cannot_use_are_one_line(run: Run, tmp_path: Path) 
     )
     assert (outcome.code, outcome.err.count("\n")) == (2, 1)
     assert "makes no pass with a negative prompt" in outcome.err
+
+
+def test_text_is_not_encoded_twice_when_its_encoders_are_freed(run: Run, tmp_path: Path) -> None:
+    arguments = ("sample", "plain:2", "red circle", "--model", "tiny", "--free-text-encoders")
+    assert run(*arguments, "-o", str(tmp_path / "one.png")).code == 0
+    outcome = run(*arguments, "--seeds", "2", "-o", str(tmp_path / "two.png"))
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+    assert "several images are asked for" in outcome.err

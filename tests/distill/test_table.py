@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tests.gaussian import exact_velocity
 from tuner.distill import bands
 from tuner.distill.bands import everywhere
+from tuner.distill.candidates import Candidates
 from tuner.distill.clean import MOST_CALLS, CleanDistance
 from tuner.distill.polish import polish, walk_way
 from tuner.distill.rule import Network, Rule, check, weights
@@ -187,15 +188,22 @@ def test_clean_distance_takes_at_most_three_calls_where_latents_take_one() -> No
     assert entries < len(calls) <= MOST_CALLS * entries
 
 
+class Given(Candidates):
+    """Candidates that no way leads to."""
+
+    def __init__(self, latents: torch.Tensor):
+        self.prompts, self._rows, self._kept = latents.shape[1], latents.shape[1], latents
+
+
 def test_on_a_linear_model_what_was_foretold_is_what_the_network_says() -> None:
     teacher = walk(gaussian, start(2), np.linspace(1, 0, 31).tolist())
     clean = CleanDistance(teacher, gaussian, "each")
     noise = torch.randn(8, 2, 3, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
     for level in (5, 20):
         for one in noise[:3]:  # spans all three dimensions
-            clean.measured(level, teacher.x[level] + 0.1 * one[None])
+            clean.measured(level, Given(teacher.x[level] + 0.1 * one[None]))
         candidates = teacher.x[level] + 0.2 * noise.flip(0).cumsum(dim=0)
-        far_IP, velocity = clean.measured(level, candidates)
+        far_IP, velocity = clean.measured(level, Given(candidates))
         sigma = teacher.sigmas[level]
         exact_IP = torch.stack(
             [(x - teacher.x[level] - sigma * (gaussian(x, sigma) - teacher.velocity[level])) for x in candidates]

@@ -35,7 +35,7 @@ def latents(model: FlowModel) -> torch.Tensor:
     return sample(model, SCHEDULE, model.encode(PROMPTS), [1, 2], SIZE)
 
 
-@pytest.mark.parametrize("offload", ["model", "sequential"])
+@pytest.mark.parametrize("offload", ["model", "group", "sequential"])
 def test_offloaded_weights_give_the_same_images(folder: Path, gpu: str, offload: str) -> None:
     plain, offloaded = load(folder, gpu), load(folder, gpu, offload=offload)
     assert offloaded.device == "cuda"
@@ -45,6 +45,24 @@ def test_offloaded_weights_give_the_same_images(folder: Path, gpu: str, offload:
     images = tuner.generate(offloaded, PROMPTS, SCHEDULE, 1, *SIZE).images
     assert [image.size for image in images] == [SIZE, SIZE]
     assert any(value.device.type != "cuda" for value in offloaded.pipe.transformer.parameters())  # type: ignore[attr-defined]
+
+
+def test_text_that_is_encoded_first_gives_the_same_images(folder: Path, device: str) -> None:
+    plain, freed = load(folder, device), load(folder, device, free_text_encoders=True)
+    text = freed.encode(PROMPTS)
+    freed.free_text_encoders()
+    ours = sample(freed, SCHEDULE, text, [1, 2], SIZE)
+    assert ours.device.type == device
+    torch.testing.assert_close(ours, latents(plain))
+
+
+def test_what_may_be_offloaded_later_is(folder: Path, gpu: str) -> None:
+    plain, spare = load(folder, gpu), load(folder, gpu, offload="auto")
+    before = latents(spare)
+    assert spare.make_room()
+    assert {value.device.type for value in spare.pipe.transformer.parameters()} == {"cpu"}  # type: ignore[attr-defined]
+    torch.testing.assert_close(latents(spare), before)
+    torch.testing.assert_close(before, latents(plain))
 
 
 def test_a_compiled_network_is_compiled_once_for_a_stage_size(folder: Path, device: str) -> None:

@@ -84,9 +84,13 @@ def test_a_worker_needs_its_weights_and_a_batch(model: str, tmp_path: Path) -> N
     memory = [estimate(one.model_copy(update=more), speed_at(1.0)).memory for more in ({}, {"chunk": 3})]
     assert memory[0] is not None
     assert memory[1] is not None
-    assert memory[0].weights_bytes == weights(known).bf16_bytes
+    sizes = weights(known)
+    assert memory[0].weights_bytes == sizes.denoising("bfloat16")
+    assert memory[0].total_bytes == sizes.at_once("bfloat16") + max(
+        memory[0].activations_bytes, memory[0].decoding_bytes
+    )
     assert memory[1].activations_bytes == 3 * memory[0].activations_bytes
-    latent = 4 * known.passes * math.prod(known.latent_shape(known.size))
+    latent = 2 * known.passes * math.prod(known.latent_shape(known.size))
     assert memory[0].activations_bytes > latent
 
 
@@ -94,7 +98,7 @@ def test_activations_are_bounded_by_what_a_call_makes() -> None:
     """A chain of layers holds its input and its output, and never more than both and one other."""
     pixels = (32 // FACTOR) ** 2
     first, hidden = 4 * 3 * pixels, 4 * 8 * pixels
-    found = activation_bytes(TOY, (32, 32), 4 * 8 * 3)
+    found = activation_bytes(TOY, (32, 32), 4 * 8 * 3, "float32")
     assert hidden + first <= found <= 2 * (hidden + first)
 
 

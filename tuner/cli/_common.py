@@ -68,6 +68,9 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 out_option = click.option(
     "--out", default="runs", show_default=True, metavar="DIR", help="Folder that holds the studies."
 )
+chunk_option = click.option(
+    "--chunk", type=click.IntRange(1), metavar="N", help="Images drawn as one batch; by default 8, of videos 1."
+)
 size_option = click.option("--size", type=SizeType(), help="Output size in pixels; by default the model's.")
 
 
@@ -83,12 +86,19 @@ _MODEL_OPTIONS = (
     click.option("--quantize", type=click.Choice(["nf4", "int8"]), help="Smaller weights, by bitsandbytes."),
     click.option(
         "--offload",
-        type=click.Choice(["model", "sequential"]),
-        help="Keep on the GPU only the component, or the layer, that runs.",
+        type=click.Choice(["model", "group", "sequential", "auto"]),
+        help="Keep on the GPU only the component that runs, two layers, or one; auto: model once memory runs out.",
+    ),
+    click.option(
+        "--free-text-encoders",
+        is_flag=True,
+        default=None,
+        help="Encode all prompts first, and load the denoiser when the text encoders are gone.",
     ),
     click.option("--device-map", metavar="MAP", help="diffusers' placement, e.g. balanced over all GPUs."),
     click.option("--frames", type=click.IntRange(1), help="Frames of a video; by default the model's."),
     click.option("--compile", is_flag=True, default=None, help="Compile the denoiser, once for every stage size."),
+    click.option("--tiling", is_flag=True, default=None, help="Decode in tiles, which takes less memory."),
     click.option("--attention", metavar="BACKEND", help="Attention backend, as diffusers names it: flash, ..."),
 )
 

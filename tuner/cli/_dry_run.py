@@ -76,10 +76,12 @@ def _speed(device: str | None, tflops: float | None) -> Speed | Literal["here"] 
 def _memory_lines(found: Estimate) -> list[str]:
     if (memory := found.memory) is None:
         return []
+    sizes = (memory.weights_bytes, memory.text_bytes, memory.activations_bytes, memory.decoding_bytes)
+    weights, text, batch, decoding = (f"{size / _GIB:.3g}" for size in sizes)
     return [
-        f"memory of a worker's denoiser: {memory.weights_bytes / _GIB:.3g} GiB of {memory.precision} weights, and "
-        f"at most {memory.activations_bytes / _GIB:.3g} GiB for a batch of {memory.images}; text encoders, VAE "
-        "and scorers come on top"
+        f"memory of a worker: {memory.total_bytes / _GIB:.3g} GiB; {weights} of {memory.precision} weights, "
+        f"{text} of text encoders, at most {batch} to draw a batch of {memory.images} and {decoding} to decode "
+        "one; scorers come on top"
     ]
 
 

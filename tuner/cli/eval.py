@@ -13,6 +13,7 @@ from tuner.cli import _completion as complete
 from tuner.cli._common import (
     EXIT_FAILURE,
     DurationType,
+    chunk_option,
     json_option,
     model_options,
     print_json,
@@ -65,6 +66,7 @@ _PHASE = "units of work"
     "--margin", default="1%", show_default=True, help="Loss that counts as none: 1%, 0.05 or clip=1%,..."
 )
 @size_option
+@chunk_option
 @model_options
 @click.option("-o", "--output", "out", metavar="DIR", help="Folder for scores and report; by default under runs.")
 @click.option("--workers", type=int, help="Worker processes; by default one per GPU, or per CPU core.")

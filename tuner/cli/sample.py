@@ -78,6 +78,7 @@ def command(
     from rich.progress import Progress
 
     from tuner import generate, presets
+    from tuner.fits import check_fits
     from tuner.flops import price
     from tuner.models import blueprint
 
@@ -94,11 +95,16 @@ def command(
     height, width = known.check_size(size or (loaded.height, loaded.width))
     schedule = loaded.schedule
     known.start(schedule.stages[0].sigmas[0])
-    flow = known.load(device, options=options)
     schedules = [known.baseline((height, width))] * compare + [schedule]
+    drawings = list(itertools.product(texts, range(seed, seed + seeds)))
+    if options.free_text_encoders and len(drawings) * len(schedules) > 1:
+        raise UserError(
+            "--free-text-encoders encodes text once, and several images are asked for; draw one, or use --offload."
+        )
+    check_fits(known, options, device)
+    flow = known.load(device, options=options)
     calls = [one.calls for one in schedules]
     tflops = [price(one, known, (height, width)).tflops for one in (known.baseline((height, width)), schedule)]
-    drawings = list(itertools.product(texts, range(seed, seed + seeds)))
     for number, (prompt, noise) in enumerate(drawings):
         path = output if len(drawings) == 1 else output.with_stem(f"{output.stem}-{number:03d}")
         with Progress(console=Console(stderr=True), transient=True) as progress:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tuner.cli import _completion as complete
-from tuner.cli._common import json_option, print_json, print_table, size_option
+from tuner.cli._common import json_option, model_options, print_json, print_table, size_option
 from tuner.cli._progress import ProgressDisplay
 from tuner.errors import UserError
 from tuner.tables import Cells
@@ -17,7 +17,7 @@ from tuner.tables import Cells
 if TYPE_CHECKING:
     from tuner.distill.oss import Result
     from tuner.distill.steps import Settings
-    from tuner.models import Blueprint, Size
+    from tuner.models import Blueprint, ModelOptions, Size
     from tuner.presets import Cost, Preset
     from tuner.schedule import Schedule
 
@@ -108,7 +108,7 @@ def command() -> None:
 )
 @size_option
 @click.option("--device", help="Torch device; by default the first GPU, else the CPU.")
-@click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="Precision of the weights.")
+@model_options
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="Preset file, or a folder.")
 @json_option
 def oss(
@@ -121,7 +121,7 @@ def oss(
     seed: int,
     size: Size | None,
     device: str | None,
-    dtype: str | None,
+    options: ModelOptions,
     output: Path,
     as_json: bool,
     **settings: Any,
@@ -132,6 +132,7 @@ def oss(
     from tuner.distill.oss import retime, search
     from tuner.distill.rule import check
     from tuner.distill.steps import Settings
+    from tuner.fits import check_fits
     from tuner.models import blueprint
 
     if sum(option is not None for option in (steps, all_steps, preset)) != 1:
@@ -139,7 +140,9 @@ def oss(
     loaded = presets.load(preset) if preset else None
     if model is None and loaded is None:
         raise UserError("Give --model: a short name, a hub id or a local folder.")
-    known = blueprint(model or (loaded.model if loaded else ""))
+    if loaded and loaded.model_options is not None:
+        options = options.model_copy(update=loaded.model_options.of_images() | options.of_images())
+    known = blueprint(model or (loaded.model if loaded else "")).with_options(options)
     if size is None and loaded and loaded.model == known.name:
         size = (loaded.height, loaded.width)
     size = known.check_size(size or known.size)
@@ -156,13 +159,15 @@ def oss(
     seeds = range(seed, seed + len(texts))
     with ProgressDisplay() as display:
         display.show("loading the model")
-        flow = known.load(device, dtype)
+        check_fits(known, options, device)
+        flow = known.load(device, options=options)
         on_progress = functools.partial(display.show, "image forward passes")
         if loaded:
             result = retime(flow, texts, seeds, loaded.schedule, size, chosen, on_progress)
         else:
             result = search(flow, texts, seeds, wanted, size, chosen, on_progress)
-    made = _presets(result, known, size, chosen, loaded, f"{len(texts)} prompts, noise seeds from {seed}")
+    searched_on = f"{len(texts)} prompts, noise seeds from {seed}"
+    made = _presets(result, known, size, chosen, loaded, searched_on, options.of_presets())
     alone = len(made) == 1 and output.suffix
     rows = []
     for (count, cost), one in zip(result.costs.items(), made, strict=True):
@@ -227,7 +232,13 @@ def _cost(schedule: Schedule, known: Blueprint, size: Size) -> Cost:
 
 
 def _presets(
-    result: Result, known: Blueprint, size: Size, settings: Settings, base: Preset | None, searched_on: str
+    result: Result,
+    known: Blueprint,
+    size: Size,
+    settings: Settings,
+    base: Preset | None,
+    searched_on: str,
+    options: ModelOptions | None,
 ) -> list[Preset]:
     """Names, prices and explains what was found."""
     from tuner.presets import Preset
@@ -247,6 +258,7 @@ def _presets(
                 height=size[0],
                 width=size[1],
                 schedule=schedule,
+                model_options=options,
                 cost=_cost(schedule, known, size),
             )
         )

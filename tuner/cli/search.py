@@ -14,6 +14,7 @@ from tuner.cli import _completion as complete
 from tuner.cli._common import (
     EXIT_FAILURE,
     DurationType,
+    chunk_option,
     json_option,
     model_options,
     out_option,
@@ -117,6 +118,7 @@ _PHASES = {
 )
 @click.option("--learn", is_flag=True, help="Learn from all finished studies of the same objectives in DIR.")
 @size_option
+@chunk_option
 @model_options
 @click.option(
     "--pick",

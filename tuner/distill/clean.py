@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from tuner.distill.candidates import Candidates
 from tuner.distill.rule import Network
 from tuner.distill.teacher import Choice, Teacher, mean_square, ranked
 
@@ -21,6 +22,7 @@ MOST_CALLS = 3
 """Network calls for the candidates of one (steps, level), the velocity of the next step included."""
 
 _PROBES = 4
+_MOST_VALUES = 1 << 18  # of a latent; as many as FLUX has at 1024 x 1024
 _RIDGE = 1e-4  # against probes that are nearly parallel
 
 
@@ -33,7 +35,7 @@ class CleanDistance:
         network: The model.
         choice: How prompts choose; see `tuner.distill.table.fill`.
         probes: For each level the latest few latents that the network was asked about and the clean images that it
-            predicted, both as differences to the teacher's, (P, D).
+            predicted, both as differences to the teacher's, (P, D) with D values of each; see `_some`.
     """
 
     teacher: Teacher
@@ -41,12 +43,12 @@ class CleanDistance:
     choice: Choice
     probes: dict[int, list[tuple[torch.Tensor, torch.Tensor]]] = field(default_factory=dict, init=False)
 
-    def measured(self, level: int, candidates: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def measured(self, level: int, candidates: Candidates) -> tuple[torch.Tensor, torch.Tensor]:
         """Looks at the candidates that seem nearest.
 
         Args:
             level: A level above sigma 0.
-            candidates: Latents there, (I, P, ...).
+            candidates: I latents there for each of P prompts.
 
         Returns:
             Mean squared distances of clean images, (I, P), infinite where a candidate was not looked at; and the
@@ -55,24 +57,44 @@ class CleanDistance:
         import torch
 
         teacher, sigma = self.teacher, self.teacher.sigmas[level]
-        prompts = torch.arange(candidates.shape[1], device=candidates.device)
-        off_IPD = (candidates - teacher.x[level]).flatten(2)
-        far_IP = torch.full(off_IPD.shape[:2], torch.inf, dtype=off_IPD.dtype, device=off_IPD.device)
+        prompts = torch.arange(candidates.prompts, device=teacher.x.device)
         probes = self.probes.setdefault(level, [])
         best = torch.zeros_like(teacher.velocity[level])
+        far_IP: torch.Tensor | None = None
         for _ in range(MOST_CALLS):
-            guess_IP = torch.where(far_IP.isfinite(), far_IP, _foretold(off_IPD, probes))
+            guess_IP = self._foretold(level, candidates)
+            if far_IP is None:
+                far_IP = torch.full_like(guess_IP, torch.inf)
+            guess_IP = torch.where(far_IP.isfinite(), far_IP, guess_IP)
             near_P = ranked(guess_IP, self.choice).argmin(dim=0)
             if far_IP[near_P, prompts].isfinite().all():
                 break
-            x = candidates[near_P, prompts]
+            x = candidates.picked(near_P)
             velocity = self.network(x, sigma)
-            clean = (x - teacher.x[level]) - sigma * (velocity - teacher.velocity[level])
+            off = x - teacher.x[level]
+            clean = off - sigma * (velocity - teacher.velocity[level])
             far_IP[near_P, prompts] = mean_square(clean, kept=1)
             better_P = ranked(far_IP, self.choice).argmin(dim=0) == near_P
             best = torch.where(better_P.view(-1, *[1] * (x.ndim - 1)), velocity, best)
-            probes[:] = [*probes[1 - _PROBES :], (off_IPD[near_P, prompts], clean.flatten(1))]
+            probes[:] = [*probes[1 - _PROBES :], (_some(off.flatten(1)), _some(clean.flatten(1)))]
+        assert far_IP is not None  # there was at least one look
         return far_IP, best
+
+    def _foretold(self, level: int, candidates: Candidates) -> torch.Tensor:
+        """Estimates the mean squared distances of the clean images of all candidates, (I, P)."""
+        import torch
+
+        parts = []
+        for rows, some in candidates.parts():
+            off_IPD = _some((some - self.teacher.x[level, rows]).flatten(2))
+            parts.append(_foretold(off_IPD, [(x[rows], clean[rows]) for x, clean in self.probes[level]]))
+        return torch.cat(parts, dim=1)
+
+
+def _some(values: torch.Tensor) -> torch.Tensor:
+    """Returns the values that estimates are made of: all of a latent, or some thousands, evenly spread."""
+    step = -(-values.shape[-1] // _MOST_VALUES)
+    return values[..., ::step].clone() if step > 1 else values
 
 
 def _foretold(off_IPD: torch.Tensor, probes: list[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
     from tuner.models import Conditioning, FlowModel, Size
 
+_KEPT_PER_LEVEL = 4  # the teacher's latent and velocity, those of the best way
+_MOST_ON_DEVICE = 4 << 30  # bytes
+
 OnProgress: TypeAlias = "Callable[[int, int | None], None]"
 """Called with the image forward passes so far and all that there will be; None where that is not known before."""
 
@@ -63,16 +66,26 @@ class BatchedNetwork:
     images: int = field(default=0, init=False)
 
     def __call__(self, x: torch.Tensor, sigma: float) -> torch.Tensor:
-        """Predicts the velocity of all prompts at one noise level."""
+        """Predicts the velocity of all prompts at one noise level, where their latents are kept."""
         import torch
 
-        parts = []
+        found = torch.empty_like(x)
         for start in range(0, len(x), self.batch):
             rows = slice(start, start + self.batch)
             some = {key: value[rows] for key, value in self.conditioning.items()}
-            parts.append(self.model.velocity(x[rows], sigma, some))
-            self.count(len(parts[-1]))
-        return torch.cat(parts)
+            found[rows] = self.model.velocity(x[rows].to(self.model.device), sigma, some).to(x.device)
+            self.count(len(x[rows]))
+        return found
+
+    def kept(self, x: torch.Tensor, levels: int) -> torch.Tensor:
+        """Moves latents to where there is room for those of a teacher and of a table: large ones to the CPU.
+
+        Args:
+            x: Latents of all prompts.
+            levels: Noise levels of the teacher.
+        """
+        large = _KEPT_PER_LEVEL * levels * x.nbytes > _MOST_ON_DEVICE
+        return x.cpu() if large else x
 
     def count(self, images: int) -> None:
         """Counts image forward passes, including those of calls made elsewhere."""
@@ -115,9 +128,9 @@ def search(
     schedule = model.blueprint.plain(levels, size)
     calls = _calls(levels, steps, settings)
     total = None if calls is None else len(prompts) * calls
-    network = BatchedNetwork(model, model.encode(prompts), settings.batch, total, on_progress)
+    network = BatchedNetwork(model, _encoded(model, prompts), settings.batch, total, on_progress)
     with torch.inference_mode():
-        start = stage_start(model, schedule, 0, None, seeds, size)
+        start = network.kept(stage_start(model, schedule, 0, None, seeds, size), settings.teacher_steps)
         teacher = walk(network, start, schedule.stages[0].sigmas)
         found = best_steps(network, teacher, sorted(steps), settings)
     schedules = {
@@ -143,10 +156,10 @@ def search_each(
     """
     import torch
 
-    network = BatchedNetwork(model, model.encode(prompts), settings.batch, None, on_progress)
+    network = BatchedNetwork(model, _encoded(model, prompts), settings.batch, None, on_progress)
     schedule = model.blueprint.plain(settings.teacher_steps, size)
     with torch.inference_mode():
-        start = stage_start(model, schedule, 0, None, seeds, size)
+        start = network.kept(stage_start(model, schedule, 0, None, seeds, size), settings.teacher_steps)
         teacher = walk(network, start, schedule.stages[0].sigmas)
         found = each_best(network, teacher, [steps], settings)[steps]
     return [Schedule(stages=(Stage(sigmas=sigmas),), solver=settings.solver) for sigmas in found]
@@ -181,7 +194,7 @@ def retime(
     """
     import torch
 
-    conditioning = model.encode(prompts)
+    conditioning = _encoded(model, prompts)
     grids = [_levels_inside(model, stage, size, settings.teacher_steps) for stage in schedule.stages]
     each = [replace(settings, solver=schedule.solver_of(index)) for index in range(len(grids))]
     planned = [
@@ -196,7 +209,8 @@ def retime(
     for index, stage in enumerate(schedule.stages):
         _check_stage(index, stage, each[index].solver)
         with torch.inference_mode():
-            teacher = walk(network, stage_start(model, schedule, index, x, seeds, size), grids[index])
+            start = network.kept(stage_start(model, schedule, index, x, seeds, size), len(grids[index]))
+            teacher = walk(network, start, grids[index])
             found = best_steps(network, teacher, [stage.steps], each[index])[stage.steps]
         stages = [_stage(stage, found) if i == index else other for i, other in enumerate(schedule.stages)]
         schedule = Schedule(stages=tuple(stages), solver=schedule.solver)
@@ -204,6 +218,14 @@ def retime(
         network.count(len(x) * network_calls(each[index].solver, found.sigmas))
         cost = found.cost
     return Result({schedule.steps: schedule}, {schedule.steps: cost}, network.images)
+
+
+def _encoded(model: FlowModel, prompts: Sequence[str]) -> Conditioning:
+    """Encodes the prompts, and frees the text encoders of a model that was loaded to do so."""
+    conditioning = model.encode(prompts)
+    if model.when_encoded:
+        model.free_text_encoders()
+    return conditioning
 
 
 def _check_stage(index: int, stage: Stage, solver: str) -> None:

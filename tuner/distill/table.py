@@ -16,6 +16,7 @@ from typing import Literal
 
 import numpy as np
 
+from tuner.distill.candidates import Candidates
 from tuner.distill.clean import CleanDistance
 from tuner.distill.rule import Network, Rule, Trail
 from tuner.distill.teacher import Choice, Teacher, mean_square, ranked
@@ -89,19 +90,22 @@ def fill(
     here = {0: rule.first(teacher.velocity[0])}
     for k in range(1, len(allowed)):
         ahead: dict[int, Trail] = {}
-        for j in sorted(allowed[k]):
+        for j in sorted(allowed[k], reverse=True):  # what is beyond j is not needed any more
+            for i in [i for i in here if i >= j]:
+                del here[i]
             goes_on = k < most and j < max(allowed[k + 1])
-            origins = [i for i in here if i < j]
+            origins = list(here)
             if not origins or not (goes_on or j == last):
                 continue
-            candidates = torch.stack([rule.step(here[i], j) for i in origins])
+            candidates = Candidates(rule, [here[i] for i in origins], j)
             if distance == "x_0" and j < last:
                 far_IP, velocity = clean.measured(j, candidates)
             else:
-                far_IP, velocity = mean_square(candidates - teacher.x[j], kept=2), None
+                parts = [mean_square(some - teacher.x[j, rows], kept=2) for rows, some in candidates.parts()]
+                far_IP, velocity = torch.cat(parts, dim=1), None
             best_P = ranked(far_IP, choice).argmin(dim=0)
             picked = torch.arange(prompts, device=best_P.device)
-            trail = rule.land([here[i] for i in origins], best_P.tolist(), j, candidates[best_P, picked])
+            trail = rule.land([here[i] for i in origins], best_P.tolist(), j, candidates.picked(best_P))
             if goes_on:
                 ahead[j] = rule.asked(trail, velocity)
             cost[k, j] = far_IP[best_P, picked].cpu().numpy()

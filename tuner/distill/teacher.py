@@ -48,11 +48,12 @@ def walk(network: Network, x: torch.Tensor, sigmas: Sequence[float]) -> Teacher:
     """
     import torch
 
-    latents, velocities = [x], []
-    for sigma, sigma_next in pairwise(sigmas):
-        velocities.append(network(latents[-1], sigma))
-        latents.append(latents[-1] + (sigma_next - sigma) * velocities[-1])
-    return Teacher(tuple(sigmas), torch.stack(latents), torch.stack(velocities))
+    latents, velocities = x.new_empty(len(sigmas), *x.shape), x.new_empty(len(sigmas) - 1, *x.shape)
+    latents[0] = x
+    for level, (sigma, sigma_next) in enumerate(pairwise(sigmas)):
+        velocities[level] = network(latents[level], sigma)
+        torch.add(latents[level], velocities[level], alpha=sigma_next - sigma, out=latents[level + 1])
+    return Teacher(tuple(sigmas), latents, velocities)
 
 
 def ranked(far_IP: torch.Tensor, choice: Choice) -> torch.Tensor:

@@ -7,17 +7,21 @@ the price of a schedule is the cost of its run.
 
 from __future__ import annotations
 
+import functools
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 from tuner.errors import UserError
 from tuner.feature_cache import FeatureCache, PyramidAttentionBroadcast
 from tuner.models._caching import caching, named_call
+from tuner.models._configuration import trusting
 from tuner.models._flow_match import flow_match_sigmas, linear_mu
 from tuner.models._loading import load_pipeline
 from tuner.models._options import ModelOptions
+from tuner.models._parts import Part, Parts, read_parts
 from tuner.models._schedulers import FLOW_EULER, stock_solver
 from tuner.models.base import Blueprint, Conditioning, FlowModel, ReadConfig, Size
 from tuner.schedule import Stage
@@ -60,6 +64,10 @@ class PipelineBlueprint(Blueprint):
     """The guidance scale at which, and below which, the pipeline makes no second pass."""
     schedulers: ClassVar[tuple[str, ...]] = (FLOW_EULER,)
     """Classes of diffusers' schedulers that the family knows the levels and the steps of."""
+    text_encoders: ClassVar[tuple[Part, ...]] = ()
+    """What turns prompts into conditioning, in the published models of the family."""
+    autoencoder: ClassVar[Part | None] = None
+    """What turns latents into images there."""
 
     vae_factor: int
 
@@ -104,6 +112,10 @@ class PipelineBlueprint(Blueprint):
     def latent_shape(self, size: Size) -> tuple[int, ...]:
         """Returns the shape of one image's spatial latents, (C, h, w)."""
         return self.channels, size[0] // self.vae_factor, size[1] // self.vae_factor
+
+    def decoded_shape(self, size: Size) -> tuple[int, ...]:
+        """Returns the shape of what the autoencoder decodes to one image."""
+        return self.latent_shape(size)
 
     def tokens(self, size: Size) -> int:
         """Counts the image tokens that the network attends to."""
@@ -210,6 +222,30 @@ class PipelineBlueprint(Blueprint):
 
         return getattr(diffusers, self.transformer_class).from_config(dict(self.transformer))
 
+    def parts(self) -> Parts:
+        """Returns the networks beside the denoiser: those of the folder with the weights, else the family's.
+
+        Raises:
+            UserError: If the folder's configurations cannot be used.
+        """
+        folder = Path(self.source)
+        if folder.is_dir():
+            with trusting(self.name, "pipeline"):
+                return read_parts(folder)
+        return Parts(self.text_encoders, self.autoencoder)
+
+    def meta_decode(self, autoencoder: Any, size: Size) -> None:
+        """Decodes one image, or one video, on the meta device.
+
+        Args:
+            autoencoder: As `Part.build` returns it.
+            size: Height and width in pixels.
+        """
+        import torch
+
+        with torch.device("meta"), torch.no_grad():
+            autoencoder.decode(torch.empty(1, *self.decoded_shape(size)), return_dict=False)
+
     def reconfigured(self, source: str, read: ReadConfig) -> PipelineBlueprint:
         """Reads what a saved or loaded pipeline's configuration says; steps and guidance stay this model's."""
         transformer, vae = read(f"{self.denoiser}/config.json"), read("vae/config.json")
@@ -243,9 +279,11 @@ class PipelineBlueprint(Blueprint):
 
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         dtype = dtype or options.dtype or ("float32" if device == "cpu" else "bfloat16")
-        model = self.wrap(load_pipeline(self, device, dtype, options))
-        if options.compile:
-            model.compile()
+        read = functools.partial(load_pipeline, self, device, dtype, options)
+        model = self.wrap(read("text" if options.free_text_encoders else None))
+        if options.free_text_encoders:
+            model.when_encoded = functools.partial(read, "drawing")
+        model.may_offload = options.offload == "auto"
         return model
 
 

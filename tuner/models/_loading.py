@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import getpass
 import importlib.util
+import inspect
+import tempfile
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from tuner.errors import UserError, one_line, unknown_name
 from tuner.lora import adapted_components, load_lora
@@ -19,14 +23,24 @@ _QUANTIZED = ["transformer", "transformer_2", "unet", "text_encoder", "text_enco
 """Components that may be quantised, where a pipeline has them; diffusers' own default is all, the VAE too."""
 
 
-def load_pipeline(blueprint: Blueprint, device: str, dtype: str, options: ModelOptions) -> Any:
-    """Loads the pipeline of a blueprint's source.
+_DENOISERS = ("transformer", "transformer_2", "unet")
+_TEXT = ("text_encoder", "text_encoder_2", "text_encoder_3")
+
+Half: TypeAlias = Literal["text", "drawing"]
+"""A pipeline without denoisers, or one without text encoders."""
+
+
+def load_pipeline(
+    blueprint: Blueprint, device: str, dtype: str, options: ModelOptions, half: Half | None = None
+) -> Any:
+    """Loads the pipeline of a blueprint's source. Processes of one machine load to its GPUs one after the other.
 
     Args:
         blueprint: What to load.
         device: Torch device, unless the options place the components themselves.
         dtype: Torch dtype name.
         options: Quantisation, LoRA and placement.
+        half: What to load; None for all of it.
 
     Raises:
         UserError: If the source cannot be read, if it is another model than the blueprint says, or if an option
@@ -36,14 +50,22 @@ def load_pipeline(blueprint: Blueprint, device: str, dtype: str, options: ModelO
     import torch
 
     _check_placement(options)
+    kind = getattr(diffusers, blueprint.pipeline_class)
     how: dict[str, Any] = {"dtype": getattr(torch, dtype)}
+    if half is not None:
+        left_out = _DENOISERS if half == "text" else _TEXT
+        how |= dict.fromkeys(name for name in left_out if name in inspect.signature(kind).parameters)
     if options.quantize is not None:
         how["quantization_config"] = _quantization(options.quantize, dtype)
     if options.device_map is not None:
         how["device_map"] = options.device_map
+    elif device == "cuda" and options.offload in (None, "auto"):
+        how["device_map"] = device  # straight to the GPU, and not by way of the machine's memory
     try:
-        with _without_bars():
-            pipe = getattr(diffusers, blueprint.pipeline_class).from_pretrained(blueprint.source, **how)
+        with _one_at_a_time(device), _without_bars():
+            pipe = kind.from_pretrained(blueprint.source, **how)
+            if "device_map" not in how and options.offload is None:
+                pipe.to(device)
     except OSError as error:
         raise UserError(
             f"Model {blueprint.name!r} could not be loaded from {blueprint.source!r}: it is neither a local "
@@ -53,8 +75,12 @@ def load_pipeline(blueprint: Blueprint, device: str, dtype: str, options: ModelO
     except NotImplementedError as error:  # diffusers' word for an unknown device map
         raise UserError(f"Device map {options.device_map!r} does not work here: {one_line(error)}") from error
     pipe.set_progress_bar_config(disable=True)
+    if half == "text":
+        return pipe
+    if options.tiling:
+        _decode_in_tiles(pipe)
     if options.attention is not None:
-        for name in ("transformer", "transformer_2", "unet"):
+        for name in _DENOISERS:
             if (part := getattr(pipe, name, None)) is not None:
                 _choose_attention(part, options.attention)
     network = getattr(pipe, blueprint.denoiser)
@@ -63,13 +89,42 @@ def load_pipeline(blueprint: Blueprint, device: str, dtype: str, options: ModelO
     _check_same_model(blueprint, "scheduler", blueprint.scheduler, scheduler)
     if options.lora is not None:
         _add_lora(pipe, network, *options.lora_and_weight(), fuse=options.quantize is None)
+    if options.compile:
+        for name in _DENOISERS:
+            if (part := getattr(pipe, name, None)) is not None:
+                compile_network(part)
     if options.offload == "model":
         pipe.enable_model_cpu_offload(device=device)
     elif options.offload == "sequential":
         pipe.enable_sequential_cpu_offload(device=device)
-    elif options.device_map is None:
-        pipe.to(device)
+    elif options.offload == "group":
+        offload_groups(pipe, device)
     return pipe
+
+
+def _decode_in_tiles(pipe: Any) -> None:
+    if not hasattr(pipe.vae, "enable_tiling"):
+        raise UserError(f"{type(pipe.vae).__name__} does not decode in tiles; leave `--tiling` out.")
+    pipe.vae.enable_tiling()
+
+
+def offload_groups(pipe: Any, device: str) -> None:
+    """Lets a layer's weights come to the device while the layer before it runs, on a GPU."""
+    import torch
+
+    pipe.enable_group_offload(torch.device(device), offload_type="leaf_level", use_stream=device != "cpu")
+
+
+@contextlib.contextmanager
+def _one_at_a_time(device: str) -> Iterator[None]:
+    """Waits while another process of this user on this machine loads to a GPU: each takes memory of both."""
+    if device == "cpu":
+        yield
+        return
+    from filelock import FileLock
+
+    with FileLock(Path(tempfile.gettempdir()) / f"tuner-{getpass.getuser()}-loads.lock"):
+        yield
 
 
 @contextlib.contextmanager
@@ -118,6 +173,10 @@ def _check_placement(options: ModelOptions) -> None:
 
     if options.offload and options.device_map:
         raise UserError("Offloading and a device map exclude each other; give one of them.")
+    if options.free_text_encoders and (options.lora or options.offload):
+        other = "--lora" if options.lora else "--offload"
+        why = "may change the text encoders, too" if options.lora else "moves them away itself"
+        raise UserError(f"--free-text-encoders does not go with {other}, which {why}; leave one of them out.")
     if options.offload and not torch.cuda.is_available():
         raise UserError(f"Offload {options.offload!r} moves weights to a GPU when they are used; none is here.")
 

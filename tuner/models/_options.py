@@ -13,7 +13,7 @@ from tuner.errors import UserError
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 Quantize = Literal["nf4", "int8"]
-Offload = Literal["model", "sequential"]
+Offload = Literal["model", "group", "sequential", "auto"]
 
 
 class ModelOptions(BaseModel):
@@ -26,10 +26,15 @@ class ModelOptions(BaseModel):
         dtype: Precision of the weights.
         quantize: Four-bit (``nf4``) or eight-bit (``int8``) weights of transformer and text encoders, by
             bitsandbytes.
-        offload: ``model`` keeps the one component that runs on the GPU, ``sequential`` the one layer.
+        offload: ``model`` keeps the one component that runs on the GPU, ``sequential`` the one layer, ``group``
+            the one layer and the next, which comes while the first runs. ``auto`` keeps all, and is ``model`` from
+            when one image does not fit.
+        free_text_encoders: Whether all prompts are encoded first, and the text encoders are gone before the
+            denoiser is loaded.
         device_map: diffusers' placement of components, e.g. ``balanced`` over all GPUs.
         frames: Frames of a video.
         compile: Whether the denoiser is compiled, at the first call at every stage size.
+        tiling: Whether the autoencoder decodes in tiles, which takes less memory and changes the images a little.
         attention: Attention backend of the denoiser, as diffusers names it, e.g. ``flash`` or ``sage``.
     """
 
@@ -41,14 +46,16 @@ class ModelOptions(BaseModel):
     dtype: Dtype | None = None
     quantize: Quantize | None = None
     offload: Offload | None = None
+    free_text_encoders: bool | None = None
     device_map: str | None = None
     frames: int | None = None
     compile: bool | None = None
+    tiling: bool | None = None
     attention: str | None = None
 
     def of_images(self) -> dict[str, Any]:
         """Returns those that are set and decide the images, bit by bit; where the weights lie does not."""
-        return self.model_dump(exclude={"offload", "device_map"}, exclude_none=True)
+        return self.model_dump(exclude={"offload", "free_text_encoders", "device_map"}, exclude_none=True)
 
     def runtime(self, device: str) -> str:
         """Returns what `FlowModel.runtime` will be after loading to a type of device."""
@@ -56,7 +63,16 @@ class ModelOptions(BaseModel):
 
     def of_presets(self) -> ModelOptions | None:
         """Returns those that belong to a preset, on whatever machine it runs; None if there are none."""
-        machine = ("dtype", "quantize", "offload", "device_map", "compile", "attention")
+        machine = (
+            "dtype",
+            "quantize",
+            "offload",
+            "free_text_encoders",
+            "device_map",
+            "compile",
+            "tiling",
+            "attention",
+        )
         kept = self.model_copy(update=dict.fromkeys(machine))
         return kept if kept.of_images() else None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,7 @@ class PipelineModel(FlowModel):
     """A loaded diffusers pipeline.
 
     Args:
-        pipe: The pipeline; not changed, but by ``free_text_encoders``.
+        pipe: The pipeline; not changed, but by ``free_text_encoders`` and ``make_room``.
         blueprint: Its blueprint.
     """
 
@@ -83,8 +84,19 @@ class PipelineModel(FlowModel):
         for name, component in self.pipe.components.items():
             if name.startswith("text_encoder") and component is not None:
                 self.pipe.register_modules(**{name: None})
+        gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+        if self.when_encoded is not None:
+            self.pipe, self.when_encoded = self.when_encoded(), None
+
+    def make_room(self) -> bool:
+        """Lets components leave the device while others run; see `FlowModel.make_room`."""
+        if not self.may_offload:
+            return False
+        self.pipe.enable_model_cpu_offload(device=self.device)
+        self.may_offload = False
+        return True
 
     def noise(self, size: Size, seeds: Sequence[int]) -> torch.Tensor:
         """Draws on the CPU, so that an image's noise is the same on every device; see `FlowModel.noise`."""

@@ -87,6 +87,10 @@ class SoundBlueprint(VideoBlueprint):
         channels, frames, height, width = self.picture_shape(size)
         return channels, frames + self._sound_frames(channels * height * width), height, width
 
+    def decoded_shape(self, size: Size) -> tuple[int, ...]:
+        """The picture's; see `PipelineBlueprint.decoded_shape`."""
+        return self.picture_shape(size)
+
     def joined(self, picture_BCFHW: torch.Tensor, sound_BLD: torch.Tensor) -> torch.Tensor:
         """Puts the sound (B, L, D) behind the picture (B, C, F, h, w): (B, C, F + k, h, w)."""
         import torch

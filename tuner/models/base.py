@@ -273,6 +273,10 @@ class FlowModel(ABC):
     """
 
     blueprint: Blueprint
+    may_offload: bool = False
+    """Whether ``make_room`` may take components off the device."""
+    when_encoded: Callable[[], Any] | None = None
+    """Loads what draws, where there are text encoders alone; ``free_text_encoders`` calls it."""
 
     @property
     def device(self) -> str:
@@ -356,3 +360,7 @@ class FlowModel(ABC):
 
     def free_text_encoders(self) -> None:  # noqa: B027 - a model may have none
         """Gives the text encoders' memory back; nothing can be encoded after it."""
+
+    def make_room(self) -> bool:
+        """Takes less memory from now on, and says whether it does; it may be slower then."""
+        return False

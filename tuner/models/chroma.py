@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tuner.models._diffusers import empty_text
 from tuner.models._packed import PackedBlueprint, grid_ids
+from tuner.models._parts import T5_XXL, autoencoder_kl
 from tuner.models._pipeline_model import PipelineModel
 from tuner.models.base import Conditioning
 
@@ -38,6 +39,8 @@ class ChromaBlueprint(PackedBlueprint):
     pipeline_class = "ChromaPipeline"
     transformer_class = "ChromaTransformer2DModel"
     model_class = ChromaModel
+    text_encoders = (T5_XXL,)
+    autoencoder = autoencoder_kl(16)
     batched_guidance = False
     true_guidance = True
 

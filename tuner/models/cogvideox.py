@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from tuner.errors import UserError
 from tuner.models._diffusers import empty_text, vae_factor
+from tuner.models._parts import T5_XXL, autoencoder
 from tuner.models._video import VideoBlueprint, VideoModel
 from tuner.models.base import Conditioning, ReadConfig, Size
 
@@ -59,6 +60,8 @@ class CogVideoXBlueprint(VideoBlueprint):
     pipeline_class = "CogVideoXPipeline"
     transformer_class = "CogVideoXTransformer3DModel"
     model_class = CogVideoXModel
+    text_encoders = (T5_XXL,)
+    autoencoder = autoencoder("AutoencoderKLCogVideoX")
     true_guidance = True
     schedulers = ("CogVideoXDDIMScheduler", "CogVideoXDPMScheduler")
 

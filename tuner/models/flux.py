@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tuner.models._diffusers import PIPELINE_SAMPLE_SIZE, empty_text, square_sizes, vae_factor
 from tuner.models._packed import PackedBlueprint, grid_ids
+from tuner.models._parts import CLIP_L, T5_XXL, autoencoder_kl
 from tuner.models._pipeline_model import PipelineModel
 from tuner.models.base import Conditioning, ReadConfig
 
@@ -39,7 +40,8 @@ class FluxModel(PipelineModel):
         vae = self.pipe.vae
         pixels_BCHW = torch.cat([self.pipe.image_processor.preprocess(image) for image in images])
         with torch.no_grad():
-            found = vae.encode(pixels_BCHW.to(vae.device, vae.dtype))
+            # Offloaded weights are elsewhere until they are used.
+            found = vae.encode(pixels_BCHW.to(self.pipe._execution_device, vae.dtype))
         # A tiny autoencoder has no distribution, and no shift.
         latents = found.latent_dist.mode() if hasattr(found, "latent_dist") else found.latents
         shift = vae.config.get("shift_factor") or 0.0
@@ -58,6 +60,8 @@ class FluxBlueprint(PackedBlueprint):
     pipeline_class = "FluxPipeline"
     transformer_class = "FluxTransformer2DModel"
     model_class = FluxModel
+    text_encoders = (CLIP_L, T5_XXL)
+    autoencoder = autoencoder_kl(16)
 
     def inputs(self, packed_BTD: torch.Tensor, grid: tuple[int, int], text: Conditioning) -> dict[str, Any]:
         """See `PackedBlueprint.inputs`."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tuner.models._diffusers import empty_text
 from tuner.models._packed import PackedBlueprint, grid_ids, pack_2x2, unpack_2x2
+from tuner.models._parts import MISTRAL_3_24B, autoencoder
 from tuner.models._pipeline_model import PipelineModel
 from tuner.models.base import Conditioning, Size
 
@@ -53,6 +54,8 @@ class Flux2Blueprint(PackedBlueprint):
     pipeline_class = "Flux2Pipeline"
     transformer_class = "Flux2Transformer2DModel"
     model_class = Flux2Model
+    text_encoders = (MISTRAL_3_24B,)
+    autoencoder = autoencoder("AutoencoderKLFlux2")
 
     def mu(self, steps: int, size: Size) -> float:
         """Returns the pipeline's ``compute_empirical_mu``: linear in tokens, and below 4300 in steps, too."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tuner.models._diffusers import empty_text
+from tuner.models._parts import CLIP_L, LLAMA_3_8B, autoencoder
 from tuner.models._video import VideoBlueprint, VideoModel
 from tuner.models.base import Conditioning, ReadConfig
 
@@ -34,6 +35,8 @@ class HunyuanVideoBlueprint(VideoBlueprint):
     pipeline_class = "HunyuanVideoPipeline"
     transformer_class = "HunyuanVideoTransformer3DModel"
     model_class = HunyuanVideoModel
+    text_encoders = (LLAMA_3_8B, CLIP_L)
+    autoencoder = autoencoder("AutoencoderKLHunyuanVideo")
 
     def forward(self, transformer: Any, x_BCFHW: torch.Tensor, sigma: float, text: Conditioning) -> torch.Tensor:
         """Calls the transformer with timestep and guidance times 1000; see `PipelineBlueprint.forward`."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from tuner.errors import UserError
 from tuner.feature_cache import FeatureCache
 from tuner.models._diffusers import empty_text
+from tuner.models._parts import BYT5_GLYPH, QWEN_2P5_VL_7B_TEXT, autoencoder
 from tuner.models._video import VideoBlueprint, VideoModel
 from tuner.models.base import Conditioning, ReadConfig, Size
 
@@ -39,8 +40,9 @@ class HunyuanVideo15Model(VideoModel):
 
     def encode_text(self, prompts: list[str], negative: bool) -> dict[str, torch.Tensor]:
         """Encodes with Qwen2.5-VL, and quoted words with ByT5; see `PipelineModel.encode_text`."""
+        dtype = (self.pipe.transformer or self.pipe.text_encoder).dtype  # text may come before the transformer
         tokens_BTD, mask_BT, quoted_BTD, quoted_mask_BT = self.pipe.encode_prompt(
-            prompts, batch_size=len(prompts), dtype=self.pipe.transformer.dtype
+            prompts, batch_size=len(prompts), dtype=dtype
         )
         return {"tokens": tokens_BTD, "mask": mask_BT, "quoted": quoted_BTD, "quoted_mask": quoted_mask_BT}
 
@@ -52,6 +54,8 @@ class HunyuanVideo15Blueprint(VideoBlueprint):
     pipeline_class = "HunyuanVideo15Pipeline"
     transformer_class = "HunyuanVideo15Transformer3DModel"
     model_class = HunyuanVideo15Model
+    text_encoders = (QWEN_2P5_VL_7B_TEXT, BYT5_GLYPH)
+    autoencoder = autoencoder("AutoencoderKLHunyuanVideo15")
     batched_guidance = False
     draws_float32 = False
     true_guidance = True

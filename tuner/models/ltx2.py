@@ -17,6 +17,7 @@ from tuner.errors import UserError
 from tuner.feature_cache import FeatureCache, PyramidAttentionBroadcast
 from tuner.models._caching import named_call
 from tuner.models._diffusers import empty_text
+from tuner.models._parts import GEMMA_3_12B, LTX2_CONNECTORS, autoencoder
 from tuner.models._pipeline_model import with_and_without
 from tuner.models._sound import SoundBlueprint, SoundModel
 from tuner.models.base import Conditioning, ReadConfig, Size, Sound
@@ -100,6 +101,8 @@ class LTX2Blueprint(SoundBlueprint):
     pipeline_class = "LTX2Pipeline"
     transformer_class = "LTX2VideoTransformer3DModel"
     model_class = LTX2Model
+    text_encoders = (GEMMA_3_12B, LTX2_CONNECTORS)
+    autoencoder = autoencoder("AutoencoderKLLTX2Video")
     true_guidance = True
 
     perturbed_block: int

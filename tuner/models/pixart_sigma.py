@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tuner.models._diffusers import empty_text, square_sizes, vae_factor
+from tuner.models._parts import T5_XXL, autoencoder_kl
 from tuner.models._pipeline_model import PipelineModel
 from tuner.models._variance_preserving import VariancePreservingBlueprint
 from tuner.models.base import Conditioning, ReadConfig
@@ -43,6 +44,8 @@ class PixArtSigmaBlueprint(VariancePreservingBlueprint):
     pipeline_class = "PixArtSigmaPipeline"
     transformer_class = "PixArtTransformer2DModel"
     model_class = PixArtSigmaModel
+    text_encoders = (T5_XXL,)
+    autoencoder = autoencoder_kl(4)
     true_guidance = True
 
     def predict(self, network: Any, z_BCHW: torch.Tensor, timestep: float, text: Conditioning) -> torch.Tensor:

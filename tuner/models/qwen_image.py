@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from tuner.models._diffusers import PIPELINE_SAMPLE_SIZE, empty_text, square_sizes
 from tuner.models._packed import PackedBlueprint, pack_2x2, unpack_2x2
+from tuner.models._parts import QWEN_2P5_VL_7B, autoencoder
 from tuner.models._pipeline_model import PipelineModel, unnormalized
-from tuner.models.base import Conditioning, ReadConfig
+from tuner.models.base import Conditioning, ReadConfig, Size
 
 if TYPE_CHECKING:
     import torch
@@ -53,8 +54,15 @@ class QwenImageBlueprint(PackedBlueprint):
     pipeline_class = "QwenImagePipeline"
     transformer_class = "QwenImageTransformer2DModel"
     model_class = QwenImageModel
+    text_encoders = (QWEN_2P5_VL_7B,)
+    autoencoder = autoencoder("AutoencoderKLQwenImage")
     batched_guidance = False
     true_guidance = True
+
+    def decoded_shape(self, size: Size) -> tuple[int, ...]:
+        """With the one frame of the video autoencoder; see `PipelineBlueprint.decoded_shape`."""
+        channels, height, width = self.latent_shape(size)
+        return channels, 1, height, width
 
     def inputs(self, packed_BTD: torch.Tensor, grid: tuple[int, int], text: Conditioning) -> dict[str, Any]:
         """See `PackedBlueprint.inputs`."""

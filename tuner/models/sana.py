@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tuner.models._diffusers import empty_text, square_sizes
 from tuner.models._own_grid import OwnGridBlueprint
+from tuner.models._parts import GEMMA_2_2B, autoencoder
 from tuner.models._pipeline_model import PipelineModel
 from tuner.models.base import Conditioning, ReadConfig
 
@@ -44,6 +45,8 @@ class SanaBlueprint(OwnGridBlueprint):
     pipeline_class = "SanaPipeline"
     transformer_class = "SanaTransformer2DModel"
     model_class = SanaModel
+    text_encoders = (GEMMA_2_2B,)
+    autoencoder = autoencoder("AutoencoderDC")
     draws_float32 = True
     true_guidance = True
 

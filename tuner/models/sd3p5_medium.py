@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tuner.models._diffusers import PipelineBlueprint, empty_text, square_sizes, vae_factor
 from tuner.models._flow_match import flow_match_sigmas, linear_mu, own_lowest
+from tuner.models._parts import CLIP_BIGG, CLIP_L_PROJECTED, T5_XXL, autoencoder_kl
 from tuner.models._pipeline_model import PipelineModel
 from tuner.models.base import Conditioning, ReadConfig, Size
 
@@ -43,6 +44,8 @@ class StableDiffusion3Blueprint(PipelineBlueprint):
     pipeline_class = "StableDiffusion3Pipeline"
     transformer_class = "SD3Transformer2DModel"
     model_class = StableDiffusion3Model
+    text_encoders = (CLIP_L_PROJECTED, CLIP_BIGG, T5_XXL)
+    autoencoder = autoencoder_kl(16)
     true_guidance = True
 
     def sigmas(self, steps: int, size: Size) -> tuple[float, ...]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from tuner.errors import UserError
 from tuner.models._diffusers import empty_text, square_sizes, vae_factor
+from tuner.models._parts import CLIP_BIGG, CLIP_L, autoencoder_kl
 from tuner.models._pipeline_model import PipelineModel
 from tuner.models._variance_preserving import VariancePreservingBlueprint
 from tuner.models.base import Conditioning, Item, ReadConfig
@@ -69,6 +70,8 @@ class SdxlBlueprint(VariancePreservingBlueprint):
     denoiser = "unet"
     transformer_class = "UNet2DConditionModel"
     model_class = SdxlModel
+    text_encoders = (CLIP_L, CLIP_BIGG)
+    autoencoder = autoencoder_kl(4)
     true_guidance = True
 
     def predict(self, network: Any, z_BCHW: torch.Tensor, timestep: float, text: Conditioning) -> torch.Tensor:

@@ -14,6 +14,7 @@ from tuner.errors import UserError
 from tuner.feature_cache import FeatureCache
 from tuner.models._diffusers import empty_text
 from tuner.models._own_grid import OwnGridBlueprint
+from tuner.models._parts import UMT5_XXL, autoencoder
 from tuner.models._pipeline_model import unnormalized
 from tuner.models._video import VideoBlueprint, VideoModel
 from tuner.models.base import Conditioning, ReadConfig
@@ -57,6 +58,8 @@ class WanBlueprint(OwnGridBlueprint, VideoBlueprint):
     pipeline_class = "WanPipeline"
     transformer_class = "WanTransformer3DModel"
     model_class = WanModel
+    text_encoders = (UMT5_XXL,)
+    autoencoder = autoencoder("AutoencoderKLWan")
     batched_guidance = False
     true_guidance = True
 

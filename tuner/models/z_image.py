@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tuner.models._diffusers import PipelineBlueprint, empty_text
+from tuner.models._parts import QWEN_3_4B, autoencoder_kl
 from tuner.models._pipeline_model import PipelineModel
 from tuner.models.base import Conditioning
 
@@ -57,6 +58,8 @@ class ZImageBlueprint(PipelineBlueprint):
     pipeline_class = "ZImagePipeline"
     transformer_class = "ZImageTransformer2DModel"
     model_class = ZImageModel
+    text_encoders = (QWEN_3_4B,)
+    autoencoder = autoencoder_kl(16)
     draws_float32 = True
     true_guidance = True
     no_guidance = 0.0

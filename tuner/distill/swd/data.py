@@ -76,8 +76,11 @@ def generate(
     seed: int,
     batch: int,
     on_image: Callable[[int, int], None] | None = None,
+    share: tuple[int, int] = (0, 1),
 ) -> None:
     """Fills a folder with one image of the teacher's baseline per prompt; finished images are kept.
+
+    Processes that share the work draw every n-th image each.
 
     Args:
         model: The teacher.
@@ -85,7 +88,8 @@ def generate(
         folder: Where to; it is created.
         seed: Seed of the first image's noise, the following counting up.
         batch: Images per network call.
-        on_image: Called with (images there, images wanted).
+        on_image: Called with (images there, images wanted) of this process.
+        share: Number of this process, from 0, and of all processes.
 
     Raises:
         UserError: If the folder cannot be written.
@@ -95,7 +99,8 @@ def generate(
     files = [f"{number:06}.png" for number in range(len(prompts))]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        left = [number for number, file in enumerate(files) if not (folder / file).is_file()]
+        mine = range(share[0], len(files), share[1])
+        left = [number for number in mine if not (folder / files[number]).is_file()]
         for start in range(0, len(left), batch):
             part = left[start : start + batch]
             conditioning = model.encode([prompts[number] for number in part])
@@ -107,7 +112,9 @@ def generate(
                 image.save(folder / f".{files[number]}", format="PNG")
                 (folder / f".{files[number]}").replace(folder / files[number])
             if on_image is not None:
-                on_image(len(files) - len(left) + start + len(part), len(files))
+                on_image(len(mine) - len(left) + start + len(part), len(mine))
+        if share[0] > 0:
+            return
         lines = [
             json.dumps({"file_name": file, "text": prompt}) for file, prompt in zip(files, prompts, strict=True)
         ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -26,6 +27,8 @@ GENERATED = "generated"
 LORA, PRESET = "pytorch_lora_weights.safetensors", "preset.yaml"
 _SETTINGS, _CHECKPOINT, _DATA = "settings.json", "checkpoint.pt", "data"
 _VALIDATION_SEED = 0
+_LONGEST_WAIT = timedelta(days=1)  # of one process for another; torch's own is 10 minutes on GPUs
+_DTYPES = {"bf16": "bfloat16", "fp16": "float16"}
 
 
 class Monitor(Protocol):
@@ -52,7 +55,8 @@ def distill(
 ) -> Path:
     """Trains a student and writes its LoRA and a preset into ``settings.out``.
 
-    Started under ``accelerate launch`` it trains on all processes.
+    Started under ``accelerate launch`` it trains on all processes, each of which draws its share of the data. With
+    ``--mixed_precision bf16`` or ``fp16`` the teacher is loaded in that precision.
 
     Args:
         settings: What to train.
@@ -70,19 +74,25 @@ def distill(
         UserError: If the folder holds another run, the model cannot be distilled, or the data are unreadable or
             fewer than a batch.
     """
-    from accelerate import Accelerator
-
     from tuner.distill.swd.networks import distillable
     from tuner.distill.swd.trainer import Trainer
 
-    accelerator = Accelerator(cpu=cpu)
+    accelerator = _accelerator(cpu)
     _claim(settings, resume, accelerator)
-    teacher = distillable(blueprint(settings.model).load(accelerator.device.type))
+    dtype = _DTYPES.get(accelerator.mixed_precision)
+    teacher = distillable(blueprint(settings.model).load(accelerator.device.type, dtype))
     images = _images(settings, data, prompts, teacher, monitor, accelerator)
     trainer = Trainer(settings, teacher, images, accelerator)
     run = _Run(trainer, validation_prompts, monitor, accelerator)
     run.restore()
     return run.finish()
+
+
+def _accelerator(cpu: bool) -> Accelerator:
+    """Joins the processes; they wait for each other longer than any of them draws its last images."""
+    from accelerate import Accelerator, InitProcessGroupKwargs
+
+    return Accelerator(cpu=cpu, kwargs_handlers=[InitProcessGroupKwargs(timeout=_LONGEST_WAIT)])
 
 
 class _Run:
@@ -178,12 +188,14 @@ def _images(
     from tuner.distill.swd.data import ImageFolder, generate
 
     folder = settings.out / _DATA if data == GENERATED else Path(data)
-    if data == GENERATED and accelerator.is_main_process:
+    if data == GENERATED:
 
         def on_image(done: int, total: int) -> None:
-            monitor.phase("drawing data", done, total)
+            if accelerator.is_main_process:
+                monitor.phase("drawing data", done, total)
 
-        generate(teacher, prompts, folder, settings.seed, settings.batch, on_image)
+        share = accelerator.process_index, accelerator.num_processes
+        generate(teacher, prompts, folder, settings.seed, settings.batch, on_image, share)
     accelerator.wait_for_everyone()
     found = ImageFolder(folder)
     if len(found) < (needed := settings.batch * accelerator.num_processes):
