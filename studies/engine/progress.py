@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
-    from optuna.trial import FrozenTrial
+    from studies.propose.trial import Trial
 
 Phase = Literal["starting", "baseline", "trials", "held-out", "tracking"]
 
@@ -25,7 +25,7 @@ class Progress:
         tflops_spent: Denoiser TFLOPs so far, earlier sittings included.
         elapsed_s: Seconds so far, earlier sittings included.
         left_s: Estimate of the remaining seconds; None before the first results.
-        recorded: The trials in the Optuna study in their order, earlier sittings included.
+        recorded: The finished trials, in order, without those that complete the outcome.
     """
 
     phase: Phase
@@ -35,7 +35,7 @@ class Progress:
     tflops_spent: float
     elapsed_s: float
     left_s: float | None
-    recorded: Sequence[FrozenTrial] = ()
+    recorded: Sequence[Trial] = ()
 
 
 OnProgress: TypeAlias = Callable[[Progress], None]

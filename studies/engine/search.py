@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from studies.engine.check import UnseenPrompts
 from studies.engine.loop import Loop
 from studies.engine.progress import OnProgress, Phase, Progress
+from studies.engine.proposals import Proposals
 from studies.judge.pareto import front
 from studies.judge.within import choose
 from studies.plan.plan import Plan, make_plan
@@ -112,9 +113,8 @@ class _Sitting:
         self._plan = plan
         self._folder = folder
         self._evaluations = evaluations
-        self._record = record
         self._on_progress = on_progress
-        self._loop = Loop(plan, evaluations, record, self._changed)
+        self._loop = Loop(plan, evaluations, record, Proposals(plan, folder), self._changed)
 
     def run(self) -> StudyResult:
         plan = self._plan
@@ -217,11 +217,11 @@ class _Sitting:
                 phase=phase,
                 trials_done=len(self._loop.finished),
                 trials_total=self._loop.total,
-                best=self._loop.best(),
+                best=dict(self._loop.best),
                 tflops_spent=self._evaluations.tflops_spent,
                 elapsed_s=self._evaluations.elapsed_s,
                 left_s=self._left(),
-                recorded=tuple(self._record.trials),
+                recorded=self._loop.recorded,
             )
         )
 
@@ -240,9 +240,8 @@ class _Sitting:
 
 def _check_trials(record: TrialRecord, settings: SearchSettings) -> None:
     """Refuses to resume a study with fewer trials than it has, which would lose members of its front."""
-    recorded = sum(trial.user_attrs["label"] == PROPOSED for trial in record.trials)
-    if recorded > settings.trials:
+    if record.proposed > settings.trials:
         raise UserError(
-            f"Study {settings.name!r} has {recorded} trials, but --trials is {settings.trials}; ask for at least "
-            f"{recorded}, or start another study with --study."
+            f"Study {settings.name!r} has {record.proposed} trials, but --trials is {settings.trials}; ask for at "
+            f"least {record.proposed}, or start another study with --study."
         )
