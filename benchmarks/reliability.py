@@ -7,8 +7,12 @@ finished before must be there, each once; no process may be left; and the front 
 - `workers`: SIGKILL of a Ray worker, while the search goes on
 - `both`: SIGKILL of a worker, then of the search
 - `race`: two searches start the same new study, a random moment apart
+- `raylet`, `gcs`: SIGKILL of a process of Ray, which ends the search
+- `node`: a node of a cluster of two is lost
+- `hang`, `die`, `exhaust`: a task in a Ray worker hangs, kills its worker, or runs out of memory
 - `disk`: the disk is full at a random evaluation (the write fails with ENOSPC)
 - `mlflow`: no MLflow server answers
+- `postgresql`: a PostgreSQL server that keeps the trials is restarted (left out where there is none, or no driver)
 """
 
 from __future__ import annotations
@@ -25,22 +29,29 @@ import tempfile
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from benchmarks import postgresql
+from benchmarks.bad_luck import VARIABLE
+from benchmarks.processes import marked, processes, wait_until
 from studies import SearchSettings, search
 from studies.records import score_log
 from tuner.errors import UserError
 
-KINDS = ("driver", "workers", "both", "race", "disk", "mlflow")
+KINDS = (
+    *("driver", "workers", "both", "raylet", "gcs", "node"),
+    *("hang", "die", "exhaust", "race", "disk", "mlflow", "postgresql"),
+)
+_VICTIMS = {"workers": "ray::_Worker", "both": "ray::_Worker", "raylet": "raylet", "gcs": "gcs_server"}
 _SETTINGS: dict[str, Any] = {
     "model": "tiny",
     "budget": "6x",
     "size": (32, 32),
     "trials": 1,
-    "objectives": ("image_reward",),
+    "objectives": ("benchmarks.bad_luck:darkness",),
     "search_prompts": 2,
     "held_out_prompts": 2,
     "chunk": 1,
@@ -49,6 +60,8 @@ _SETTINGS: dict[str, Any] = {
     "reuse": False,
 }
 _MARK = "TUNER_RELIABILITY_ROUND"
+_TASK_S = 60.0
+"""Seconds after which a task counts as hanging."""
 _WAIT_S = 30.0
 """Seconds that a killed search's processes have to go away."""
 _LONGEST_S = 600.0
@@ -95,13 +108,18 @@ class Bench:
         """Does one bad thing to a new study, and lets it finish."""
         self._studies += 1
         out = self._folder / f"{self._studies}-{kind}"
-        before = {"disk": self._fill, "race": self._race, "mlflow": self._without_mlflow}.get(kind, self._kill)(
-            out, kind
-        )
+        ways: dict[str, Callable[[Path, str], list[bytes]]] = {
+            "disk": self._fill,
+            "race": self._race,
+            "mlflow": self._without_mlflow,
+            "node": self._lose_node,
+            **dict.fromkeys(("hang", "die", "exhaust"), self._bad_task),
+            "postgresql": self._restart_postgresql,
+        }
+        before = ways.get(kind, self._kill)(out, kind)
         after = lines(out)
         self.wrong["lost"] += len(before) - sum(one == other for one, other in zip(before, after, strict=False))
-        if not (out / "study" / "result.json").exists():
-            self._finish(out)
+        self._finish(out)
         self.wrong["twice"] += twice(lines(out))
         self.wrong["lost"] += len(self._evaluations - evaluations(lines(out)))
         self.wrong["other_fronts"] += front(out) != self._expected
@@ -113,6 +131,7 @@ class Bench:
         return front(out)
 
     def _finish(self, out: Path) -> None:
+        """Resumes a study, also one that is over: then nothing may change."""
         search(settings(out, workers=0), resume=True)
 
     def _moment(self) -> int:
@@ -139,49 +158,98 @@ class Bench:
         return lines(out)
 
     def _kill(self, out: Path, kind: str) -> list[bytes]:
-        """Kills a worker, the search, or first the one and then the other."""
+        """Kills processes of Ray, the search, or first the one and then the other."""
         moment, on_ray = self._moment(), kind != "driver"
         with self._started(out, workers=int(on_ray)) as driver:
             wait_until(lambda: driver.poll() is not None or len(lines(out)) >= moment, _LONGEST_S)
             time.sleep(self._rng.uniform(0, 0.5))
             before = lines(out)
             if on_ray:
-                for worker in processes(driver.pid, "ray::_Worker"):
-                    os.kill(worker, signal.SIGKILL)
-                    self.injected["SIGKILLs of workers"] += 1
-            if kind != "workers" and driver.poll() is None:
+                for victim in processes(driver.pid, _VICTIMS[kind]):
+                    os.kill(victim, signal.SIGKILL)
+                    self.injected[f"SIGKILLs of {_VICTIMS[kind]}"] += 1
+            if kind in ("driver", "both") and driver.poll() is None:
                 driver.send_signal(signal.SIGKILL)
                 self.injected["SIGKILLs of drivers"] += 1
-            elif driver.wait():
+            elif self._code(driver) and kind == "workers":  # the others may end the search
                 self.wrong["failed"] += 1
+        return before
+
+    def _code(self, driver: subprocess.Popen[bytes]) -> int:
+        """Waits for a search, which is killed and counts as failed when it hangs."""
+        try:
+            return driver.wait(_LONGEST_S)
+        except subprocess.TimeoutExpired:
+            self.wrong["failed"] += 1
+            driver.kill()
+            return driver.wait()
+
+    def _bad_task(self, out: Path, kind: str) -> list[bytes]:
+        out.mkdir(parents=True)
+        bad = {VARIABLE: f"{kind}:{out / 'happened'}"}
+        with self._started(out, bad, workers=1, task_timeout=_TASK_S) as driver:
+            code = self._code(driver)
+        self.wrong["failed"] += code != 0 and kind != "exhaust"  # a baseline without memory ends the search
+        self.injected[f"tasks that {kind}"] += (out / "happened").exists()
+        return lines(out)
+
+    def _lose_node(self, out: Path, kind: str) -> list[bytes]:
+        from ray.cluster_utils import Cluster
+
+        node = {"num_cpus": 1, "include_dashboard": False}
+        cluster = Cluster(initialize_head=True, head_node_args=node)
+        try:
+            lost, moment = cluster.add_node(num_cpus=1), self._moment()
+            with self._started(out, workers=2, ray_address=cluster.address) as driver:
+                wait_until(lambda: driver.poll() is not None or len(lines(out)) >= moment, _LONGEST_S)
+                before = lines(out)
+                cluster.remove_node(lost, allow_graceful=False)
+                self.wrong["failed"] += self._code(driver) != 0
+        finally:
+            cluster.shutdown()
+        self.injected["nodes lost"] += 1
+        return before
+
+    def _restart_postgresql(self, out: Path, kind: str) -> list[bytes]:
+        if not postgresql.is_here():
+            return []
+        with postgresql.server() as (url, restart):
+            moment = self._moment()
+            with self._started(out, workers=0, storage=url) as driver:
+                wait_until(lambda: driver.poll() is not None or len(lines(out)) >= moment, _LONGEST_S)
+                before = lines(out)
+                restart()
+                self._code(driver)  # it ends in one line, or has not noticed
+            self.injected["restarts of PostgreSQL"] += 1
+            search(settings(out, workers=0, storage=url), resume=True)
         return before
 
     def _race(self, out: Path, kind: str) -> list[bytes]:
         with self._started(out, workers=0) as first:
             time.sleep(self._rng.uniform(0, 3))
             with self._started(out, workers=0) as second:
-                codes = [first.wait(), second.wait()]
+                codes = [self._code(first), self._code(second)]
         self.injected["races of two drivers"] += 1
         self.wrong["failed"] += 0 not in codes  # one of them finishes; the other is refused, or comes after it
         return lines(out)
 
     def _without_mlflow(self, out: Path, kind: str) -> list[bytes]:
         with self._started(out, workers=0, tracking_uri="http://127.0.0.1:9") as driver:
-            self.wrong["failed"] += driver.wait() != 3
+            self.wrong["failed"] += self._code(driver) != 3
         self.injected["MLflow away"] += 1
         return lines(out)
 
     @contextmanager
-    def _started(self, out: Path, **changes: Any) -> Iterator[subprocess.Popen[bytes]]:
+    def _started(
+        self, out: Path, variables: Mapping[str, str] | None = None, **changes: Any
+    ) -> Iterator[subprocess.Popen[bytes]]:
         """Starts a search in a process of its own, and counts the processes that it leaves."""
         out.mkdir(parents=True, exist_ok=True)
         mark = uuid.uuid4().hex
         given = settings(out, **changes).model_dump_json()
         with (out / "log").open("ab") as log:
-            variables = os.environ | {_MARK: mark}
-            driver = subprocess.Popen(
-                [sys.executable, "-c", _SCRIPT, given], stdout=log, stderr=log, env=variables
-            )
+            env = os.environ | {_MARK: mark} | (variables or {})
+            driver = subprocess.Popen([sys.executable, "-c", _SCRIPT, given], stdout=log, stderr=log, env=env)
             yield driver
             driver.wait()
         wait_until(lambda: not marked(mark), _WAIT_S)
@@ -201,58 +269,23 @@ def lines(out: Path) -> list[bytes]:
 
 def evaluations(found: list[bytes]) -> set[tuple[Any, ...]]:
     """What was evaluated, without times."""
-    parsed = [json.loads(line) for line in found]
+    parsed = [json.loads(line) for line in succeeded(found)]
     return {(one["schedule"], tuple(one["prompts"]), tuple(one["seeds"])) for one in parsed}
+
+
+def succeeded(found: list[bytes]) -> list[bytes]:
+    """The lines of evaluations that did not fail; of the others, those that may pass are tried again."""
+    return [line for line in found if "failure" not in json.loads(line)]
 
 
 def twice(found: list[bytes]) -> int:
     """How many evaluations were counted more than once."""
-    return len(found) - len(evaluations(found))
+    return len(succeeded(found)) - len(evaluations(found))
 
 
 def front(out: Path) -> Any:
     """The front of a finished study."""
     return json.loads((out / "study" / "result.json").read_text())["front"]
-
-
-def wait_until(holds: Callable[[], bool], seconds: float) -> None:
-    """Waits until something holds, at most for some time."""
-    end = time.monotonic() + seconds
-    while not holds() and time.monotonic() < end:
-        time.sleep(0.05)
-
-
-def marked(mark: str) -> list[int]:
-    """Finds the processes that were started by a round, however they are called."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        try:
-            if entry.name.isdigit() and mark.encode() in (entry / "environ").read_bytes():
-                found.append(int(entry.name))
-        except OSError:
-            continue  # it ended meanwhile, or is another user's
-    return found
-
-
-def processes(root: int, name: str) -> list[int]:
-    """Finds the descendants of a process whose command line begins with a name."""
-    parents, found = {}, []
-    for entry in Path("/proc").iterdir():
-        try:
-            if entry.name.isdigit():
-                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-        except OSError:
-            continue
-    for process in parents:
-        above: int | None = process
-        while above in parents and above != root:
-            above = parents[above]
-        try:
-            if above == root and Path(f"/proc/{process}/cmdline").read_bytes().startswith(name.encode()):
-                found.append(process)
-        except OSError:
-            continue
-    return found
 
 
 def measure(rounds: int, kinds: tuple[str, ...] = KINDS, seed: int = 0) -> dict[str, Any]:

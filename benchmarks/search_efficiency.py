@@ -60,6 +60,7 @@ from benchmarks.table import (
     table_plan,
 )
 from studies.engine.loop import Loop
+from studies.engine.proposals import Proposals
 from studies.judge.pareto import hypervolume
 from studies.plan.plan import Plan
 from studies.propose import features
@@ -247,7 +248,7 @@ def looped(plan: Plan, executor: TableExecutor, out: str, earlier: Iterable[Path
     log = ScoreLog(folder.scores, plan.weights, specs, plan.made_by)
     known = EarlierScores(earlier, plan.weights, specs, plan.made_by, "")
     evaluations = Evaluations(plan, folder, log, known, lambda: executor)
-    loop = Loop(plan, evaluations, TrialRecord(plan, folder, None), _nothing)
+    loop = Loop(plan, evaluations, TrialRecord(plan, folder, None), Proposals(plan, folder), _nothing)
     loop.run(None)
     return loop, folder.scores
 

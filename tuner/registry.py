@@ -47,6 +47,10 @@ class Registry:
         """Lists the names, sorted."""
         return sorted({*self._files(), *self._entry_points()})
 
+    def __contains__(self, name: str) -> bool:
+        """Whether anything has a name; of one that a file has, this is much faster than `available`."""
+        return name in self._files() or name in self._entry_points()
+
     def load(self, name: str) -> Any:
         """Imports a registered object by name.
 

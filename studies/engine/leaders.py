@@ -40,28 +40,53 @@ class Leader:
     within: bool
 
 
-def leaders(plan: Plan, complete: Sequence[Trial], baseline: Scores) -> list[Leader]:
-    """Finds the schedules that no other one beats in cost and measured means.
+class Leaders:
+    """Follows a search, and keeps the schedules that no other one beats in cost and measured means.
 
-    It takes milliseconds, because it is asked for while the search runs. The front of the outcome goes by expected
-    scores (`studies.judge.pareto.front`).
+    A trial is looked at once and compared with the leaders alone, so the time of a trial does not grow with their
+    number. The front of the outcome goes by expected scores (`studies.judge.pareto.front`).
 
     Args:
         plan: The search.
-        complete: Trials that were scored on all search prompts.
-        baseline: The baseline's scores.
 
-    Returns:
-        The leaders, cheapest first.
+    Attributes:
+        found: The leaders, cheapest first.
+        stopped_early: Number of schedules that were scored on a part of the prompts and did not go on to more.
     """
-    ways = plan.directions
-    ordered = sorted(complete, key=lambda trial: (trial.cost, trial.number))
-    losses = [
-        [trial.cost, *(loss_sign(way) * fmean(trial.result.scores[name]) for name, way in ways.items())]
-        for trial in ordered
-    ]
-    kept = nondominated(losses, keep_equal=False)
-    return [_leader(plan, trial, baseline) for trial, is_kept in zip(ordered, kept, strict=True) if is_kept]
+
+    def __init__(self, plan: Plan):
+        self._plan = plan
+        self._followed = 0
+        self._front: list[Trial] = []
+        self.found: list[Leader] = []
+        self.stopped_early = 0
+
+    def follow(self, finished: Sequence[Trial], baseline: Scores) -> None:
+        """Looks at the trials that were not finished before.
+
+        Args:
+            finished: All finished trials, in order.
+            baseline: The baseline's scores.
+        """
+        new = [trial for trial in finished[self._followed :] if trial.succeeded]
+        self._followed = len(finished)
+        self.stopped_early += sum(not self._plan.is_last(trial.rung) for trial in new)
+        self.stopped_early -= sum(trial.continues is not None for trial in new)
+        complete = [trial for trial in new if self._plan.is_last(trial.rung)]
+        if complete:
+            self._front = self._unbeaten([*self._front, *complete])
+            known = {leader.trial: leader for leader in self.found}
+            self.found = [known.get(trial.number) or _leader(self._plan, trial, baseline) for trial in self._front]
+
+    def _unbeaten(self, trials: Sequence[Trial]) -> list[Trial]:
+        ways = self._plan.directions
+        ordered = sorted(trials, key=lambda trial: (trial.cost, trial.number))
+        losses = [
+            [trial.cost, *(loss_sign(way) * fmean(trial.result.scores[name]) for name, way in ways.items())]
+            for trial in ordered
+        ]
+        kept = nondominated(losses, keep_equal=False)
+        return [trial for trial, is_kept in zip(ordered, kept, strict=True) if is_kept]
 
 
 def _leader(plan: Plan, trial: Trial, baseline: Scores) -> Leader:

@@ -7,6 +7,7 @@ import warnings
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Self
 
+from objectives.base import loss_sign
 from studies.records.environment import environment
 from studies.report.mlflow_runs import (
     ENVIRONMENT,
@@ -18,14 +19,12 @@ from studies.report.mlflow_runs import (
     stage_params,
     study_params,
 )
-from tuner.schedule import Schedule
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from optuna.trial import FrozenTrial
-
     from studies.engine.progress import Progress
+    from studies.propose.trial import Trial
     from studies.records.study_folder import StudyFolder
 
 _PAUSE_S = 2.0  # between two writes
@@ -134,17 +133,17 @@ class _Writer:
             if str(number) not in self._written:
                 self._write_trial(str(number), trial)
 
-    def _write_trial(self, number: str, trial: FrozenTrial) -> None:
-        told = trial.user_attrs
-        tags = {LIVE_TAG: "true", "tuner.prompts": str(told["prompts"])}
-        run = self._begun.get(number) or self._runs.start_trial(self._parent, number, told["label"], tags)
+    def _write_trial(self, number: str, trial: Trial) -> None:
+        tags = {LIVE_TAG: "true", "tuner.prompts": str(self._study.identity["rungs"][trial.rung])}
+        run = self._begun.get(number) or self._runs.start_trial(self._parent, number, trial.label, tags)
         self._begun[number] = run
-        metrics = {"tflops": told["tflops"], "nfe": told["nfe"]}
-        metrics |= dict(
-            zip(self._study.directions, trial.values or (), strict=False)
-        )  # the last value is the cost
-        self._runs.log(run, stage_params(Schedule.model_validate(told["schedule"])), metrics)
-        self._runs.end(run, "FAILED" if trial.values is None else "FINISHED")
+        metrics = {"tflops": trial.price.tflops, "nfe": trial.price.nfe}
+        if trial.succeeded:
+            ways = self._study.directions.items()
+            signed = zip(ways, trial.result.losses, strict=True)
+            metrics |= {name: loss_sign(way) * loss for (name, way), loss in signed}
+        self._runs.log(run, stage_params(trial.schedule), metrics)
+        self._runs.end(run, "FINISHED" if trial.succeeded else "FAILED")
         self._written.add(number)
 
     def kill(self) -> None:

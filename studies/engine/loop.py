@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from array import array
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from objectives.base import loss_sign
 from studies.engine.stopping import ended_by, pays_for
-from studies.judge.early_stopping import Scores, estimated, is_beaten
+from studies.judge.early_stopping import Rival, Scores, estimated, is_beaten
 from studies.judge.intervals import paired_score
 from studies.judge.pareto import front
 from studies.propose.expected_scores import expected_scores
@@ -21,6 +22,9 @@ from studies.records.results import PROPOSED, Candidate
 from studies.work.task import Failure
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from studies.engine.proposals import Proposals
     from studies.plan.plan import Plan
     from studies.records.optuna_record import TrialRecord
     from studies.records.results import EndedBy
@@ -40,21 +44,38 @@ class Loop:
         plan: The search.
         evaluations: Runs the tasks.
         record: Where finished trials are kept.
+        proposals: Where proposals are kept.
         on_change: Called after every finished task.
 
     Attributes:
         ended_by: The rule that ended the search.
         baseline: Scores of the baseline on the search prompts; empty until it is finished.
+        best: The best mean of each objective among trials on all prompts and within the budget.
+        tflops_of_trials: Denoiser TFLOPs of the finished trials.
         trials: All trials so far, in the order of their start; outcomes are added in this order, too.
         candidates: Records of the schedules that have scores, once the loop has run.
     """
 
-    def __init__(self, plan: Plan, evaluations: Evaluations, record: TrialRecord, on_change: Callable[[], None]):
+    def __init__(
+        self,
+        plan: Plan,
+        evaluations: Evaluations,
+        record: TrialRecord,
+        proposals: Proposals,
+        on_change: Callable[[], None],
+    ):
         self._plan = plan
         self._evaluations = evaluations
         self._record = record
+        self._proposals = proposals
         self._on_change = on_change
         self._closing = False  # later trials complete the outcome and are not recorded
+        self._done = 0  # trials that have an outcome
+        self._recorded = 0
+        self._counted = 0  # trials that ``trials`` of the settings counts
+        self._complete: list[tuple[float, Rival]] = []  # cost, and scores on all prompts
+        self.tflops_of_trials = 0.0
+        self.best: dict[str, float] = {}
         self.baseline: Scores = {}
         self.ended_by: EndedBy = "trials"
         self.trials: list[Trial] = []
@@ -66,39 +87,14 @@ class Loop:
         return max(len(self._plan.references) + self._plan.settings.trials, len(self.trials))
 
     @property
-    def finished(self) -> list[Trial]:
+    def finished(self) -> Sequence[Trial]:
         """The trials that have an outcome, failed ones included."""
-        return [trial for trial in self.trials if trial.outcome is not None]
+        return self.trials[: self._done]
 
     @property
-    def tflops_of_trials(self) -> float:
-        """Denoiser TFLOPs of the finished trials."""
-        return sum(self._plan.rung_tflops(trial.price, trial.rung) for trial in self.finished)
-
-    @property
-    def complete(self) -> list[Trial]:
-        """The trials that have scores on all search prompts."""
-        return [trial for trial in self.trials if self._is_complete(trial)]
-
-    @property
-    def stopped_early(self) -> int:
-        """Number of schedules that were scored on a part of the prompts and did not go on to more."""
-        last = latest(trial for trial in self.trials if trial.succeeded)
-        return sum(not self._plan.is_last(trial.rung) for trial in last)
-
-    def best(self) -> dict[str, float]:
-        """Returns the best mean of each objective among trials on all prompts and within the budget."""
-        means = [
-            {name: fmean(values) for name, values in trial.result.scores.items()}
-            for trial in self.complete
-            if self._plan.budget.allows(trial.price)
-        ]
-        better = {"maximize": max, "minimize": min}
-        return {
-            name: better[direction](mean[name] for mean in means)
-            for name, direction in self._plan.directions.items()
-            if means
-        }
+    def recorded(self) -> Sequence[Trial]:
+        """The finished trials without those that complete the outcome."""
+        return self.trials[: self._recorded]
 
     def run(self, deadline: float | None) -> None:
         """Runs until every trial is finished.
@@ -115,7 +111,7 @@ class Loop:
             self._finish()
             if self._may_propose(deadline):
                 visible = self._visible()
-                self._start(propose(self._plan, visible, self.trials[len(visible) :]))
+                self._start(self._proposals.next(visible, self.trials[len(visible) :], propose))
             elif self._evaluations.working:
                 self._evaluations.wait()
                 self._on_change()
@@ -128,8 +124,7 @@ class Loop:
 
     def _may_propose(self, deadline: float | None) -> bool:
         visible = self._visible()
-        counted = sum(trial.label == PROPOSED or trial.continues is not None for trial in self.trials)
-        if self.ended_by != "trials" or counted >= self._plan.settings.trials:
+        if self.ended_by != "trials" or self._counted >= self._plan.settings.trials:
             return False
         if visible and visible[-1].outcome is None:
             return False
@@ -142,6 +137,7 @@ class Loop:
 
     def _start(self, trial: Trial) -> None:
         self.trials.append(replace(trial, number=len(self.trials), started=datetime.now()))
+        self._counted += trial.label == PROPOSED or trial.continues is not None
         self._evaluations.request(self._plan.tasks_up_to(trial.schedule, trial.rung))
 
     def _finish(self) -> None:
@@ -157,33 +153,43 @@ class Loop:
             if scores is None:
                 return
             self.baseline = scores
-        for trial in self.trials[len(self.finished) :]:
+        for trial in self.trials[self._done :]:
             scores = self._evaluations.outcome(self._plan.tasks_up_to(trial.schedule, trial.rung))
             if scores is None:
                 return
             outcome = scores if isinstance(scores, Failure) else self._judge(trial, scores)
-            self.trials[trial.number] = replace(trial, outcome=outcome)
-            if not self._closing:
-                self._record.add(as_optuna(self._plan, self.trials[trial.number]))
+            self._add(replace(trial, outcome=outcome))
+
+    def _add(self, trial: Trial) -> None:
+        """Adds the next finished trial."""
+        self.trials[trial.number] = trial
+        self._done += 1
+        self.tflops_of_trials += self._plan.rung_tflops(trial.price, trial.rung)
+        if trial.succeeded and self._plan.is_last(trial.rung):
+            self._complete.append((trial.cost, Rival.of(trial.result.scores, self._plan.directions)))
+            if self._plan.budget.allows(trial.price):
+                self._improve(trial.result.scores)
+        if not self._closing:
+            self._record.add(as_optuna(self._plan, trial))
+            self._recorded += 1
+
+    def _improve(self, scores: Scores) -> None:
+        better = {"maximize": max, "minimize": min}
+        for name, direction in self._plan.directions.items():
+            mean = fmean(scores[name])
+            self.best[name] = better[direction](self.best.get(name, mean), mean)
 
     def _judge(self, trial: Trial, scores: Scores) -> Outcome:
         """Estimates means on all prompts, and decides whether an earlier trial stops this one."""
         directions = self._plan.directions
+        scores = {name: array("d", values) for name, values in scores.items()}  # thousands of trials keep theirs
         means, errors = zip(*(estimated(scores[name], self.baseline[name]) for name in directions), strict=True)
         losses = tuple(loss_sign(way) * mean for way, mean in zip(directions.values(), means, strict=True))
         if self._plan.is_last(trial.rung):
             return Outcome(scores, losses, errors, promotable=False)
-        rivals = [
-            earlier.result.scores
-            for earlier in self.trials[: trial.number]
-            if earlier.cost <= trial.cost and self._is_complete(earlier)
-        ]
+        rivals = [rival for cost, rival in self._complete if cost <= trial.cost]
         beaten = is_beaten(scores, rivals, directions, looks=len(self._plan.rungs) - 1)
         return Outcome(scores, losses, errors, promotable=not beaten)
-
-    def _is_complete(self, trial: Trial) -> bool:
-        """Whether a trial has scores on all prompts."""
-        return trial.succeeded and self._plan.is_last(trial.rung)
 
     def _close(self) -> bool:
         """Starts the trials that complete the outcome: references, and schedules on the front of expected scores.

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
-    from optuna.trial import FrozenTrial
-
     from studies.engine.leaders import Leader
+    from studies.propose.trial import Trial
 
 Phase = Literal["starting", "baseline", "trials", "held-out"]
 
@@ -31,7 +30,7 @@ class Progress:
         running: Number of trials that are being scored.
         stopped_early: Number of trials that were scored on a part of the prompts and then left.
         leaders: The schedules that no other measured one beats so far, cheapest first.
-        recorded: The trials in the Optuna study in their order, earlier sittings included.
+        recorded: The finished trials, in order, without those that complete the outcome.
     """
 
     phase: Phase
@@ -45,7 +44,7 @@ class Progress:
     running: int = 0
     stopped_early: int = 0
     leaders: Sequence[Leader] = ()
-    recorded: Sequence[FrozenTrial] = ()
+    recorded: Sequence[Trial] = ()
 
 
 OnProgress: TypeAlias = Callable[[Progress], None]

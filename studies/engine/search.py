@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 from studies.engine.check import UnseenPrompts
 from studies.engine.drift import drift
-from studies.engine.leaders import Leader, leaders
+from studies.engine.leaders import Leaders
 from studies.engine.loop import Loop
 from studies.engine.progress import OnProgress, Phase, Progress
+from studies.engine.proposals import Proposals
 from studies.judge.pareto import front
 from studies.judge.within import choose
 from studies.plan.plan import Plan, make_plan
@@ -114,11 +115,9 @@ class _Sitting:
         self._plan = plan
         self._folder = folder
         self._evaluations = evaluations
-        self._record = record
         self._on_progress = on_progress
-        self._loop = Loop(plan, evaluations, record, self._changed)
-        self._leaders: list[Leader] = []
-        self._led = 0  # finished trials when the leaders were found
+        self._loop = Loop(plan, evaluations, record, Proposals(plan, folder), self._changed)
+        self._leaders = Leaders(plan)
 
     def run(self) -> StudyResult:
         plan = self._plan
@@ -220,23 +219,21 @@ class _Sitting:
             return
         loop, left = self._loop, self._tflops_left()
         rate = self._evaluations.tflops_per_second
-        if len(loop.finished) != self._led:
-            self._leaders = leaders(self._plan, loop.complete, loop.baseline)
-            self._led = len(loop.finished)
+        self._leaders.follow(loop.finished, loop.baseline)
         self._on_progress(
             Progress(
                 phase=phase,
                 trials_done=len(loop.finished),
                 trials_total=loop.total,
-                best=loop.best(),
+                best=dict(loop.best),
                 tflops_spent=self._evaluations.tflops_spent,
                 tflops_total=None if left is None else self._evaluations.tflops_spent + left,
                 elapsed_s=self._evaluations.elapsed_s,
                 left_s=None if left is None or rate is None else left / rate,
                 running=len(loop.trials) - len(loop.finished),
-                stopped_early=loop.stopped_early,
-                leaders=tuple(self._leaders),
-                recorded=tuple(self._record.trials),
+                stopped_early=self._leaders.stopped_early,
+                leaders=tuple(self._leaders.found),
+                recorded=loop.recorded,
             )
         )
 
@@ -255,9 +252,8 @@ class _Sitting:
 
 def _check_trials(record: TrialRecord, settings: SearchSettings) -> None:
     """Refuses to resume a study with fewer trials than it has, which would lose members of its front."""
-    recorded = sum(trial.user_attrs["label"] == PROPOSED for trial in record.trials)
-    if recorded > settings.trials:
+    if record.proposed > settings.trials:
         raise UserError(
-            f"Study {settings.name!r} has {recorded} trials, but --trials is {settings.trials}; ask for at least "
-            f"{recorded}, or start another study with --study."
+            f"Study {settings.name!r} has {record.proposed} trials, but --trials is {settings.trials}; ask for at "
+            f"least {record.proposed}, or start another study with --study."
         )

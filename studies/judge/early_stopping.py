@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import compress
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -42,21 +43,39 @@ Scores: TypeAlias = Mapping[str, Sequence[float]]
 _ROUNDING = 1e-9
 
 
-def is_beaten(
-    candidate: Scores, rivals: Sequence[Scores], directions: Mapping[str, Direction], looks: int
-) -> bool:
+@dataclass(frozen=True)
+class Rival:
+    """A finished candidate, which later ones are compared with.
+
+    Attributes:
+        scores: Its scores on all prompts.
+        losses: Their means, signed so that less is better.
+    """
+
+    scores: Scores
+    losses: tuple[float, ...]
+
+    @classmethod
+    def of(cls, scores: Scores, directions: Mapping[str, Direction]) -> Rival:
+        """Computes the losses, which every later candidate asks for."""
+        return cls(
+            scores, tuple(loss_sign(way) * float(np.mean(scores[name])) for name, way in directions.items())
+        )
+
+
+def is_beaten(candidate: Scores, rivals: Sequence[Rival], directions: Mapping[str, Direction], looks: int) -> bool:
     """Tests whether a finished rival is better on every objective, with confidence.
 
     Args:
         candidate: Scores on the first prompts.
-        rivals: Scores on all prompts of finished candidates that cost no more.
+        rivals: Finished candidates that cost no more.
         directions: Which way each objective improves.
         looks: Number of rungs that can stop a candidate.
     """
-    best = _best(rivals, directions)
+    best = _best(rivals)
     level = ERROR_RATE / (looks * max(1, len(best)))
     return any(
-        all(_is_better(rival[name], candidate[name], direction, level) for name, direction in directions.items())
+        all(_is_better(rival.scores[name], candidate[name], way, level) for name, way in directions.items())
         for rival in best
     )
 
@@ -78,15 +97,12 @@ def estimated(scores: Sequence[float], baseline: Sequence[float]) -> tuple[float
     return float(np.mean(baseline)) + float(differences.mean()), error
 
 
-def _best(rivals: Sequence[Scores], directions: Mapping[str, Direction]) -> list[Scores]:
+def _best(rivals: Sequence[Rival]) -> list[Rival]:
     """Keeps the rivals whose means no other one equals or dominates, because fewer comparisons have more power.
 
     The choice depends neither on the candidate nor on its rung.
     """
-    losses = [
-        [loss_sign(way) * float(np.mean(rival[name])) for name, way in directions.items()] for rival in rivals
-    ]
-    return list(compress(rivals, nondominated(losses, keep_equal=False)))
+    return list(compress(rivals, nondominated([rival.losses for rival in rivals], keep_equal=False)))
 
 
 def _is_better(rival: Sequence[float], candidate: Sequence[float], direction: Direction, level: float) -> bool:

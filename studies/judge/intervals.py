@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -14,6 +15,7 @@ _Array: TypeAlias = npt.NDArray[np.float64]
 
 _RESAMPLES = 9999
 _FEWEST_STUDENTIZED = 16  # with fewer prompts many resamples have almost no spread to divide by
+_DRAWN_AT_ONCE = 2**20  # values, of all resamples together
 _ROUNDING = 1e-12  # differences that vary less than this, relative to the scores, are equal
 
 
@@ -100,16 +102,39 @@ def interval(
     if np.ptp(values) == 0:
         return mean, mean
     tail = (1 - confidence) / 2
-    drawn = values[np.random.default_rng(seed).integers(0, n, (resamples, n))]
-    means = drawn.mean(axis=1)
     most_equal = int(np.unique(values, return_counts=True)[1].max())
     if n < _FEWEST_STUDENTIZED or 2 * most_equal > n:
-        low, high = np.quantile(means, _expanded(tail, n))
+        means = [values[drawn].mean(axis=1) for drawn in _resampled(n, resamples, seed)]
+        low, high = np.quantile(np.concatenate(means), _expanded(tail, n))
         return float(low), float(high)
     spread = float(values.std())
-    studentized = (means - mean) / np.maximum(drawn.std(axis=1), _ROUNDING * spread)
-    low, high = np.quantile(studentized, (tail, 1 - tail))
+    studentized = [_studentized(values[drawn], mean, spread) for drawn in _resampled(n, resamples, seed)]
+    low, high = np.quantile(np.concatenate(studentized), (tail, 1 - tail))
     return mean - float(high) * spread, mean - float(low) * spread
+
+
+def _studentized(drawn: _Array, mean: float, spread: float) -> _Array:
+    """Returns by how many of its own standard deviations the mean of each resample, (m, n), is off, (m,)."""
+    means = drawn.mean(axis=1)
+    drawn -= means[:, None]
+    np.multiply(drawn, drawn, out=drawn)
+    found: _Array = (means - mean) / np.maximum(np.sqrt(drawn.mean(axis=1)), _ROUNDING * spread)
+    return found
+
+
+def _resampled(n: int, resamples: int, seed: int) -> Iterator[npt.NDArray[np.int64]]:
+    """Yields the indices of resamples of n values, (m, n) of all resamples at a time, which bounds memory."""
+    if n * resamples <= _DRAWN_AT_ONCE:
+        yield _drawn(n, resamples, seed)
+        return
+    rng, at_once = np.random.default_rng(seed), max(1, _DRAWN_AT_ONCE // n)
+    for start in range(0, resamples, at_once):
+        yield rng.integers(0, n, (min(at_once, resamples - start), n))
+
+
+@functools.lru_cache(maxsize=4)  # a study compares thousands of schedules on equally many prompts
+def _drawn(n: int, resamples: int, seed: int) -> npt.NDArray[np.int64]:
+    return np.random.default_rng(seed).integers(0, n, (resamples, n))
 
 
 def _expanded(tail: float, n: int) -> tuple[float, float]:

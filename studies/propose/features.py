@@ -42,7 +42,7 @@ _RESAMPLE_WEIGHT = 1.0
 _EARLY_WEIGHT = 2.0
 
 
-@functools.lru_cache(maxsize=4096)  # every proposal asks for those of the trials again
+@functools.lru_cache(maxsize=1024)  # every proposal asks for those of the trials again
 def features(schedule: Schedule, price: Price) -> tuple[float, ...]:
     """Computes the features of a schedule, scaled so that equal differences matter about equally.
 

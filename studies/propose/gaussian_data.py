@@ -52,7 +52,7 @@ def _spreads(schedule: Schedule) -> Array:
     return spread
 
 
-@functools.lru_cache(maxsize=4096)  # similar schedules share stages
+@functools.lru_cache(maxsize=1024)  # similar schedules share stages
 def _solved(stage: Stage, solver: str) -> tuple[Array, Array]:
     """Computes each band's factor over a stage, and the standard deviation that the solver's own noise adds.
 

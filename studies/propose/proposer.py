@@ -16,7 +16,7 @@ means.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import compress
 from random import Random
@@ -71,7 +71,8 @@ def propose(plan: Plan, visible: Sequence[Trial], pending: Sequence[Trial]) -> T
         costs = np.array([trial.cost for trial in started])
         known, taught = Unscored(features_of(started), costs, plan.budget.limit), best_taught(plan)
         drawn = draw(plan, started, rng, (), _DRAWN_UNSCORED)
-    candidates = [*waiting, *promotions(plan, listed, started), *_taught(plan, started, taught), *drawn]
+    learnt = _taught(plan, started, taught) if taught else []
+    candidates = [*waiting, *promotions(plan, listed, started), *learnt, *drawn]
     costs = np.array([candidate.cost for candidate in candidates])
     gains = known.expected_gains(features_of(candidates), costs, _HEADROOMS[len(started) % len(_HEADROOMS)])
     return candidates[int(np.argmax(gains / (_remaining(plan, candidates, started) * costs)))]
@@ -171,7 +172,7 @@ def _trial(
 def _remaining(plan: Plan, candidates: Sequence[Trial], started: Sequence[Trial]) -> Array:
     """Computes the part of each candidate's cost on all prompts that remains to be run, (n,)."""
     prompts = plan.rungs[-1]
-    cached: dict[Hashable, int] = {}  # prompts on which workers have the stages of a prefix
+    cached: dict[bytes, int] = {}  # prompts on which workers have the stages of a prefix
     for trial in started:
         for prefix in trial.prefixes:
             cached[prefix] = max(cached.get(prefix, 0), plan.rungs[trial.rung])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from itertools import compress
 from typing import TYPE_CHECKING
 
@@ -31,22 +32,43 @@ def shortlist(trials: Sequence[Trial], places: int = _PLACES) -> list[Trial]:
     current = [trial for trial in succeeded if trial.number not in replaced]
     if len(current) <= places:
         return current
-    listed = {trial.number for trial in _front(succeeded)[-(places // 2) :]}
+    listed = {trial.number for trial in _front.of(succeeded)[-(places // 2) :]}
     others = [trial.number for trial in current if trial.number not in listed]
     listed.update(others[len(listed) - places :])
     return [trial for trial in current if trial.number in listed]
 
 
-def _front(trials: Sequence[Trial]) -> list[Trial]:
-    """Finds the Pareto front of estimated losses and cost; of equal trials, the first."""
+@dataclass
+class _GrowingFront:
+    """The Pareto front of estimated losses and cost; of equal trials, the first.
 
-    def best(members: list[Trial]) -> list[Trial]:
-        losses = [(*trial.result.losses, trial.cost) for trial in members]
-        return list(compress(members, nondominated(losses, keep_equal=False)))
+    A search asks for it before every proposal. So the front of the trials that it asked for last is kept, and only
+    new trials are added to it.
+    """
 
-    members: list[Trial] = []
-    for trial in trials:
-        if trial.continues is not None and any(one.number == trial.continues for one in members):
-            members = [one for one in best(members) if one.number != trial.continues]
-        members.append(trial)
-    return best(members)
+    _seen: list[Trial] = field(default_factory=list)
+    _members: list[Trial] = field(default_factory=list)
+
+    def of(self, trials: Sequence[Trial]) -> list[Trial]:
+        """Returns the front of trials that succeeded, in order."""
+        known = len(self._seen)
+        if known > len(trials) or any(a is not b for a, b in zip(self._seen, trials, strict=False)):
+            self._seen, self._members, known = [], [], 0
+        for trial in trials[known:]:
+            self._add(trial)
+        self._seen += trials[known:]
+        self._members = _best(self._members)
+        return self._members
+
+    def _add(self, trial: Trial) -> None:
+        if trial.continues is not None and any(one.number == trial.continues for one in self._members):
+            self._members = [one for one in _best(self._members) if one.number != trial.continues]
+        self._members.append(trial)
+
+
+def _best(members: list[Trial]) -> list[Trial]:
+    losses = [(*trial.result.losses, trial.cost) for trial in members]
+    return list(compress(members, nondominated(losses, keep_equal=False)))
+
+
+_front = _GrowingFront()

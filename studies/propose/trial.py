@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -83,7 +83,7 @@ class Trial:
         return self.outcome
 
     @cached_property
-    def prefixes(self) -> list[Hashable]:
+    def prefixes(self) -> list[bytes]:
         """Cache keys of the proper prefixes of the schedule; see `beginnings`."""
         return beginnings(self.schedule)
 

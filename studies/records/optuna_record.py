@@ -6,11 +6,14 @@ The record decides nothing: a resumed search replays its trials from the scores,
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from studies.records.results import PROPOSED
 from studies.records.score_log import drop_unfinished_line
 from tuner.errors import UserError, one_line
 
@@ -22,10 +25,11 @@ if TYPE_CHECKING:
     from studies.records.study_folder import StudyFolder
 
 _OWNER = "tuner.study_id"
+_MARK = "mark"
 
 
 class TrialRecord:
-    """Writes finished trials to an Optuna storage, each in one piece.
+    """Writes finished trials to an Optuna storage, each in one piece, and keeps none of them in memory.
 
     Args:
         plan: The search.
@@ -33,8 +37,8 @@ class TrialRecord:
         storage: What ``open_storage`` returned; None for the journal in the folder.
 
     Attributes:
-        trials: The trials in the Optuna study, in order.
-        earlier: How many of them were written in earlier sittings.
+        earlier: How many trials were written in earlier sittings.
+        proposed: How many of those the search proposed.
 
     Raises:
         UserError: If the storage has another study of this name, or cannot be read or written.
@@ -54,9 +58,11 @@ class TrialRecord:
             )
         with _told(plan, folder):
             self._describe()
-            self.trials = self._study.get_trials()
+            found = self._study.get_trials(deepcopy=False)
+        self._known = [(trial.state, _mark(trial.user_attrs)) for trial in found]
         self._added = 0
-        self.earlier = len(self.trials)
+        self.earlier = len(found)
+        self.proposed = sum(trial.user_attrs.get("label") == PROPOSED for trial in found)
 
     def _opened(
         self, storage: optuna.storages.BaseStorage | None
@@ -80,12 +86,13 @@ class TrialRecord:
         A trial differs from the recorded one if a task failed transiently in an earlier sitting and has succeeded
         since, because later trials depend on its scores. The record is then written anew.
         """
+        mark = (trial.state, _mark(trial.user_attrs))
         with _told(self._plan, self._folder):
-            if self._added < len(self.trials) and not _same(trial, self.trials[self._added]):
-                self._rewrite(self.trials[: self._added])
-            if self._added == len(self.trials):
+            if self._added < len(self._known) and mark != self._known[self._added]:
+                self._rewrite()
+            if self._added == len(self._known):
                 self._study.add_trial(trial)
-                self.trials.append(trial)
+                self._known.append(mark)
         self._added += 1
 
     def _create(self, storage: optuna.storages.BaseStorage) -> optuna.Study:
@@ -110,15 +117,17 @@ class TrialRecord:
             if self._study.metric_names is None:
                 self._study.set_metric_names([*self._plan.directions, cost])
 
-    def _rewrite(self, kept: Sequence[FrozenTrial]) -> None:
-        """Replaces the Optuna study by one that has only some of its trials."""
+    def _rewrite(self) -> None:
+        """Replaces the Optuna study by one that has only the trials that were added again."""
         import optuna
 
+        whole = self._storage if self._plan.settings.storage else _open_journal(self._folder.journal, brief=False)
+        kept = optuna.load_study(study_name=self._folder.name, storage=whole).get_trials()[: self._added]
         optuna.delete_study(study_name=self._folder.name, storage=self._storage)
         self._study = self._create(self._storage)
         self._describe()
         self._study.add_trials(kept)
-        self.trials = list(kept)
+        self._known = self._known[: self._added]
 
 
 @contextlib.contextmanager
@@ -136,24 +145,39 @@ def _told(plan: Plan, folder: StudyFolder) -> Iterator[None]:
         ) from error
 
 
-def _same(trial: FrozenTrial, recorded: FrozenTrial) -> bool:
-    """Whether two trials have the same schedule, origin and state."""
-    names = ("label", "schedule", "continues")
-    return trial.state == recorded.state and all(
-        trial.user_attrs[name] == recorded.user_attrs.get(name) for name in names
-    )
+def _mark(attributes: Mapping[str, Any]) -> str:
+    """Returns what two trials share exactly if they have the same schedule and origin."""
+    told = [attributes.get(name) for name in ("label", "schedule", "continues")]
+    return attributes.get(_MARK) or hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _open_journal(journal: Path) -> optuna.storages.BaseStorage:
+def _open_journal(journal: Path, brief: bool = True) -> optuna.storages.BaseStorage:
+    """Opens a journal.
+
+    Args:
+        journal: The file.
+        brief: Whether trials are read without what they consist of. Optuna keeps in memory whatever a journal has,
+            which is 10 kB per trial.
+    """
     import optuna
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
+
+    class Brief(JournalFileBackend):
+        def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
+            for log in super().read_logs(log_number_from):
+                told = log.get("user_attrs")  # which a trial that was written in one piece has
+                if told is not None:
+                    kept = {"label": told.get("label"), _MARK: _mark(told)}
+                    log |= {"params": {}, "distributions": {}, "system_attrs": {}}
+                    log["user_attrs"] = {} if log_number_from else kept  # later ones are not asked for
+                yield log
 
     drop_unfinished_line(journal)
     Path(f"{journal}.lock").unlink(missing_ok=True)  # left by a killed process; the folder's lock is ours
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return JournalStorage(JournalFileBackend(str(journal)))
+        return JournalStorage((Brief if brief else JournalFileBackend)(str(journal)))
 
 
 def open_storage(url: str | None) -> optuna.storages.BaseStorage | None:

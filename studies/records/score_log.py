@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import warnings
+from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -16,7 +18,8 @@ from studies.records.folder import append, replace_file, saving
 from studies.work.task import ChunkResult, Failure, Task
 from tuner.errors import UserError
 
-_Key: TypeAlias = tuple[str, str, int, int, str, int]
+_Drawing: TypeAlias = tuple[str, str, int, int]
+"""What an image is drawn with, but for the prompt and the seed: model fingerprint, drawing, height, width."""
 
 
 class ScoreLine(BaseModel):
@@ -66,9 +69,9 @@ def whole_lines(path: Path) -> list[bytes]:
 
 
 class ScoreBook:
-    """Scores in memory, by key.
+    """Scores in memory, by model fingerprint, drawing (see `drawing_key`), size, prompt, noise seed and objective.
 
-    The key is model fingerprint, drawing (see `drawing_key`), size, prompt, noise seed and objective.
+    A large study has millions, so they are kept in arrays. Images of one prompt and one seed have one number.
 
     Args:
         weights: Fingerprint of the model.
@@ -78,7 +81,8 @@ class ScoreBook:
     def __init__(self, weights: str, objectives: Mapping[str, str]):
         self._weights = weights
         self._objectives = dict(objectives)
-        self._scores: dict[str, dict[_Key, float]] = {spec: {} for spec in self._objectives.values()}
+        self._numbers: dict[tuple[str, int], int] = {}
+        self._scores: dict[_Drawing, dict[str, array[float]]] = {}  # by objective; NaN where there is none
         self._failures: dict[Any, Failure] = {}
         self.runtime = ""
         """Device type and precision that the scores were made with; see `FlowModel.runtime`."""
@@ -87,12 +91,15 @@ class ScoreBook:
         """Returns the known outcome of a task, without images, or None."""
         if (failure := self._failures.get((self._weights, task.key))) is not None:
             return failure
+        known = self._scores.get((self._weights, task.drawing, *task.size), {})
+        numbers = [self._numbers.get(image) for image in zip(task.prompts, task.seeds, strict=True)]
         found = {}
         for name, spec in self._objectives.items():
-            scores = [self._scores[spec].get(key) for key in self._keys(task)]
-            if any(score is None for score in scores):
+            row = known.get(spec, ())
+            scores = [row[n] for n in numbers if n is not None and n < len(row) and not math.isnan(row[n])]
+            if len(scores) < len(numbers):
                 return None
-            found[name] = [score for score in scores if score is not None]
+            found[name] = scores
         return ChunkResult(found, runtime=self.runtime)
 
     def _remember(self, line: Mapping[str, Any]) -> None:
@@ -103,16 +110,15 @@ class ScoreBook:
             self._failures[weights, (schedule, prompts, seeds, (height, width))] = failure
             return
         self.runtime = self.runtime or line.get("runtime", "")
-        for spec, scores in line["scores"].items():
-            known = self._scores.setdefault(spec, {})
-            for prompt, seed, score in zip(prompts, seeds, scores, strict=True):
-                known[weights, schedule, height, width, prompt, seed] = score
-
-    def _keys(self, task: Task) -> list[_Key]:
-        return [
-            (self._weights, task.drawing, *task.size, prompt, seed)
-            for prompt, seed in zip(task.prompts, task.seeds, strict=True)
+        numbers = [
+            self._numbers.setdefault(image, len(self._numbers)) for image in zip(prompts, seeds, strict=True)
         ]
+        known = self._scores.setdefault((weights, schedule, height, width), {})
+        for spec, scores in line["scores"].items():
+            row = known.setdefault(spec, array("d"))
+            row.extend([math.nan] * (max(numbers) + 1 - len(row)))
+            for number, score in zip(numbers, scores, strict=True):
+                row[number] = score
 
 
 class ScoreLog(ScoreBook):
@@ -140,13 +146,15 @@ class ScoreLog(ScoreBook):
         self.elapsed_s = 0.0
         """Seconds spent on the study when the last line was written."""
         drop_unfinished_line(path)
-        lines = [(line, parse_line(line)) for line in whole_lines(path)]
-        rejected = [line for line, parsed in lines if parsed is None]
-        if rejected:
-            self._set_aside(rejected, [line for line, parsed in lines if parsed is not None])
-        for _, parsed in lines:
+        kept: list[bytes] = []
+        rejected: list[bytes] = []
+        for line in whole_lines(path):
+            parsed = parse_line(line)
+            (rejected if parsed is None else kept).append(line)
             if parsed is not None:
                 self._remember(parsed)
+        if rejected:
+            self._set_aside(rejected, kept)
         self._failures = {key: failure for key, failure in self._failures.items() if not failure.transient}
 
     def _set_aside(self, rejected: Sequence[bytes], kept: Sequence[bytes]) -> None:

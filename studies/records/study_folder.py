@@ -1,14 +1,15 @@
 """The folder of a study, ``OUT/NAME/``.
 
-==================  =====================================================================================
-``settings.json``   the settings, everything that decides the result, and how the scores read
-``prompts.json``    every prompt with its noise seed, search prompts first
-``scores.jsonl``    every finished evaluation
-``journal.log``     the Optuna study, unless ``--storage`` names another place
-``images/HASH/``    the first scored images of a schedule
-``result.json``     the outcome of a finished search
-``preset.yaml``     the pick; ``preset`` with another ending is its export for ``--for``
-==================  =====================================================================================
+===================  =====================================================================================
+``settings.json``    the settings, everything that decides the result, and how the scores read
+``prompts.json``     every prompt with its noise seed, search prompts first
+``scores.jsonl``     every finished evaluation
+``proposals.jsonl``  every proposal; without it, a resumed study makes them again
+``journal.log``      the Optuna study, unless ``--storage`` names another place
+``images/HASH/``     the first scored images of a schedule
+``result.json``      the outcome of a finished search
+``preset.yaml``      the pick; ``preset`` with another ending is its export for ``--for``
+===================  =====================================================================================
 """
 
 from __future__ import annotations
@@ -164,6 +165,11 @@ class StudyFolder(Folder):
     def journal(self) -> Path:
         """The file of the Optuna study."""
         return self.path / "journal.log"
+
+    @property
+    def proposals(self) -> Path:
+        """The file of proposals."""
+        return self.path / "proposals.jsonl"
 
     @property
     def preset(self) -> Path:

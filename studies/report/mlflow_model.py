@@ -61,7 +61,7 @@ class _MLflow(Exporter):
             name=preset.name,
             source=one_line(preset.source).replace('"', "'"),
             preset=presets.to_yaml(preset).replace("\\", "\\\\").replace('"', '\\"'),
-            model=known.name if known.name in models.available() else known.source,
+            model=known.name if models.is_available(known.name) else known.source,
         )
 
     def save(self, preset: Preset, blueprint: Blueprint | None, options: ExportOptions, path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Container, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -59,10 +60,17 @@ class LimitedCache:
         return kept if kept is not None else self.keep(key, make())
 
 
-def beginnings(schedule: Schedule) -> list[Hashable]:
-    """Cache keys of the schedule's proper prefixes: stage 1, stages 1 and 2, and so on."""
-    stages = schedule.resolved
-    return [(stages[:count], schedule.cache) for count in range(1, len(stages))]
+def beginnings(schedule: Schedule) -> list[bytes]:
+    """Cache keys of the schedule's proper prefixes: stage 1, stages 1 and 2, and so on.
+
+    They are digests, because a search keeps those of all its trials.
+    """
+    keys = []
+    digest = hashlib.blake2b(repr(schedule.cache).encode(), digest_size=16)
+    for index, stage in enumerate(schedule.stages[:-1]):
+        digest.update(f"{schedule.solver_of(index)}{stage.model_dump_json(exclude={'solver'})}".encode())
+        keys.append(digest.digest())
+    return keys
 
 
 def openings(schedule: Schedule) -> list[Hashable]:

@@ -7,6 +7,8 @@ from collections import defaultdict, deque
 from collections.abc import Hashable, Iterator
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
+import cachetools
+
 from studies.work.reuse import prefix_keys
 
 if TYPE_CHECKING:
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 W = TypeVar("W", bound=Hashable)
 
 _AHEAD = 32  # of the tasks that wait, as many may overtake the first
+_REMEMBERED = 128  # prefixes of each worker; it has no memory for many more
 
 
 class _Waiting(NamedTuple):
@@ -31,7 +34,9 @@ class TaskQueue(Generic[W]):
 
     def __init__(self) -> None:
         self._tasks: deque[_Waiting] = deque()
-        self._run: defaultdict[W, set[Hashable]] = defaultdict(set)
+        self._run: defaultdict[W, cachetools.LRUCache[Hashable, None]] = defaultdict(
+            lambda: cachetools.LRUCache(_REMEMBERED)
+        )
 
     def put(self, task: Task) -> None:
         """Adds a task at the end."""
@@ -48,7 +53,7 @@ class TaskQueue(Generic[W]):
             task, beginnings = self._tasks[number]
             del self._tasks[number]
             idle.remove(worker)
-            self._run[worker] |= beginnings
+            self._run[worker].update(dict.fromkeys(beginnings))
             yield worker, task
 
     def clear(self) -> None:
@@ -59,7 +64,7 @@ class TaskQueue(Generic[W]):
         """Finds a worker and the place of its task. Without a cache hit, the last worker gets the first task."""
         for number, (_, beginnings) in enumerate(itertools.islice(self._tasks, _AHEAD)):
             for worker in idle:
-                if not beginnings.isdisjoint(self._run[worker]):
+                if any(key in self._run[worker] for key in beginnings):
                     return worker, number
         return idle[-1], 0
 

@@ -12,6 +12,8 @@ from objectives.psnr import CEILING
 from studies.evaluate import Verification
 from studies.evaluate.verification import Check, Verdict
 from studies.plan.prompts import load_prompts
+from studies.workers import ray_executor
+from studies.workers.executors import LocalExecutor
 from tests.cli.conftest import Outcome
 from tuner import generate
 from tuner.models import blueprint
@@ -124,3 +126,21 @@ def test_verifying_ends_with_1_where_scores_do_not_hold(
     assert verdict in shown.out
     assert ("torch was 1.0, now 2.0" in shown.out) is not exact
     assert json.loads(as_json.out)["holds"] is (code == 0)
+
+
+def test_the_limit_of_a_unit_of_work_reaches_the_workers(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = []
+
+    def executor(load: Any, workers: int, gpus: float, address: str, task_timeout: float, cargo: Any) -> Any:
+        limits.append(task_timeout)
+        return LocalExecutor(load)
+
+    monkeypatch.setattr(ray_executor, "RayExecutor", executor)
+    arguments = ("eval", "plain:1", "--baseline", "plain:2", "--model", "tiny", "--limit", "2", "--workers", "1")
+    assert run(*arguments, "--task-timeout", "7s", "-o", str(tmp_path / "new")).code == 0
+    assert limits == [7.0]
+    refused = run(*arguments, "--task-timeout", "never", "-o", str(tmp_path / "other"))
+    assert refused.code == 2
+    assert "--task-timeout" in refused.err

@@ -89,3 +89,17 @@ def test_of_a_few_trials_nothing_is_expected_but_what_was_measured(plan: Plan, t
     measured = scored(plan, trials[:3], np.array([3.0, 1.0, 2.0]), 1.0)
     for merit in merits(plan, expected_scores(plan, measured)).values():
         assert merit.tolist() == [3.0, 1.0, 2.0]
+
+
+def test_of_many_trials_those_of_about_one_cost_are_looked_at_together(
+    plan: Plan, trials: list[Trial], truth: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    luck = 0.5 * np.random.default_rng(0).normal(size=COUNT)
+    measured = scored(plan, trials, truth + luck, 0.5)
+    monkeypatch.setattr("studies.propose.expected_scores._MOST_TOGETHER", COUNT // 2)
+    cheap, dear = measured[: COUNT // 2], measured[COUNT // 2 :]  # in order of cost
+    found = merits(plan, expected_scores(plan, measured))
+    assert all(np.abs(merit - truth).mean() < np.abs(luck).mean() for merit in found.values())
+    shuffled = merits(plan, expected_scores(plan, [*dear, *cheap]))
+    for name, merit in found.items():
+        assert shuffled[name].tolist() == pytest.approx([*merit[COUNT // 2 :], *merit[: COUNT // 2]])

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.busy_workers import propose_at_random
 from studies import search
-from studies.judge.early_stopping import ERROR_RATE, estimated, is_beaten
+from studies.judge.early_stopping import ERROR_RATE, Rival, estimated, is_beaten
 from studies.plan.plan import make_plan
 from studies.plan.rungs import in_random_order, rung_sizes
 from studies.records.study_folder import open_study
@@ -39,8 +39,9 @@ def test_the_order_of_prompts_is_that_of_their_text_alone() -> None:
 
 
 def stopped_at(candidate: dict[str, Any], rivals: list[dict[str, Any]]) -> int | None:
+    finished = [Rival.of(rival, DIRECTIONS) for rival in rivals]
     for n in RUNGS[:-1]:
-        if is_beaten({name: s[:n] for name, s in candidate.items()}, rivals, DIRECTIONS, len(RUNGS) - 1):
+        if is_beaten({name: s[:n] for name, s in candidate.items()}, finished, DIRECTIONS, len(RUNGS) - 1):
             return n
     return None
 

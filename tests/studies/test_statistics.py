@@ -76,3 +76,13 @@ def test_the_interval_moves_and_scales_with_its_values() -> None:
     low, high = interval(values, 0.95)
     assert interval(-2 * values + 7, 0.95) == pytest.approx((7 - 2 * high, 7 - 2 * low), rel=0.02)
     assert high - values.mean() > 1.2 * (values.mean() - low)  # the long tail is where more may hide
+
+
+@pytest.mark.parametrize("n", [8, 33])
+def test_an_interval_does_not_depend_on_how_many_resamples_are_drawn_at_once(
+    n: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = np.random.default_rng(n).normal(size=n)
+    whole = interval(values, 0.95)
+    monkeypatch.setattr("studies.judge.intervals._DRAWN_AT_ONCE", 1000)
+    assert interval(values, 0.95) == whole

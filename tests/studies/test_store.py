@@ -15,7 +15,7 @@ import pytest
 from studies import SearchSettings, list_studies, open_study, search
 from studies.plan.identity import fingerprint
 from studies.plan.plan import make_plan
-from studies.records.optuna_record import TrialRecord, open_storage
+from studies.records.optuna_record import TrialRecord
 from studies.records.score_log import ScoreLog
 from studies.work.task import ChunkResult, Failure, Task
 from tests.studies.test_search import comparable
@@ -140,9 +140,10 @@ def test_a_record_that_a_resumed_study_disagrees_with_is_written_anew(tmp_path: 
         return toy_settings(tmp_path / name, storage=url)
 
     def recorded_in(name: str) -> list[Any]:
-        folder = open_study(settings_in(name).out, "toy-3x")
-        record = TrialRecord(make_plan(settings_in(name)), folder, open_storage(settings_in(name).storage))
-        return [(trial.state, trial.values, trial.params, trial.user_attrs) for trial in record.trials]
+        journal = optuna.storages.journal.JournalFileBackend(f"{settings_in(name).out}/toy-3x/journal.log")
+        storage = settings_in(name).storage or optuna.storages.JournalStorage(journal)
+        trials = optuna.load_study(study_name="toy-3x", storage=storage).trials
+        return [(trial.state, trial.values, trial.params, trial.user_attrs) for trial in trials]
 
     healthy = search(settings_in("healthy"), executor=Counting())
     search(settings_in("full"), executor=FullOnce())

@@ -130,3 +130,13 @@ def test_real_workers_go_on_from_the_stages_that_they_have_kept(tmp_path: Path) 
     finally:
         executor.close()
     assert kept == [0, 0, 1, 1, 1, 1]
+
+
+def test_a_queue_remembers_the_latest_prefixes_of_a_worker_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(task_queue, "_REMEMBERED", 2)
+    queue = queue_of(0, 1, 2)
+    assert len(assigned(queue, "a")) + len(assigned(queue, "a")) + len(assigned(queue, "a")) == 3
+    for chunk in (7, 0, 1):
+        queue.put(task(chunk, start=0.7))
+    assert assigned(queue, "a") == [("a", 1)]  # 0 is forgotten
+    assert assigned(queue, "a") == [("a", 7)]

@@ -35,6 +35,7 @@ __all__ = [
     "Sound",
     "available",
     "blueprint",
+    "is_available",
     "wrap",
 ]
 
@@ -52,6 +53,11 @@ def available() -> list[str]:
     return _REGISTRY.available()
 
 
+def is_available(name: str) -> bool:
+    """Whether a model has a short name, without importing any family."""
+    return name in _REGISTRY
+
+
 def blueprint(model: str) -> Blueprint:
     """Finds what is known of a model without loading its weights.
 
@@ -61,7 +67,7 @@ def blueprint(model: str) -> Blueprint:
     Raises:
         UserError: If nothing has this name, or if the pipeline's class belongs to no known family.
     """
-    if model not in available() and ("/" in model or Path(model).is_dir()):
+    if not is_available(model) and ("/" in model or Path(model).is_dir()):
         with trusting(model, "pipeline"):
             return _from_configs(model, functools.partial(_read_config, model))
     found: Blueprint = _REGISTRY.load(model)

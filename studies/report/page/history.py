@@ -5,10 +5,11 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Mapping
+from itertools import compress
 from typing import TYPE_CHECKING, Any
 
 from objectives.base import loss_sign
-from studies.judge.pareto import hypervolume
+from studies.judge.pareto import hypervolume, nondominated
 from studies.records.results import PROPOSED
 
 if TYPE_CHECKING:
@@ -37,21 +38,25 @@ def growth(
         prompts and ``finished`` on all, and the ``hypervolume`` of the finished ones in parts of the last. Its
         reference point is the budget and the worst mean of a reference, or of any schedule where there is none.
     """
-    finished = [one for one in result.evaluated if one.stopped_at is None]
-    worst_of = [one for one in finished if one.label != PROPOSED] or finished
-    losses = {one.schedule.content_hash: _losses(one, study) for one in finished}
+    complete = [one for one in result.evaluated if one.stopped_at is None]
+    worst_of = [one for one in complete if one.label != PROPOSED] or complete
+    losses = {one.schedule.content_hash: _losses(one, study) for one in complete}
     reference = [max(values) for values in zip(*(_losses(one, study) for one in worst_of), strict=True)]
-    reference[0] = limit or max(one.cost for one in finished)
+    reference[0] = limit or max(one.cost for one in complete)
     last = _last_lines(scores, {one.schedule.content_hash for one in result.evaluated})
-    spent, scored, points, rows = 0.0, 0, [], []
+    front: list[list[float]] = []
+    spent, scored, finished, volume, rows = 0.0, 0, 0, 0.0, []
     for number, line in enumerate(scores.lines):
         spent += line["tflops"]
         if number in last:
             scored += 1
-            if line["schedule"] in losses:
-                points.append(losses[line["schedule"]])
-            volume = hypervolume(points, reference) if points else 0.0
-            row = {"spent": spent, "seconds": line["elapsed_s"], "scored": scored, "finished": len(points)}
+            if (found := losses.get(line["schedule"])) is not None:
+                finished += 1
+                if not any(all(a <= b for a, b in zip(member, found, strict=True)) for member in front):
+                    front = [*front, found]
+                    front = list(compress(front, nondominated(front, keep_equal=False)))
+                    volume = hypervolume(front, reference)
+            row = {"spent": spent, "seconds": line["elapsed_s"], "scored": scored, "finished": finished}
             rows.append(row | {"hypervolume": volume})
     whole = (rows[-1]["hypervolume"] if rows else 0.0) or 1.0
     return [row | {"hypervolume": row["hypervolume"] / whole} for row in rows]
