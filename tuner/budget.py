@@ -71,7 +71,7 @@ class Budget:
         )
 
 
-_PATTERN = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*(x|%|t|nfe|s|)", re.IGNORECASE)
+_PATTERN = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*(x|%|t|nfe|s)", re.IGNORECASE)
 _FORMS = (
     "write 3x (a third of the baseline's TFLOPs), 40% (of them), 1200T (TFLOPs per image), 4s (measured seconds "
     "per image) or 16nfe (network forward passes per image)"
@@ -79,7 +79,7 @@ _FORMS = (
 
 
 def read_budget(text: str) -> tuple[float, str]:
-    """Splits ``3x``, ``40%``, ``1200T``, ``4s``, ``16nfe`` or ``16`` into the number and the unit in lower case.
+    """Splits ``3x``, ``40%``, ``1200T``, ``4s`` or ``16nfe`` into the number and the unit in lower case.
 
     Raises:
         UserError: If the text is no budget.
@@ -90,7 +90,7 @@ def read_budget(text: str) -> tuple[float, str]:
     number, unit = float(match[1]), match[2].lower()
     if not 0 < number < math.inf:
         raise UserError(f"Budget {text!r} must be a positive, finite number; {_FORMS}.")
-    if unit in ("nfe", "") and number != int(number):
+    if unit == "nfe" and number != int(number):
         raise UserError(f"Budget {text!r} must be a whole number of network forward passes, such as 16nfe.")
     return number, unit
 
@@ -102,12 +102,12 @@ def parse_budget(
     size: Size,
     latencies: Callable[[], LatencyTable] | None = None,
 ) -> Budget:
-    """Turns ``3x``, ``40%``, ``1200T``, ``4s``, ``16nfe`` or ``16`` into limits per image.
+    """Turns ``3x``, ``40%``, ``1200T``, ``4s`` or ``16nfe`` into limits per image.
 
-    ``3x``, ``40%`` and ``1200T`` limit the TFLOPs and leave the number of network calls open. ``16nfe``, or a
-    bare ``16``, limits the network calls at whatever size they run; as no call costs more than one at full
-    size, the TFLOPs limit is then that of as many full-size calls. ``4s`` limits the seconds as measured on the
-    device that runs; the TFLOPs limit is then the most that any schedule can spend in that time.
+    ``3x``, ``40%`` and ``1200T`` limit the TFLOPs and leave the number of network calls open. ``16nfe`` limits the
+    network calls at whatever size they run; as no call costs more than one at full size, the TFLOPs limit is then
+    that of as many full-size calls. ``4s`` limits the seconds as measured on the device that runs; the TFLOPs
+    limit is then the most that any schedule can spend in that time.
 
     Args:
         text: What the user wrote.
@@ -126,7 +126,7 @@ def parse_budget(
             raise ValueError("a budget in seconds needs `latencies`.")
         return _in_seconds(text, number, latencies(), baseline, blueprint, size)
     step = tflops_per_call(blueprint, size)
-    if unit in ("nfe", ""):
+    if unit == "nfe":
         per_step = blueprint.passes
         limit = Budget(number / per_step * step, int(number))
         budget, dearest, smallest = limit, f"{baseline.nfe}nfe", f"{per_step}nfe"

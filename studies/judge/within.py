@@ -60,7 +60,8 @@ def choose(
     return members[nearest], (
         f"no schedule on the front is shown to be {spec.replace(':', ' ')} of the baseline on "
         f"{len(baseline[name])} prompts; trial {members[nearest].trial} comes nearest: {name} may lose up to "
-        f"{worst.most_lost:.3g}, and the margin is {worst.points:.3g}. More --search-prompts show smaller losses."
+        f"{worst.most_lost:.3g}, and the margin is {worst.points:.3g} there. More --search-prompts narrow that "
+        "bound."
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from studies.plan.margins import WITHIN, parse_margins
@@ -58,6 +59,19 @@ def check_study_name(name: str) -> str:
             "the first one a letter or a digit."
         )
     return name
+
+
+def check_new(out: str, name: str) -> None:
+    """Checks that no study has this name yet.
+
+    Raises:
+        UserError: If one has.
+    """
+    if (Path(out) / name / "settings.json").exists():
+        raise UserError(
+            f"Study {name!r} already exists in {out!r}; continue it with --resume, or choose another name with "
+            "--study."
+        )
 
 
 def check_counts(settings: BaseModel, least: Mapping[str, int]) -> None:

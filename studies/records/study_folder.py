@@ -29,6 +29,7 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError, field_valid
 from objectives.base import Direction
 from studies.plan.plan import versions
 from studies.plan.settings import SearchSettings
+from studies.plan.words import check_new
 from studies.records.folder import Folder
 from studies.records.results import StudyResult
 from studies.records.score_log import parse_line, whole_lines
@@ -250,10 +251,7 @@ def start_study(folder: StudyFolder, plan: Plan, resume: bool, device: str = "cp
     settings = plan.settings
     if (folder.path / "settings.json").exists():
         if not resume:
-            raise UserError(
-                f"Study {settings.name!r} already exists in {settings.out!r}; continue it with --resume, or "
-                "choose another name with --study."
-            )
+            check_new(settings.out, settings.name)
         if not _set_aside_if_broken(folder, "settings.json", lambda: folder.identity):
             _check_same(folder, plan.identity)
             prompts = folder.path / "prompts.json"

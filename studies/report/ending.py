@@ -9,7 +9,7 @@ from studies.records.results import PICK
 from studies.report.numbers import difference, duration
 
 if TYPE_CHECKING:
-    from studies.records.results import Checked, EndedBy, StudyResult
+    from studies.records.results import Checked, EndedBy, Loss, StudyResult
 
 _DRIFT = 0.05
 """Relative difference to the latency table that is worth a warning."""
@@ -58,17 +58,22 @@ def verdict_text(one: Checked) -> str:
         return f"as good as the baseline (within {margins} on every objective, 95 % confidence) {where}"
     if one.verdict == "worse":
         lost = ", ".join(
-            f"{name} loses {loss.mean:.3g} [{loss.low:.3g}, {loss.high:.3g}], margin {loss.points:.3g}"
+            f"{name} loses at least {loss.low:.3g}, margin {_margin(loss)}"
             for name, loss in one.losses.items()
             if loss.within is False
         )
         return f"worse than the baseline by more than the margin {where}: {lost}"
     still = ", ".join(
-        f"{name} may lose up to {loss.high:.3g}, margin {loss.points:.3g}"
+        f"{name} may lose up to {loss.high:.3g}, margin {_margin(loss)}"
         for name, loss in one.losses.items()
         if loss.within is None
     )
     return f"undecided after {one.prompts} unseen prompts: {still}"
+
+
+def _margin(loss: Loss) -> str:
+    """Writes a margin, and in points what a relative one comes to on these prompts."""
+    return loss.margin if f"{loss.points:g}" == loss.margin else f"{loss.margin} = {loss.points:.3g}"
 
 
 def warnings(result: StudyResult) -> list[str]:

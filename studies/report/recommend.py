@@ -19,11 +19,11 @@ from tuner.budget import Budget, parse_budget, read_budget
 from tuner.errors import UserError
 from tuner.flops import price
 from tuner.models import blueprint
-from tuner.presets import PLAIN
+from tuner.presets import PLAIN, Score
 from tuner.schedule import Schedule
 
 if TYPE_CHECKING:
-    from studies.records.results import Candidate, StudyResult
+    from studies.records.results import Candidate
     from studies.records.study_folder import StudyFolder
     from tuner.flops import Price
     from tuner.models import Blueprint, Size
@@ -34,27 +34,17 @@ Origin = Literal["measured", "learnt", "published", "plain"]
 _ORIGINS: tuple[Origin, ...] = ("measured", "learnt", "published", "plain")  # the best first
 
 
-class ExpectedLoss(BaseModel):
-    """A mean loss against the baseline, in points of the objective, and its 95 % interval; negative for a gain."""
-
-    model_config = ConfigDict(frozen=True)
-
-    mean: float
-    low: float
-    high: float
-
-
 class Recommendation(BaseModel):
     """A schedule, and what is known of it.
 
     Attributes:
         label: The study's trial, the preset, or the plain steps that it is.
         origin: Where it comes from.
-        measured_on_this_model: Whether its losses are of this model at this size.
-        evidence: Where its losses come from, as a sentence.
+        measured_on_this_model: Whether its scores are of this model at this size.
+        evidence: Where its scores come from, as a sentence.
         tflops: TFLOPs per image on this model.
         speedup: The baseline's TFLOPs over them.
-        losses: Expected losses by objective; empty where none are known.
+        scores: Scores by objective, each with its difference to the baseline; empty where none are known.
         schedule: The schedule.
         command: What to run next.
     """
@@ -67,7 +57,7 @@ class Recommendation(BaseModel):
     evidence: str
     tflops: float
     speedup: float
-    losses: dict[str, ExpectedLoss]
+    scores: dict[str, Score]
     schedule: Schedule
     command: str
 
@@ -75,9 +65,10 @@ class Recommendation(BaseModel):
 def recommend(model: str, budget: str, out: str) -> list[Recommendation]:
     """Finds the best known schedule of each origin within a budget, the best origin first.
 
-    Of the schedules of a study, the best is the one whose loss has the smallest upper end, relative to the
-    baseline's mean, on its worst objective. Of published ones, it is the dearest that fits unchanged, or else the
-    dearest that was rescaled to the budget.
+    A study whose pick fits recommends that; its scores are those on unseen prompts. Another study recommends the
+    member of its front whose loss has the smallest upper end, relative to the baseline's mean, on its worst
+    objective. Of several studies, those whose pick fits come first. Of published schedules, the dearest that fits
+    unchanged is the best, or else the dearest that was rescaled to the budget.
 
     Args:
         model: Short name, folder or hub id.
@@ -141,16 +132,20 @@ def _of_studies(asked: _Asked, out: str) -> Iterator[_Ranked]:
             and tuple(identity["size"]) == asked.size
             and "options" not in identity
         )
-        names = [name for name in study.directions if name not in result.fidelity]
-        for candidate in result.evaluated:
-            if candidate.stopped_at is not None or not (cost := asked.cost(candidate.schedule)):
+        picked = result.pick.held_out and asked.cost(result.pick.schedule) is not None
+        for candidate in [result.pick] if picked else result.front:
+            if (cost := asked.cost(candidate.schedule)) is None:
                 continue
-            losses = _losses(candidate, result, study, names)
-            worst = max(
-                (loss.high / (abs(result.baseline.scores[name].mean) or 1.0) for name, loss in losses.items()),
-                default=0.0,
-            )
-            yield (worst, cost), _of_study(asked, study, candidate, same, losses, cost)
+            scores = result.pick.held_out if picked else candidate.scores
+            scores = {name: score for name, score in scores.items() if name not in result.fidelity}
+            worst = max((_most_lost(name, score, study) for name, score in scores.items()), default=0.0)
+            yield (float(not picked), worst, cost), _of_study(asked, study, candidate, same, scores, cost)
+
+
+def _most_lost(name: str, score: Score, study: StudyFolder) -> float:
+    """Returns the upper end of a loss as a part of the baseline's mean."""
+    baseline = abs(study.result().baseline.scores[name].mean) or 1.0
+    return max(loss_sign(study.directions[name]) * end for end in score.ci95) / baseline
 
 
 def _of_study(
@@ -158,7 +153,7 @@ def _of_study(
     study: StudyFolder,
     candidate: Candidate,
     same: bool,
-    losses: Mapping[str, ExpectedLoss],
+    scores: Mapping[str, Score],
     cost: float,
 ) -> Recommendation:
     result, (height, width) = study.result(), study.identity["size"]
@@ -177,23 +172,10 @@ def _of_study(
         evidence=where if same else f"{where}; not measured on this model",
         tflops=cost,
         speedup=asked.baseline.tflops / cost,
-        losses=dict(losses),
+        scores=dict(scores),
         schedule=candidate.schedule,
         command=export if same else export + measure,
     )
-
-
-def _losses(
-    candidate: Candidate, result: StudyResult, study: StudyFolder, names: list[str]
-) -> dict[str, ExpectedLoss]:
-    """Turns differences into losses; those on unseen prompts where there are such."""
-    scores = result.pick.held_out if candidate.trial == result.pick.trial else {}
-    found = {}
-    for name in names:
-        score, sign = (scores or candidate.scores)[name], loss_sign(study.directions[name])
-        low, high = sorted(sign * end for end in score.ci95)
-        found[name] = ExpectedLoss(mean=sign * score.delta, low=low, high=high)
-    return found
 
 
 def _references(asked: _Asked) -> Iterator[_Ranked]:
@@ -215,10 +197,10 @@ def _references(asked: _Asked) -> Iterator[_Ranked]:
                 label=reference.label,
                 origin="plain" if plain else "published",
                 measured_on_this_model=False,
-                evidence=f"{source}{change}; its loss is not known, and not measured on this model",
+                evidence=f"{source}{change}; not measured on this model",
                 tflops=cost,
                 speedup=asked.baseline.tflops / cost,
-                losses={},
+                scores={},
                 schedule=reference.schedule,
                 command=command,
             ),

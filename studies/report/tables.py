@@ -22,10 +22,9 @@ __all__ = ["front_table", "markdown", "markdown_table", "score_text", "shorthand
 
 _MARK = "*"
 _BEATEN = (
-    f"{_MARK} on the front by its expected score; another member costs no more and measured as well or better on "
-    "every objective"
+    f"{_MARK} measured no better than a member that costs no more; on the front because more is expected of it"
 )
-_CHOSEN = "Chosen by expected scores; shown are scores on the search prompts. Quote those on unseen prompts."
+_CHOSEN = "Scores are those on the search prompts, which chose these schedules. Quote scores on unseen prompts."
 
 
 def front_table(result: StudyResult, width: int | None = None, view: View | None = None) -> Group:
@@ -51,7 +50,7 @@ def front_table(result: StudyResult, width: int | None = None, view: View | None
         header,
         rows,
         key=header[: 3 + len(result.baseline.scores)],
-        title=f"Pareto front of {result.study}: {result.trials} trials on {result.model}",
+        title=f"Pareto front of {result.study}: {_counted(result)} on {result.model}",
         caption=f"{left}{_CHOSEN}" + (f"\n{_BEATEN}" if beaten else ""),
         bold=[number for number, candidate in enumerate(shown) if candidate.trial == result.pick.trial],
     )
@@ -94,6 +93,12 @@ def markdown(result: StudyResult) -> str:
     if result.references:
         parts += ["## References off the front", markdown_table(*_cells(result, result.references))]
     return "\n\n".join(parts) + "\n"
+
+
+def _counted(result: StudyResult) -> str:
+    """Writes the number of trials, and how many of them the user did not ask for."""
+    references = sum(one.label != PROPOSED for one in result.evaluated)
+    return f"{result.trials} trials, {references} of them references,"
 
 
 def _near_the_pick(result: StudyResult, top: int | None) -> list[Candidate]:

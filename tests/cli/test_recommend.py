@@ -63,7 +63,7 @@ def test_without_studies_there_is_a_published_schedule_or_plain_steps(
     known = models.blueprint(model)
     for one in found:
         assert one["speedup"] >= 3 - 1e-6
-        assert one["losses"] == {}
+        assert one["scores"] == {}
         assert "not measured on this model" in one["evidence"]
         assert not one["measured_on_this_model"]
     assert found[-1]["origin"] == "plain"
@@ -74,18 +74,28 @@ def test_without_studies_there_is_a_published_schedule_or_plain_steps(
     )
 
 
-def test_what_was_measured_on_this_model_comes_first_with_its_losses(
+def test_what_was_measured_on_this_model_comes_first_with_its_scores(
     run: Run, studied: tuple[Path, StudyResult]
 ) -> None:
     out, result = studied
     found = rows(run, "--model", "tiny", "--out", str(out))[0]
     assert (found["origin"], found["measured_on_this_model"]) == ("measured", True)
-    trial = next(one for one in result.evaluated if f"trial {one.trial} " in found["label"])
-    score = result.pick.held_out["clip"] if trial.trial == result.pick.trial else trial.scores["clip"]
-    assert found["losses"]["clip"]["mean"] == pytest.approx(-score.delta)
-    assert found["losses"]["clip"]["high"] == pytest.approx(-score.ci95[0])
-    affordable = [one for one in result.evaluated if one.stopped_at is None]
-    assert -score.ci95[0] <= max(-one.scores["clip"].ci95[0] for one in affordable)
+    assert f"trial {result.pick.trial} " in found["label"]
+    assert "2 unseen prompts" in found["evidence"]
+    assert found["scores"]["clip"] == result.pick.held_out["clip"].model_dump(mode="json")
+
+
+def test_where_the_pick_is_too_dear_a_member_of_the_front_is_recommended(
+    run: Run, studied: tuple[Path, StudyResult]
+) -> None:
+    out, result = studied
+    budget = f"{result.pick.speedup * 1.2:.3f}x"
+    found = rows(run, "--model", "tiny", "--out", str(out), "--budget", budget)[0]
+    cheaper = {one.trial: one for one in result.front if one.tflops < result.pick.tflops}
+    assert found["origin"] == ("measured" if cheaper else "published")
+    if cheaper:
+        trial = next(one for number, one in cheaper.items() if f"trial {number} " in found["label"])
+        assert found["scores"]["clip"] == trial.scores["clip"].model_dump(mode="json")
 
 
 def test_what_was_measured_on_another_model_says_so_and_names_the_next_command(

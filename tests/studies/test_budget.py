@@ -35,9 +35,8 @@ def parse(text: str) -> Budget:
         ("100 %", 50, None),
         ("2%", 1, None),
         ("16nfe", 16, 16),
-        ("16", 16, 16),
         (" 50NFE ", 50, 50),
-        ("1e1", 10, 10),
+        ("1e1nfe", 10, 10),
     ],
 )
 def test_every_form_gives_limits(text: str, steps: float, nfe: int | None) -> None:
@@ -64,19 +63,19 @@ def test_network_calls_are_limited_at_every_size() -> None:
     assert Budget(tflops=100 * STEP, nfe=17).allows(plain)
 
 
-@pytest.mark.parametrize("text", ["banana", "", "nan", "inf", "x", "3y", "3x3", "1,000T", "0x10", "--3x"])
+@pytest.mark.parametrize("text", ["banana", "", "3", "16", "nan", "x", "3y", "3x3", "1,000T", "0x10", "--3x"])
 def test_what_is_no_budget_is_told_the_forms(text: str) -> None:
     with pytest.raises(UserError, match=r"is not a budget; write 3x .* 40% .* 1200T .* 4s .* or 16nfe"):
         parse(text)
 
 
-@pytest.mark.parametrize("text", ["0x", "-3x", "0", "-40%", "1e999x", "1e999T"])
+@pytest.mark.parametrize("text", ["0x", "-3x", "0nfe", "-40%", "1e999x", "1e999T"])
 def test_numbers_are_positive_and_finite(text: str) -> None:
     with pytest.raises(UserError, match="must be a positive, finite number"):
         parse(text)
 
 
-@pytest.mark.parametrize("text", ["16.5", "0.5nfe"])
+@pytest.mark.parametrize("text", ["16.5nfe", "0.5nfe"])
 def test_network_calls_are_whole(text: str) -> None:
     with pytest.raises(UserError, match="must be a whole number"):
         parse(text)
@@ -84,7 +83,7 @@ def test_network_calls_are_whole(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "dearest"),
-    [("0.5x", "1x"), ("150%", "100%"), ("51nfe", "50nfe"), ("51", "50nfe"), ("1e-300x", "1x"), ("9999T", None)],
+    [("0.5x", "1x"), ("150%", "100%"), ("51nfe", "50nfe"), ("1e-300x", "1x"), ("9999T", None)],
 )
 def test_dearer_than_the_baseline_is_refused(text: str, dearest: str | None) -> None:
     with pytest.raises(UserError, match="is dearer than the baseline") as error:

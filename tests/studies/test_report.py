@@ -55,7 +55,7 @@ def test_what_is_quoted_of_the_pick_is_what_it_scores_on_unseen_prompts() -> Non
     unseen = {"clip": Score(mean=30.0, delta=-0.25, ci95=(-0.5, 0.0))}
     result = result.model_copy(update={"pick": result.pick.model_copy(update={"held_out": unseen})})
     assert unseen_cells(result)[1] == [["clip", "30", "baseline", "1.00x", "-0.25 [-0.5, +0]"]]
-    assert "Quote those on unseen prompts" in " ".join(drawn(result).split())
+    assert "Quote scores on unseen prompts" in " ".join(drawn(result).split())
 
 
 def drawn(result: StudyResult, width: int = 200, **options: Any) -> str:
@@ -88,8 +88,8 @@ def test_a_member_that_measured_worse_than_another_is_marked() -> None:
     with_it = result.model_copy(update={"front": [*result.front, beaten], "directions": dict(DIRECTIONS)})
     text = drawn(with_it)
     assert "99 plain:16*" in text
-    assert "* on the front by its expected score" in text
-    assert "on the front by its expected score" not in drawn(result)
+    assert "* measured no better than a member" in text
+    assert "measured no better than a member" not in drawn(result)
 
 
 def test_a_comparison_with_the_baselines_images_shows_its_mean_alone() -> None:
@@ -133,7 +133,7 @@ def test_each_verdict_says_what_was_decided() -> None:
         return Checked(label="pick", prompts=128, losses={"clip": loss})
 
     assert verdict_text(one(True)).startswith("as good as the baseline (within 1 % on every objective")
-    assert verdict_text(one(False)).endswith("clip loses 0.12 [0.05, 0.19], margin 0.04")
+    assert verdict_text(one(False)).endswith("clip loses at least 0.05, margin 1 % = 0.04")
     assert verdict_text(one(None)).startswith("undecided after 128 unseen prompts: clip may lose up to 0.19")
     result = study().model_copy(update={"checks": [one(True)], "search_prompts": 8})
     assert verdicts(result)[0].startswith("pick (trial 11): as good")

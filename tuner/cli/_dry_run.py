@@ -95,7 +95,7 @@ def _time_lines(found: Estimate) -> list[str]:
         ]
     beside = "" if found.seconds_per_image else ", decoding and scoring not counted"
     workers = "worker" if found.workers == 1 else "workers"
-    money = "" if found.money is None else f", {found.money:.2f} at the given price per hour"
+    money = "" if found.money is None else f", {found.money:.2f} to pay in all at the given price per hour"
     return [
         f"at most {duration(3600 * found.hours)} on {found.workers} {workers} ({found.device}: {found.basis}), "
         f"{found.gpu_hours:.3g} hours of workers{money}; {found.images} images{beside}",

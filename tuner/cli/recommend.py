@@ -42,12 +42,12 @@ def command(model: str, budget: str, out: str, view: View, as_json: bool) -> Non
     if as_json:
         print_json([one.model_dump(mode="json") for one in found])
         return
-    header = ("schedule", "speedup", "expected loss [95 %]", "from", "on this model", "TFLOPs")
+    header = ("schedule", "speedup", "difference [95 %]", "from", "on this model", "TFLOPs")
     cells = Cells(
         header,
         [(one.label, f"{one.speedup:.2f}x", *_known(one), f"{one.tflops:.4g}") for one in found],
         key=header[:4],
-        prose=["schedule", "expected loss [95 %]"],
+        prose=["schedule", "difference [95 %]"],
         title=f"Best known within {budget} on {model}",
     )
     print_table(cells, view)
@@ -57,6 +57,8 @@ def command(model: str, budget: str, out: str, view: View, as_json: bool) -> Non
 
 
 def _known(one: Recommendation) -> tuple[str, str, str]:
-    losses = [f"{name} {loss.mean:+.3g} [{loss.low:+.3g}, {loss.high:+.3g}]" for name, loss in one.losses.items()]
+    from studies.report.numbers import difference
+
+    differences = [f"{name} {difference(score)}" for name, score in one.scores.items()]
     measured = "measured" if one.measured_on_this_model else "not measured"
-    return ", ".join(losses) or "not known", one.origin, measured
+    return ", ".join(differences) or "not known", one.origin, measured

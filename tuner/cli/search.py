@@ -183,7 +183,7 @@ def command(
 ) -> None:
     """Runs the search with progress on stderr, and prints the front on stdout."""
     from studies.plan.settings import SearchSettings
-    from studies.plan.words import check_words
+    from studies.plan.words import check_new, check_words
 
     names = tuple(name.strip() for name in objectives.split(",") if name.strip())
     settings = SearchSettings(objectives=names, **options)
@@ -193,6 +193,8 @@ def command(
         print_estimate(settings, device, device_tflops, price_per_hour, as_json)
         return
     check_only_dry(asked)
+    if not resume:
+        check_new(settings.out, settings.name)
     settings = _learning(settings, learn)
 
     from studies import StudyFolder, search
@@ -200,7 +202,8 @@ def command(
     from studies.report.mlflow_study import TrackingError, log_study
 
     with stdout_for_results(), ProgressDisplay() as display:
-        display.show("planning")
+        if sys.stderr.isatty():  # elsewhere an error is the only line
+            display.show("planning")
         study = Path(settings.out) / settings.name
         try:
             with LiveLog(StudyFolder(study), settings.tracking_uri) as log:
