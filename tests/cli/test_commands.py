@@ -167,7 +167,8 @@ _SWD = ["distill", "swd", "--model", "tiny", "--data", "generated", "--steps", "
     ("arguments", "message"),
     [
         (["flops", "--model", "fluxx"], "Did you mean 'flux'?"),
-        (["flops"], "Missing option '--model'"),
+        (["flops"], "Say on which model"),
+        (["flops", "--preset", "plain:4"], "Say on which model"),
         (["flops", "--model", "flux", "--preset", "bottleneck-flux-3"], "Did you mean 'bottleneck-flux-3x'?"),
         (["flops", "--model", "flux", "--size", "1000"], "multiples of 16"),
         (["flops", "--model", "flux", "--size", "huge"], "'huge' is not a size"),

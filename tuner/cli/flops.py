@@ -8,6 +8,7 @@ import click
 
 from tuner.cli import _completion as complete
 from tuner.cli._common import json_option, print_json, print_table, say, size_option
+from tuner.errors import UserError
 from tuner.tables import Cells
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 _EXAMPLES = """\b
 Examples:
   tuner flops --model flux
-  tuner flops --model flux --preset bottleneck-flux-3x
+  tuner flops --preset bottleneck-flux-3x              on the model that it was made for
   tuner flops --model flux --preset flux-3x.yaml --size 768x1344 --json
 
 \b
@@ -28,7 +29,9 @@ the baseline is the model's own sampler.
 @click.command(
     help="Counts the TFLOPs of a schedule on a model, on meta tensors: no weights, no GPU.\n\n" + _EXAMPLES
 )
-@click.option("--model", required=True, shell_complete=complete.models, help="Short name, hub id or local folder.")
+@click.option(
+    "--model", shell_complete=complete.models, help="Short name, hub id or local folder; by default the preset's."
+)
 @click.option(
     "--preset",
     shell_complete=complete.presets,
@@ -38,18 +41,19 @@ the baseline is the model's own sampler.
 @click.option("--frames", type=click.IntRange(1), help="Frames of a video; by default the model's.")
 @json_option
 def command(
-    model: str, preset: str | None, size: tuple[int, int] | None, frames: int | None, as_json: bool
+    model: str | None, preset: str | None, size: tuple[int, int] | None, frames: int | None, as_json: bool
 ) -> None:
     """Prices a preset, or the baseline, and prints the cost by stage."""
     from tuner import presets
     from tuner.flops import price
     from tuner.models import ModelOptions, blueprint
 
+    model = model or _model_of(preset)
     known = blueprint(model)
     if frames is not None:
         known = known.with_frames(frames)
     loaded = presets.load(preset, known, size) if preset else None
-    if loaded and loaded.model not in (model, known.name, presets.ANY_MODEL):
+    if loaded and loaded.model not in (model, known.name, known.source, presets.ANY_MODEL):
         _warn_of_another_model(loaded, model)
     options = loaded.model_options if loaded and loaded.model_options else ModelOptions()
     if frames is not None:
@@ -104,6 +108,22 @@ def command(
         f"{most}{cost.tflops:.6g} TFLOPs and {cost.nfe} network calls per image; the baseline takes "
         f"{baseline.tflops:.6g} TFLOPs: {speedup:.2f}x"
     )
+
+
+def _model_of(preset: str | None) -> str:
+    """Returns the model that a preset was made for.
+
+    Raises:
+        UserError: If there is no preset, or if it is for any model.
+    """
+    from tuner import presets
+
+    made_for = None
+    if preset is not None and not preset.startswith(presets.PLAIN):
+        made_for = presets.load(preset).model
+    if made_for is None or made_for == presets.ANY_MODEL:
+        raise UserError("Say on which model, such as `tuner flops --model flux`; see `tuner models`.")
+    return made_for
 
 
 def _warn_of_another_model(preset: Preset, model: str) -> None:

@@ -58,7 +58,10 @@ def command(names: tuple[str, ...], cost: bool, memory: bool, view: View, as_jso
     if as_json:
         print_json(rows)
     else:
-        print_table(Cells(_header(shown), [_line(row, _header(shown)) for row in shown], key=key), view)
+        title = "Memory of a worker in GiB" if memory else None
+        print_table(
+            Cells(_header(shown), [_line(row, _header(shown)) for row in shown], key=key, title=title), view
+        )
 
 
 def _row(known: Blueprint, cost: bool) -> dict[str, Any]:
