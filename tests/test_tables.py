@@ -53,6 +53,14 @@ def test_wide_shows_every_column(cells: Cells) -> None:
     assert all(word in shown for row in (cells.header, *cells.rows) for text in row for word in text.split())
 
 
+def test_a_word_that_is_too_long_is_folded_and_no_other() -> None:
+    cells = Cells(["name", "value"], [["x" * 60, "12345"]], key=["name", "value"])
+    lines = _drawn(cells, View(), 40)
+    assert all(len(line) <= 40 for line in lines)
+    assert "12345" in "\n".join(lines)
+    assert "".join(lines).count("x") == 60
+
+
 def test_a_caption_names_the_columns_that_are_left_out() -> None:
     cells = Cells(["name", "source"], [["one", "x" * 60]], key=["name"])
     assert "Not shown: source" in "\n".join(_drawn(cells, View(), 60))

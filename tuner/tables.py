@@ -105,20 +105,19 @@ def _text(line: str) -> Text:
     return Text(readable(line))
 
 
-def _widths(cells: Cells, shown: Sequence[int], width: int | None) -> dict[int, int | None]:
+def _widths(cells: Cells, shown: Sequence[int], width: int | None) -> dict[int, int]:
     """Gives each column its longest word, and shares out the rest to those whose cells take the most lines.
 
-    Returns:
-        The width of each column; None for all where not even the words fit.
+    Where not even the words fit, those of the widest column are folded.
     """
     whole = {index: max(_longest(cells, index), len(cells.header[index])) for index in shown}
     widths = {index: _longest_word(cells, index) for index in shown}
     room = sum(whole.values()) if width is None else width - 1 - _FRAME * len(shown)
-    if sum(widths.values()) > room:
-        return dict.fromkeys(shown)
+    while sum(widths.values()) > max(room, len(widths)):
+        widths[max(shown, key=lambda index: widths[index])] -= 1
     for _ in range(min(room, sum(whole.values())) - sum(widths.values())):
         widths[max(shown, key=lambda index: whole[index] / widths[index])] += 1
-    return dict(widths)
+    return widths
 
 
 def _shown(cells: Cells, view: View, width: int | None) -> list[int]:
