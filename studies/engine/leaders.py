@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from objectives.base import loss_sign
 from studies.judge.noninferiority import non_inferiority
-from studies.judge.pareto import nondominated
-from studies.plan.margins import parse_margins
+from studies.propose.shortlist import unbeaten
 
 if TYPE_CHECKING:
     from studies.judge.early_stopping import Scores
@@ -74,25 +72,17 @@ class Leaders:
         self.stopped_early -= sum(trial.continues is not None for trial in new)
         complete = [trial for trial in new if self._plan.is_last(trial.rung)]
         if complete:
-            self._front = self._unbeaten([*self._front, *complete])
+            self._front = unbeaten([*self._front, *complete])
+            self._front.sort(key=lambda trial: (trial.cost, trial.number))
             known = {leader.trial: leader for leader in self.found}
             self.found = [known.get(trial.number) or _leader(self._plan, trial, baseline) for trial in self._front]
 
-    def _unbeaten(self, trials: Sequence[Trial]) -> list[Trial]:
-        ways = self._plan.directions
-        ordered = sorted(trials, key=lambda trial: (trial.cost, trial.number))
-        losses = [
-            [trial.cost, *(loss_sign(way) * fmean(trial.result.scores[name]) for name, way in ways.items())]
-            for trial in ordered
-        ]
-        kept = nondominated(losses, keep_equal=False)
-        return [trial for trial, is_kept in zip(ordered, kept, strict=True) if is_kept]
-
 
 def _leader(plan: Plan, trial: Trial, baseline: Scores) -> Leader:
-    scores, margins = trial.result.scores, parse_margins(plan.settings.margin, list(plan.directions))
+    scores = trial.result.scores
     claims = [
-        non_inferiority(scores[name], baseline[name], margins[name], way) for name, way in plan.directions.items()
+        non_inferiority(scores[name], baseline[name], plan.margins[name], way)
+        for name, way in plan.directions.items()
     ]
     means = {name: fmean(values) for name, values in scores.items()}
     return Leader(

@@ -57,16 +57,17 @@ class _GrowingFront:
         for trial in trials[known:]:
             self._add(trial)
         self._seen += trials[known:]
-        self._members = _best(self._members)
+        self._members = unbeaten(self._members)
         return self._members
 
     def _add(self, trial: Trial) -> None:
         if trial.continues is not None and any(one.number == trial.continues for one in self._members):
-            self._members = [one for one in _best(self._members) if one.number != trial.continues]
+            self._members = [one for one in unbeaten(self._members) if one.number != trial.continues]
         self._members.append(trial)
 
 
-def _best(members: list[Trial]) -> list[Trial]:
+def unbeaten(members: Sequence[Trial]) -> list[Trial]:
+    """Keeps the trials that no other one beats in estimated losses and cost; of equal trials, the first."""
     losses = [(*trial.result.losses, trial.cost) for trial in members]
     return list(compress(members, nondominated(losses, keep_equal=False)))
 

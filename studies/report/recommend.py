@@ -23,7 +23,7 @@ from tuner.presets import PLAIN, Score
 from tuner.schedule import Schedule
 
 if TYPE_CHECKING:
-    from studies.records.results import Candidate
+    from studies.records.results import Candidate, StudyResult
     from studies.records.study_folder import StudyFolder
     from tuner.flops import Price
     from tuner.models import Blueprint, Size
@@ -138,25 +138,26 @@ def _of_studies(asked: _Asked, out: str) -> Iterator[_Ranked]:
                 continue
             scores = result.pick.held_out if picked else candidate.scores
             scores = {name: score for name, score in scores.items() if name not in result.fidelity}
-            worst = max((_most_lost(name, score, study) for name, score in scores.items()), default=0.0)
-            yield (float(not picked), worst, cost), _of_study(asked, study, candidate, same, scores, cost)
+            worst = max((_most_lost(name, score, study, result) for name, score in scores.items()), default=0.0)
+            yield (float(not picked), worst, cost), _of_study(asked, study, result, candidate, same, scores, cost)
 
 
-def _most_lost(name: str, score: Score, study: StudyFolder) -> float:
+def _most_lost(name: str, score: Score, study: StudyFolder, result: StudyResult) -> float:
     """Returns the upper end of a loss as a part of the baseline's mean."""
-    baseline = abs(study.result().baseline.scores[name].mean) or 1.0
+    baseline = abs(result.baseline.scores[name].mean) or 1.0
     return max(loss_sign(study.directions[name]) * end for end in score.ci95) / baseline
 
 
 def _of_study(
     asked: _Asked,
     study: StudyFolder,
+    result: StudyResult,
     candidate: Candidate,
     same: bool,
     scores: Mapping[str, Score],
     cost: float,
 ) -> Recommendation:
-    result, (height, width) = study.result(), study.identity["size"]
+    height, width = study.identity["size"]
     unseen = candidate.trial == result.pick.trial and bool(result.pick.held_out)
     count = result.held_out_prompts if unseen else result.search_prompts
     kind = "unseen prompts" if unseen else "prompts that the search chose by"

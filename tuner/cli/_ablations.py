@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tuner.cli import _completion as complete
-from tuner.cli._common import json_option, print_json, print_table, say, size_option
+from tuner.cli._common import add_options, json_option, print_json, print_table, say, size_option
 from tuner.errors import unwritable
 from tuner.tables import Cells
 
@@ -68,13 +69,7 @@ def options(
         ),
         json_option,
     ]
-
-    def add(command: Callable[..., None]) -> Callable[..., None]:
-        for option in reversed(made):
-            command = option(command)
-        return command
-
-    return add
+    return functools.partial(add_options, options=made)
 
 
 def show(

@@ -11,7 +11,7 @@ import shlex
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -74,6 +74,13 @@ chunk_option = click.option(
 size_option = click.option("--size", type=SizeType(), help="Output size in pixels; by default the model's.")
 
 
+def add_options(command: Callable[..., Any], options: Sequence[Callable[..., Any]]) -> Callable[..., Any]:
+    """Adds options to a command, which its help lists in their order."""
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 _MODEL_OPTIONS = (
     click.option("--guidance", type=float, metavar="G", help="Guidance scale; by default the model's."),
     click.option("--negative-prompt", metavar="TEXT", help="What true guidance leads away from."),
@@ -113,9 +120,7 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
         chosen = {name: arguments.pop(name) for name in ModelOptions.model_fields}
         return command(options=ModelOptions(**chosen), **arguments)
 
-    for option in reversed(_MODEL_OPTIONS):
-        with_options = option(with_options)
-    return with_options
+    return add_options(with_options, _MODEL_OPTIONS)
 
 
 def print_json(value: Any) -> None:
@@ -152,9 +157,7 @@ def view_options(command: Callable[..., Any]) -> Callable[..., Any]:
         names = tuple(name for name in columns.split(",") if name)
         return command(view=View(columns=names, top=top, wide=wide), **arguments)
 
-    for option in reversed(_VIEW_OPTIONS):
-        with_view = option(with_view)
-    return with_view
+    return add_options(with_view, _VIEW_OPTIONS)
 
 
 def stdout_console(wide: bool = False) -> Console:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tuner.cli._common import add_options
 from tuner.errors import UserError
 
 if TYPE_CHECKING:
@@ -46,9 +47,7 @@ _OPTIONS = (
 
 def training_options(command: Callable[..., None]) -> Callable[..., None]:
     """Adds the options of a student's training: the LoRA, the losses and the learning rates."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+    return add_options(command, _OPTIONS)
 
 
 def settings_of(options: dict[str, Any]) -> SwdSettings:

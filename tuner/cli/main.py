@@ -82,10 +82,10 @@ def _check_own_packages() -> None:
 
 def _next_step(out: Path) -> str:
     """Says what to do with the newest study in a folder, or how to make one."""
-    known = sorted(out.glob("*/settings.json"), key=lambda path: path.stat().st_mtime)
-    if not known:
+    newest = max(out.glob("*/settings.json"), key=lambda path: path.stat().st_mtime, default=None)
+    if newest is None:
         return "tuner search --model tiny --budget 3x    a first search, on this machine"
-    study = known[-1].parent
+    study = newest.parent
     name = readable(shlex.quote(study.name))
     if (study / "result.json").exists():
         return f"tuner report {name} -o report.html    the page of the newest study"

@@ -59,9 +59,8 @@ def command(names: tuple[str, ...], cost: bool, memory: bool, view: View, as_jso
         print_json(rows)
     else:
         title = "Memory of a worker in GiB" if memory else None
-        print_table(
-            Cells(_header(shown), [_line(row, _header(shown)) for row in shown], key=key, title=title), view
-        )
+        header = _header(shown)
+        print_table(Cells(header, [_line(row, header) for row in shown], key=key, title=title), view)
 
 
 def _row(known: Blueprint, cost: bool) -> dict[str, Any]:

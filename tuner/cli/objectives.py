@@ -19,7 +19,7 @@ _HELP = """Lists what images can be scored by, with unit, direction, range and t
 \b
 Examples:
   tuner objectives
-  tuner objectives --columns name,weights,licence
+  tuner objectives --columns name,default
   tuner objectives --json
 
 \b

@@ -33,6 +33,7 @@ from tuner.errors import UserError
 
 if TYPE_CHECKING:
     from studies import Progress, SearchSettings, StudyResult
+    from studies.engine.leaders import Leader
     from studies.engine.live_log import LiveLog
     from tuner.tables import View
 
@@ -276,18 +277,17 @@ def _leading(progress: Progress) -> list[str]:
         return []
     within = next((f"{one.speedup:.3g}x (trial {one.trial})" for one in found if one.within), "none")
     last = len(found) - 1
-    few = dict.fromkeys(round(place * last / (_SHOWN - 1)) for place in range(_SHOWN))
-    scores = [
-        "  ".join(
-            f"{name} {one.differences[name]:+.2g}" if name in one.differences else f"{name} {score:.4g}"
-            for name, score in one.scores.items()
-        )
-        for one in (found[place] for place in few)
-    ]
+    places = dict.fromkeys(round(place * last / (_SHOWN - 1)) for place in range(_SHOWN))
+    few = [found[place] for place in places]
     return [
         f"cheapest that is shown to be within the margin: {within}",
-        *(
-            f"{found[place].speedup:6.2f}x  {text}  {shorthand(found[place].schedule)}"
-            for place, text in zip(few, scores, strict=True)
-        ),
+        *(f"{one.speedup:6.2f}x  {_means(one)}  {shorthand(one.schedule)}" for one in few),
     ]
+
+
+def _means(leader: Leader) -> str:
+    """Writes the difference on each objective, or the mean where a difference means nothing."""
+    return "  ".join(
+        f"{name} {leader.differences[name]:+.2g}" if name in leader.differences else f"{name} {score:.4g}"
+        for name, score in leader.scores.items()
+    )
