@@ -31,3 +31,11 @@ def test_a_narrow_terminal_cuts_nothing(
     assert [name for name in first if name] == names
     assert "…" not in out
     assert max(map(len, table)) <= 80
+
+
+@pytest.mark.parametrize("command", ["models", "objectives"])
+def test_the_columns_of_an_example_exist(run: Run, command: str) -> None:
+    lines = run(command, "--help").out.splitlines()
+    examples = [line.split()[1:] for line in lines if line.strip().startswith("tuner ") and "--columns" in line]
+    assert examples
+    assert [run(*example).code for example in examples] == [0] * len(examples)

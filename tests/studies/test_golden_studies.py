@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -36,8 +37,8 @@ def test_a_study_of_an_earlier_version_is_reported(out: Path, suffix: str) -> No
     assert write_report(study, out / f"report{suffix}").stat().st_size > 0
 
 
-def test_its_pick_is_exported(out: Path, run: object) -> None:
-    exported: Outcome = run("export", "golden", "--out", str(out), "-o", str(out / "pick.yaml"))  # type: ignore[operator]
+def test_its_pick_is_exported(out: Path, run: Callable[..., Outcome]) -> None:
+    exported = run("export", "golden", "--out", str(out), "-o", str(out / "pick.yaml"))
     assert exported.code == 0, exported.err
     assert presets.load(str(out / "pick.yaml")).schedule == open_study(str(out), "golden").result().pick.schedule
 
