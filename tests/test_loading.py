@@ -22,6 +22,7 @@ from tests.small_pipelines import families, shortened, small_pipeline
 from tuner.errors import UserError
 from tuner.generation import generate
 from tuner.models import FlowModel, ModelOptions, _loading, blueprint, wrap
+from tuner.models._stored import TEXT_ENCODERS
 from tuner.sampling import sample
 
 PROMPTS = ("a red fox", "a blue circle above a red square", "fox")
@@ -55,7 +56,7 @@ def test_text_that_is_encoded_first_gives_the_same_bits(pipeline_class: str, tmp
     text = halved.encode(prompts)
     halved.free_text_encoders()
     assert getattr(halved.pipe, network) is not None
-    assert not any(part is not None for name, part in halved.pipe.components.items() if name in _loading._TEXT)
+    assert not any(part is not None for name, part in halved.pipe.components.items() if name in TEXT_ENCODERS)
     assert sample(halved, schedule, text, [3, 4], size).equal(expected)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import FluxPipeline
 
 from tests.small_pipelines import small_pipeline
 from tests.studies.toy import toy_settings
@@ -15,6 +16,7 @@ from tuner import presets
 from tuner.errors import UserError
 from tuner.generation import generate
 from tuner.models import Blueprint, ModelOptions, _loading, blueprint, wrap
+from tuner.models._stored import quantization
 from tuner.presets import Preset
 from tuner.sampling import sample
 
@@ -195,9 +197,13 @@ def test_a_preset_keeps_the_guidance_that_it_was_found_with(sd3: Any, preset: Pr
 def test_the_vae_is_not_quantised(monkeypatch: pytest.MonkeyPatch, quantize: str) -> None:
     found = importlib.util.find_spec
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name == "bitsandbytes" or found(name))
-    config = _loading._quantization(quantize, "bfloat16")
-    assert config._resolve_quant_config(module_name="vae") is None
-    assert {"transformer", "text_encoder", "text_encoder_2"} <= set(config.components_to_quantize)
+    with pytest.raises(UserError, match="needs a GPU; leave it out, or take torchao-int8"):
+        quantization(quantize, "bfloat16", FluxPipeline)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    for library in ("diffusers", "transformers"):  # whose configurations ask for the package
+        monkeypatch.setattr(f"{library}.BitsAndBytesConfig", dict)
+    quantised = quantization(quantize, "bfloat16", FluxPipeline)
+    assert set(quantised) == {"transformer", "text_encoder", "text_encoder_2"}
 
 
 def test_text_encoders_are_freed_after_encoding() -> None:

@@ -42,7 +42,7 @@ def check_fits(blueprint: Blueprint, options: ModelOptions, device: str | None, 
         return
     room = int(room * min(share, 1.0))
     try:
-        sizes = weights(blueprint)
+        sizes = weights(blueprint).loaded(options)
     except UserError:
         return
     precision = precision_of(options, "cuda")

@@ -72,6 +72,7 @@ class Weights(BaseModel):
         denoisers: One, or two that take turns.
         text: Text encoders; none where they are not known.
         autoencoder: What decodes latents; None where it is not known.
+        packed: Bytes of a denoiser that is unpacked while it is used; None where it has the common precision.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -79,10 +80,22 @@ class Weights(BaseModel):
     denoisers: tuple[Network, ...]
     text: tuple[Network, ...] = ()
     autoencoder: Network | None = None
+    packed: NonNegativeInt | None = None
+
+    def loaded(self, options: ModelOptions) -> Weights:
+        """Returns them with the denoiser of a file that options name, which GGUF keeps as it is."""
+        file = options.packed()
+        return self.model_copy(update={"packed": file.stat().st_size}) if file else self
+
+    def each_denoiser(self, precision: Precision) -> list[int]:
+        """Returns the bytes of each denoiser."""
+        if self.packed is not None:
+            return [self.packed]
+        return [network.bytes(precision) for network in self.denoisers]
 
     def denoising(self, precision: Precision) -> int:
         """Returns the bytes of the denoisers."""
-        return sum(network.bytes(precision) for network in self.denoisers)
+        return sum(self.each_denoiser(precision))
 
     def encoding(self, precision: Precision) -> int:
         """Returns the bytes of the text encoders."""
@@ -105,7 +118,7 @@ class Weights(BaseModel):
         if placement is None:
             encoding = self.encoding(precision)
             return max(encoding + self.decoding(precision), rest) if freed else encoding + rest
-        each = [network.bytes(precision) for network in (*self.denoisers, *self.text)]
+        each = [*self.each_denoiser(precision), *(network.bytes(precision) for network in self.text)]
         if placement in ("model", "auto"):
             return max(*each, self.decoding(precision))
         layer = max(network.layer for network in (*self.denoisers, *self.text))
@@ -150,7 +163,7 @@ def needed(
     """
     at_once = sizes.at_once(precision, placement, freed)
     if placement in ("model", "auto"):
-        denoiser = max(network.bytes(precision) for network in sizes.denoisers)
+        denoiser = max(sizes.each_denoiser(precision))
         return max(at_once, denoiser + beside.call * images, sizes.decoding(precision) + beside.decoding)
     if freed and placement is None:
         return max(at_once, sizes.denoising(precision) + sizes.decoding(precision) + beside.most(images))
@@ -164,6 +177,8 @@ def unquantized(precision: Precision) -> Precision:
 
 def precision_of(options: ModelOptions, device: str) -> Precision:
     """Returns the precision of the weights that options ask for on a type of device."""
+    if options.quantize == "torchao-int8" or options.quantize == "torchao-fp8":
+        return "int8"  # a byte per weight and a scale per row, too
     return options.quantize or options.dtype or ("float32" if device == "cpu" else "bfloat16")
 
 

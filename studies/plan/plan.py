@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from studies.plan.check import further_tflops, with_further
 from studies.plan.chunks import default_chunk
-from studies.plan.identity import fingerprint, made_by
+from studies.plan.identity import fingerprint, hash_files, made_by
 from studies.plan.knowledge import Knowledge, within_space
 from studies.plan.margins import Margin, parse_margins
 from studies.plan.prompts import PromptSets, load_prompts
@@ -256,6 +256,8 @@ def options_identity(options: ModelOptions) -> dict[str, Any]:
         path = Path(options.lora_and_weight()[0])
         if path.is_file():
             identity["lora_hash"] = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    if (file := options.transformer_file()) is not None:
+        identity["transformer"] = hash_files(file)[:16]
     return {"options": identity} if identity else {}
 
 

@@ -68,12 +68,14 @@ class Cargo:
         return spec if source not in self.places else spec.replace(source, self.places[source], 1)
 
     def options(self, options: ModelOptions) -> ModelOptions:
-        """Returns options with a LoRA that workers find."""
-        if options.lora is None:
-            return options
-        source, _ = options.lora_and_weight()
-        place = self.places.get(source, source)
-        return options.model_copy(update={"lora": place + options.lora[len(source) :]})
+        """Returns options with a LoRA and a transformer that workers find."""
+        found = {}
+        if options.lora is not None:
+            source, _ = options.lora_and_weight()
+            found["lora"] = self.places.get(source, source) + options.lora[len(source) :]
+        if options.transformer is not None:
+            found["transformer"] = self.places.get(options.transformer, options.transformer)
+        return options.model_copy(update=found)
 
     def own(self, thing: T) -> T:
         """Returns a task or a contender whose own LoRA workers find."""
@@ -95,7 +97,9 @@ def cargo_of(model: str, specs: Sequence[str], options: Iterable[ModelOptions]) 
     """
     named = [] if model in models.available() else [model]
     named += [source for source in map(_weights_of, specs) if source]
-    named += [one.lora_and_weight()[0] for one in options if one.lora is not None]
+    for one in options:
+        named += [one.lora_and_weight()[0]] if one.lora is not None else []
+        named += [one.transformer] if one.transformer is not None else []
     places, sent, needed = dict[str, str](), dict[str, Path](), list[str]()
     for text in dict.fromkeys(named):
         path = Path(text).expanduser().absolute()

@@ -39,7 +39,10 @@ def test_the_package_registers_it() -> None:
 
 
 def test_mlflow_models_predict_draws_what_generate_draws(tmp_path: Path) -> None:
-    """The preset has a LoRA, which the model's folder takes along."""
+    """The preset has a LoRA, which the model's folder takes along.
+
+    The process has its weights elsewhere in memory, and matrix products may round by it: a grey level at most.
+    """
     preset, known = shipped("swd-tiny-4")
     EXPORTER.save(preset, known, ExportOptions(), tmp_path / "circle.mlflow")
     asked = {"inputs": [{"prompt": "a red circle", "seed": 3}]}
@@ -51,7 +54,9 @@ def test_mlflow_models_predict_draws_what_generate_draws(tmp_path: Path) -> None
     flow = known.load(options=preset.model_options)
     with applied(flow, None):
         expected = generate(flow, "a red circle", preset, seed=3).images[0]
-    np.testing.assert_array_equal(np.asarray(made), np.asarray(expected))
+    difference = np.asarray(made, dtype=int) - np.asarray(expected, dtype=int)
+    assert np.abs(difference).max() <= 1
+    assert np.count_nonzero(difference) <= 0.001 * difference.size
 
 
 def test_a_model_is_replaced_and_holds_any_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -90,7 +90,12 @@ _MODEL_OPTIONS = (
         type=click.Choice(["float32", "bfloat16", "float16"]),
         help="Precision of the weights; by default bfloat16 on a GPU, float32 on the CPU.",
     ),
-    click.option("--quantize", type=click.Choice(["nf4", "int8"]), help="Smaller weights, by bitsandbytes."),
+    click.option(
+        "--quantize",
+        type=click.Choice(["nf4", "int8", "torchao-int8", "torchao-fp8"]),
+        help="Smaller weights, by bitsandbytes or torchao.",
+    ),
+    click.option("--transformer", metavar="FILE", help="GGUF or safetensors file with the denoiser's weights."),
     click.option(
         "--offload",
         type=click.Choice(["model", "group", "sequential", "auto"]),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import getpass
-import importlib.util
 import inspect
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -14,18 +13,12 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from tuner.errors import UserError, one_line, unknown_name
 from tuner.lora import adapted_components, load_lora
 from tuner.models._options import ModelOptions
+from tuner.models._stored import DENOISERS, TEXT_ENCODERS, load_denoiser, quantization
 
 if TYPE_CHECKING:
     from tuner.models.base import Blueprint
 
 _ADAPTER = "tuner"
-_QUANTIZED = ["transformer", "transformer_2", "unet", "text_encoder", "text_encoder_2", "text_encoder_3"]
-"""Components that may be quantised, where a pipeline has them; diffusers' own default is all, the VAE too."""
-
-
-_DENOISERS = ("transformer", "transformer_2", "unet")
-_TEXT = ("text_encoder", "text_encoder_2", "text_encoder_3")
-
 Half: TypeAlias = Literal["text", "drawing"]
 """A pipeline without denoisers, or one without text encoders."""
 
@@ -50,19 +43,25 @@ def load_pipeline(
     import torch
 
     _check_placement(options)
+    stored = options.transformer_file()
     kind = getattr(diffusers, blueprint.pipeline_class)
     how: dict[str, Any] = {"dtype": getattr(torch, dtype)}
     if half is not None:
-        left_out = _DENOISERS if half == "text" else _TEXT
+        left_out = DENOISERS if half == "text" else TEXT_ENCODERS
         how |= dict.fromkeys(name for name in left_out if name in inspect.signature(kind).parameters)
-    if options.quantize is not None:
-        how["quantization_config"] = _quantization(options.quantize, dtype)
+    quantized = {} if options.quantize is None else quantization(options.quantize, dtype, kind)
+    if quantized:
+        how["quantization_config"] = diffusers.PipelineQuantizationConfig(quant_mapping=quantized)
     if options.device_map is not None:
         how["device_map"] = options.device_map
     elif device == "cuda" and options.offload in (None, "auto"):
         how["device_map"] = device  # straight to the GPU, and not by way of the machine's memory
     try:
         with _one_at_a_time(device), _without_bars():
+            if stored is not None and half != "text":
+                to = device if options.offload is None and options.device_map is None else None
+                own = quantized.get(blueprint.denoiser)
+                how[blueprint.denoiser] = load_denoiser(blueprint, stored, to, dtype, own)
             pipe = kind.from_pretrained(blueprint.source, **how)
             if "device_map" not in how and options.offload is None:
                 pipe.to(device)
@@ -80,7 +79,7 @@ def load_pipeline(
     if options.tiling:
         _decode_in_tiles(pipe)
     if options.attention is not None:
-        for name in _DENOISERS:
+        for name in DENOISERS:
             if (part := getattr(pipe, name, None)) is not None:
                 _choose_attention(part, options.attention)
     network = getattr(pipe, blueprint.denoiser)
@@ -88,9 +87,10 @@ def load_pipeline(
     scheduler = {**pipe.scheduler.config, "_class_name": type(pipe.scheduler).__name__}
     _check_same_model(blueprint, "scheduler", blueprint.scheduler, scheduler)
     if options.lora is not None:
-        _add_lora(pipe, network, *options.lora_and_weight(), fuse=options.quantize is None)
+        fusable = options.quantize is None and options.packed() is None
+        _add_lora(pipe, network, *options.lora_and_weight(), fuse=fusable)
     if options.compile:
-        for name in _DENOISERS:
+        for name in DENOISERS:
             if (part := getattr(pipe, name, None)) is not None:
                 compile_network(part)
     if options.offload == "model":
@@ -179,21 +179,6 @@ def _check_placement(options: ModelOptions) -> None:
         raise UserError(f"--free-text-encoders does not go with {other}, which {why}; leave one of them out.")
     if options.offload and not torch.cuda.is_available():
         raise UserError(f"Offload {options.offload!r} moves weights to a GPU when they are used; none is here.")
-
-
-def _quantization(quantize: str, dtype: str) -> Any:
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise UserError(
-            f"Quantisation {quantize!r} needs bitsandbytes; install it with `pip install bitsandbytes`."
-        )
-    import torch
-    from diffusers.quantizers import PipelineQuantizationConfig
-
-    if quantize == "int8":
-        return PipelineQuantizationConfig("bitsandbytes_8bit", {"load_in_8bit": True}, _QUANTIZED)
-    compute = getattr(torch, dtype)
-    four_bit = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": compute}
-    return PipelineQuantizationConfig("bitsandbytes_4bit", four_bit, _QUANTIZED)
 
 
 def _check_same_model(

@@ -12,7 +12,9 @@ from pydantic import BaseModel, ConfigDict
 from tuner.errors import UserError
 
 Dtype = Literal["float32", "bfloat16", "float16"]
-Quantize = Literal["nf4", "int8"]
+Quantize = Literal["nf4", "int8", "torchao-int8", "torchao-fp8"]
+GGUF = ".gguf"
+"""Ending of files whose weights stay packed and are unpacked layer by layer while they are used."""
 Offload = Literal["model", "group", "sequential", "auto"]
 
 
@@ -24,8 +26,9 @@ class ModelOptions(BaseModel):
         negative_prompt: What true guidance leads away from.
         lora: ``SOURCE`` or ``SOURCE:WEIGHT``, the source a file, a folder or a hub id.
         dtype: Precision of the weights.
-        quantize: Four-bit (``nf4``) or eight-bit (``int8``) weights of transformer and text encoders, by
-            bitsandbytes.
+        quantize: Four-bit (``nf4``) or eight-bit (``int8``) weights of denoiser and text encoders, by
+            bitsandbytes, or eight-bit ones by torchao.
+        transformer: A GGUF or safetensors file with the denoiser's weights.
         offload: ``model`` keeps the one component that runs on the GPU, ``sequential`` the one layer, ``group``
             the one layer and the next, which comes while the first runs. ``auto`` keeps all, and is ``model`` from
             when one image does not fit.
@@ -45,6 +48,7 @@ class ModelOptions(BaseModel):
     lora: str | None = None
     dtype: Dtype | None = None
     quantize: Quantize | None = None
+    transformer: str | None = None
     offload: Offload | None = None
     free_text_encoders: bool | None = None
     device_map: str | None = None
@@ -66,6 +70,7 @@ class ModelOptions(BaseModel):
         machine = (
             "dtype",
             "quantize",
+            "transformer",
             "offload",
             "free_text_encoders",
             "device_map",
@@ -82,6 +87,26 @@ class ModelOptions(BaseModel):
         if found is None:
             raise UserError("A LoRA needs a file, a folder or a hub id, and a weight after a colon if not 1.")
         return found[1], float(found[2] or 1)
+
+    def transformer_file(self) -> Path | None:
+        """Returns the path of ``transformer``.
+
+        Raises:
+            UserError: If it is not there, or if it is of another kind.
+        """
+        if self.transformer is None:
+            return None
+        path = Path(self.transformer)
+        if path.suffix not in (GGUF, ".safetensors"):
+            raise UserError(f"A transformer is a file that ends in {GGUF} or .safetensors, but got {str(path)!r}.")
+        if not path.is_file():
+            raise UserError(f"Transformer {str(path)!r} is not here; fetch it with `hf download REPOSITORY FILE`.")
+        return path
+
+    def packed(self) -> Path | None:
+        """Returns the path of ``transformer`` if its weights stay packed."""
+        path = self.transformer_file()
+        return path if path and path.suffix == GGUF else None
 
     def beside(self, folder: Path) -> ModelOptions:
         """Returns them with a LoRA that is found from anywhere, where its source was written as ``./NAME``."""
