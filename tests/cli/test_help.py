@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from tuner.cli.main import app
 
@@ -48,6 +49,13 @@ def examples(command: click.Command) -> list[str]:
 @pytest.mark.parametrize("name", ALL)
 def test_every_help_has_examples_of_this_command(name: str) -> None:
     assert any(line.startswith(f"{name} ") or line == name for line in examples(ALL[name]))
+
+
+@pytest.mark.parametrize("name", ["tuner", *ALL])
+def test_help_fits_80_columns(name: str) -> None:
+    told = CliRunner().invoke(app, [*name.split()[1:], "--help"], terminal_width=80).output
+    assert [line for line in told.splitlines() if len(line) > 80] == []
+    assert "..." not in told.partition("\nCommands:\n")[2]  # a summary that was cut
 
 
 @pytest.mark.parametrize("name", RUN)

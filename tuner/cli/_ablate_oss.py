@@ -27,7 +27,7 @@ _EXPLANATION = (
 
 @click.command(
     "oss",
-    help="Optimal Stepsize found in other ways, on the same prompts and noise.\n\n\b\nExamples:\n" + EXAMPLES,
+    help="Optimal Stepsize found in other ways.\n\nPrompts and noise are the same.\n\n\b\nExamples:\n" + EXAMPLES,
 )
 @click.option("--steps", default=5, show_default=True, type=click.IntRange(2), help="Steps of every schedule.")
 @click.option(

@@ -14,7 +14,7 @@ from tuner.cli._progress import ProgressDisplay
 from tuner.cli._training import list_of, settings_of, training_options
 
 EXAMPLES = """\
-  tuner ablate swd --model tiny --data generated --steps 100 --out runs/swd-ablations
+  tuner ablate swd --model tiny --data generated --steps 100 --out runs/parts
 """
 
 _ORDERS = (
@@ -33,8 +33,8 @@ _STUDENTS = (
 
 @click.command(
     "swd",
-    help="Scale-wise Distillation without each of its parts: students trained for the same time, on the same "
-    "data, and drawn on the same prompts and noise. An interrupted run goes on in --out.\n\n\b\nExamples:\n"
+    help="Scale-wise Distillation without each of its parts.\n\nStudents are trained for the same "
+    "time, on the same data, and drawn on the same prompts and noise. An interrupted run goes on in --out.\n\n\b\nExamples:\n"
     + EXAMPLES,
 )
 @click.option("--data", required=True, help="Folder of images, or `generated`: the model draws them.")

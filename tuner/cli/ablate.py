@@ -14,7 +14,8 @@ from tuner.cli._progress import ProgressDisplay
 _EXAMPLES = """\b
 Examples:
   tuner ablate bottleneck --model tiny
-  tuner ablate bottleneck --model flux --images 100 --objective image_reward -o ablations.md
+  tuner ablate bottleneck --model flux --images 100 --objective image_reward \\
+      -o ablations.md
 """
 
 
@@ -29,7 +30,7 @@ def command() -> None:
 
 
 @command.command(
-    help="Bottleneck Sampling without each of its parts, on the same prompts and noise.\n\n" + _EXAMPLES
+    help="Bottleneck Sampling without each of its parts.\n\nPrompts and noise are the same.\n\n" + _EXAMPLES
 )
 @click.option("--preset", default="bottleneck-flux-3x", show_default=True, help="The whole method.")
 @click.option(

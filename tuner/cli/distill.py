@@ -23,14 +23,15 @@ _VALIDATION_PROMPTS = 8
 _SHOW_EVERY = 10
 _EXAMPLES = """\b
 Examples:
-  tuner distill swd --model tiny --scales 0.5,0.5,0.75,1 --sigmas 1,0.9,0.75,0.55,0 \\
-      --data generated --steps 200 --lora-rank 8 --lr 1e-3 --loss mmd --out runs/swd-tiny
+  tuner distill swd --model tiny --scales 0.5,0.5,0.75,1 \\
+      --sigmas 1,0.9,0.75,0.55,0 --data generated --steps 200 --lora-rank 8 \\
+      --lr 1e-3 --loss mmd --out runs/swd-tiny
   tuner sample runs/swd-tiny/preset.yaml "red ring on plain gray" -o ring.png
-  accelerate launch --num_processes 8 .venv/bin/tuner distill swd --model flux \\
-      --scales 0.5,0.625,0.75,1 --sigmas 1,0.8956,0.7363,0.6007,0 --data ./images \\
-      --steps 3000 --lr 5e-6 --critic-lr 5e-6 --gradient-checkpointing --out runs/swd-flux
+  accelerate launch --num_processes 8 .venv/bin/tuner distill swd \\
+      --model flux --scales 0.5,0.625,0.75,1 \\
+      --sigmas 1,0.8956,0.7363,0.6007,0 --data ./images --steps 3000 \\
+      --lr 5e-6 --critic-lr 5e-6 --gradient-checkpointing --out runs/swd-flux
 
-\b
 A data folder holds images and a metadata.jsonl of {"file_name": ..., "text": ...} lines.
 """
 

@@ -23,9 +23,7 @@ Examples:
 """
 
 
-@click.command(
-    help="Reports versions, CPU, memory, GPUs, hub access and whether studies can be saved here.\n\n" + _EXAMPLES
-)
+@click.command(help="Reports versions, memory, GPUs and what can be reached.\n\n" + _EXAMPLES)
 @out_option
 @json_option
 def command(out: str, as_json: bool) -> None:

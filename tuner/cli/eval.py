@@ -35,16 +35,16 @@ if TYPE_CHECKING:
 _EXAMPLES = """\b
 Examples:
   tuner eval plain:12 plain:4 plain:2 --model tiny
-  tuner eval flux-3x.yaml bottleneck-flux-3x --model flux --prompts DrawBench.csv
-  tuner eval flux-3x.yaml --model flux --seeds 4 --margin clip=1%,image_reward=0.05 -o evals/flux
-  tuner eval plain:12 --model tiny --prompts held_out.txt --all-prompts --until-decided
-  tuner eval --verify flux-3x.yaml                 do its recorded scores hold?
+  tuner eval flux-3x.yaml plain:12 --model flux --prompts DrawBench.csv
+  tuner eval flux-3x.yaml --model flux --seeds 4 -o evals/flux \\
+      --margin clip=1%,image_reward=0.05
+  tuner eval plain:12 --model tiny --prompts held_out.txt --all-prompts \\
+      --until-decided
+  tuner eval --verify flux-3x.yaml        do its recorded scores hold?
 
-\b
-Running the same command again goes on where it stopped. PRESET is a shipped name, a YAML file,
-plain:N for N plain steps, or plain:N-SOLVER. Of FILE, the half is scored that `tuner search --prompts
-FILE` holds out. A preset with a guidance, a negative prompt or a LoRA of its own is drawn with it;
-options given here hold for all others.
+Running the same command again goes on where it stopped. PRESET is a shipped name, a YAML file, plain:N for N plain
+steps, or plain:N-SOLVER. Of FILE, the half is scored that `tuner search --prompts FILE` holds out. A preset with a
+guidance, a negative prompt or a LoRA of its own is drawn with it; options given here hold for all others.
 """
 _PHASE = "units of work"
 

@@ -25,14 +25,14 @@ Examples:
   tuner export tiny-3x --pick best:image_reward -o best.yaml
   tuner export tiny-3x --pick trial:17 -o trial17.yaml
   tuner export ralu-flux-4x --format comfyui -o ralu.json
-  tuner export mine.yaml -o mine.py               a script that needs diffusers
-  tuner export mine.yaml --format sigmas --text   a line for ManualSigmas
-  tuner export tiny-3x --format knowledge -o k.json   what others can learn from
+  tuner export mine.yaml -o mine.py              a script that needs diffusers
+  tuner export mine.yaml --format sigmas --text       a line for ManualSigmas
+  tuner export tiny-3x --format knowledge -o k.json   for --learn-from
 """
 
 
 @click.command(
-    help="Writes a schedule in the format of another tool, exactly or not at all.\n\n"
+    help="Writes a schedule for another tool, exactly or not at all.\n\n"
     "SOURCE is a study, a preset file, the name of a shipped preset, or plain:N with --model.\n\n" + _EXAMPLES
 )
 @click.argument("source", shell_complete=complete.studies_and_presets)

@@ -17,18 +17,15 @@ if TYPE_CHECKING:
 _EXAMPLES = """\b
 Examples:
   tuner flops --model flux
-  tuner flops --preset bottleneck-flux-3x              on the model that it was made for
+  tuner flops --preset bottleneck-flux-3x      on the model it was made for
   tuner flops --model flux --preset flux-3x.yaml --size 768x1344 --json
 
-\b
-A preset is priced with the guidance that it was made for. Whatever its guidance,
-the baseline is the model's own sampler.
+A preset is priced with the guidance that it was made for. Whatever its guidance, the baseline is the model's own
+sampler.
 """
 
 
-@click.command(
-    help="Counts the TFLOPs of a schedule on a model, on meta tensors: no weights, no GPU.\n\n" + _EXAMPLES
-)
+@click.command(help="Counts the TFLOPs of a schedule, without weights or GPU.\n\n" + _EXAMPLES)
 @click.option(
     "--model", shell_complete=complete.models, help="Short name, hub id or local folder; by default the preset's."
 )

@@ -27,14 +27,14 @@ EXIT_TERMINATED = 143
 
 _EXAMPLES = """\b
 Examples:
-  tuner search --model tiny --budget 3x          a search that runs on a laptop CPU
+  tuner search --model tiny --budget 3x          a search for a laptop CPU
   tuner search --model flux --budget 40% -n 200  the same on a GPU
   tuner report STUDY                             the Pareto front as a table
   tuner export STUDY -o best.yaml                the winner as a preset
   tuner sample best.yaml "a red fox" -o fox.png  an image from it
 
 \b
-Completion of commands, models, presets and studies, for bash (zsh and fish alike):
+Completion of commands, models, presets, studies in bash (zsh, fish alike):
   eval "$(_TUNER_COMPLETE=bash_source tuner)"    in ~/.bashrc
 """
 

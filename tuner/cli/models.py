@@ -24,11 +24,9 @@ Examples:
   tuner models flux sd3.5-large --cost
   tuner models flux wan2.2 --memory
 
-\b
-What --memory counts, in GiB: the weights of denoiser and text encoders; the most
-that tensors take beside them in a call of the denoiser for one image, and while it
-is decoded, at the default size; and what a worker needs with all of it on the card.
---json says, too, what it needs with text encoders freed, or with offloading.
+What --memory counts, in GiB: the weights of denoiser and text encoders; the most that tensors take beside them
+in a call of the denoiser for one image, and while it is decoded, at the default size; and what a worker needs
+with all of it on the card. --json says, too, what it needs with text encoders freed, or with offloading.
 Scorers and CUDA itself come on top; see docs/models.md.
 """
 
@@ -38,7 +36,7 @@ _MEMORY_COLUMNS: tuple[str, ...] = ("model", "precision", "denoiser", "text", "c
 _COST_COLUMNS = ("TFLOPs per pass", "TFLOPs per image")
 
 
-@click.command(help="Lists models by short name, with the defaults that make up their baselines.\n\n" + _EXAMPLES)
+@click.command(help="Lists models by short name, with their baselines' defaults.\n\n" + _EXAMPLES)
 @click.argument("names", nargs=-1, shell_complete=complete.models)
 @click.option("--cost", is_flag=True, help="Count TFLOPs instead of naming the source; a second or so per model.")
 @click.option("--memory", is_flag=True, help="Say instead what memory a worker needs, in four precisions.")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from objectives import Description
     from tuner.tables import View
 
-_HELP = """Lists what images can be scored by, with unit, direction, range and the licence of the weights.
+_HELP = """Lists what images can be scored by, with units and licences.
 
 \b
 Examples:
@@ -24,11 +24,11 @@ Examples:
 
 \b
 --objectives takes, with commas between them:
-  NAME                           one of this list, with its default weights
-  NAME:WEIGHTS                   a folder, a file, a hub id, ... as docs/objectives.md says
-  NAME:WEIGHTS@bfloat16          cast to half precision; NAME:@bfloat16 for the default weights
-  MODULE:FUNCTION                your own (images, prompts) -> floats, from the current directory too
-  MODULE:FUNCTION:minimize       where less is better
+  NAME                      one of this list, with its default weights
+  NAME:WEIGHTS              a folder, a file or a hub id
+  NAME:WEIGHTS@bfloat16     in half precision; NAME:@bfloat16 by default
+  MODULE:FUNCTION           your own (images, prompts) -> floats
+  MODULE:FUNCTION:minimize  where less is better
 
 What stands before the first colon is a name of this list, or else a module. Prompts are cut at the number of
 tokens under "reads": ImageReward reads 35 and ignores the rest, as published; a warning says so when it happens.

@@ -21,7 +21,7 @@ Examples:
   tuner presets
   tuner presets bottleneck-flux-3x
   tuner presets --plot presets.png
-  tuner presets --schema > preset.schema.json      beside a preset, editors complete it
+  tuner presets --schema > preset.schema.json   editors complete presets by it
 """
 
 

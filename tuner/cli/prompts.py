@@ -16,7 +16,7 @@ Examples:
 """
 
 
-@click.command(help="Lists the shipped prompt sets with source and licence, or prints one.\n\n" + _EXAMPLES)
+@click.command(help="Lists the shipped prompt sets, or prints one.\n\n" + _EXAMPLES)
 @click.argument("name", required=False, shell_complete=complete.prompt_sets)
 @json_option
 def command(name: str | None, as_json: bool) -> None:

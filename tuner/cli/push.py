@@ -19,13 +19,13 @@ _EXAMPLES = """\b
 Examples:
   tuner push runs/flux-3x/preset.yaml owner/name
   tuner push mine.yaml owner/name --private --license apache-2.0
-  tuner push mine.yaml owner/name --revision v2      then `tuner sample owner/name@v2 "a red fox"`
+  tuner push mine.yaml owner/name --revision v2   then sample owner/name@v2
 """
 
 
 @click.command(
-    help="Uploads a preset to the Hugging Face hub: the file, its LoRA, a picture and a model card. Log in with "
-    "`hf auth login` or set HF_TOKEN.\n\n" + _EXAMPLES
+    help="Uploads a preset to the Hugging Face hub.\n\nIts LoRA, a picture and a model card go with it. Log in "
+    "with `hf auth login` or set HF_TOKEN.\n\n" + _EXAMPLES
 )
 @click.argument("preset", shell_complete=complete.presets)
 @click.argument("repo", metavar="OWNER/NAME")

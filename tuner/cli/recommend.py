@@ -19,14 +19,13 @@ Examples:
   tuner recommend --model flux --budget 3x
   tuner recommend --model tiny --budget 40% --out runs --json
 
-\b
-The first row is the recommendation. A schedule that was measured on this model comes
-before one that was measured on another, that before a published one, and that before
-fewer steps of the model's own sampler. Presets that need a LoRA are left out.
+The first row is the recommendation. A schedule that was measured on this model comes before one that was
+measured on another, that before a published one, and that before fewer steps of the model's own sampler.
+Presets that need a LoRA are left out.
 """
 
 
-@click.command(help="Names the best schedule within a budget that is known without a search.\n\n" + _EXAMPLES)
+@click.command(help="Names the best schedule that is known without a search.\n\n" + _EXAMPLES)
 @click.option("--model", required=True, shell_complete=complete.models, help="Short name, hub id or local folder.")
 @click.option(
     "--budget", default="3x", show_default=True, help="What one image may cost: 3x, 40%, 1200T or 16nfe."

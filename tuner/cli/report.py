@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _EXAMPLES = """\b
 Examples:
   tuner report tiny-3x
-  tuner report tiny-3x -o report.html        a page with images, exports and blind voting
+  tuner report tiny-3x -o report.html        images, exports and blind voting
   tuner report tiny-3x --columns trial,speedup,clip
   tuner report tiny-3x -o front.png
   tuner report running-study                 of what is finished so far

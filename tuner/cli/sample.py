@@ -25,12 +25,13 @@ _EXAMPLES = """\b
 Examples:
   tuner sample runs/tiny-3x/preset.yaml "a red circle" -o circle.png
   tuner sample bottleneck-flux-3x "a red fox" --seed 7 -o fox.png
-  tuner sample flux-3x.yaml "a red fox" "a blue hen" --seeds 4 --compare -o animals.png
+  tuner sample flux-3x.yaml "a fox" "a hen" --seeds 4 --compare -o all.png
   tuner sample plain:8 "a red fox" --model flux -o fox.png
   tuner sample flux-3x.yaml "a red fox" --model ./my-flux-finetune -o fox.png
   tuner sample wan-3x.yaml "a red fox runs" --frames 49 -o fox.mp4
-  tuner sample sd35-2x.yaml "a red fox" --negative-prompt blurry --guidance 5 --lora me/my-lora:0.8 -o fox.png
-  tuner sample flux-3x.yaml "a red fox" --offload model --quantize nf4 -o fox.png     a GPU of 24 GB
+  tuner sample sd35-2x.yaml "a red fox" --guidance 5 --lora me/my-lora:0.8 \\
+      --negative-prompt blurry -o fox.png
+  tuner sample flux-3x.yaml "a red fox" --quantize nf4 -o fox.png   24 GB
 """
 
 

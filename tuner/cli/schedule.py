@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _EXAMPLES = """\b
 Examples:
   tuner schedule oss --model tiny --steps 5 -o oss-5.yaml
-  tuner schedule oss --model flux --steps 4-20 --teacher-steps 100 --batch 4 -o oss-flux/
+  tuner schedule oss --model flux --steps 4-20 --teacher-steps 100 -o oss/
   tuner schedule oss --model flux --steps 10 --coarse-to-fine -o oss-10.yaml
   tuner schedule oss --model tiny --steps 8 --solver dpmpp-2m -o oss-8.yaml
   tuner schedule oss --model flux --preset bottleneck-flux-3x -o retimed.yaml
@@ -61,7 +61,7 @@ def command() -> None:
 
 
 @command.command(
-    help="Distils a schedule from the model's own many-step trajectories: Optimal Stepsize, arXiv 2503.21774.\n\n"
+    help="Distils a schedule from the model's own trajectories.\n\nOptimal Stepsize, arXiv 2503.21774.\n\n"
     + _EXAMPLES
 )
 @click.option(
@@ -184,7 +184,7 @@ def oss(
 
 
 @command.command(
-    help="Takes a preset of one stage to another number of steps by log-linear interpolation, without a model, as "
+    help="Takes a preset of one stage to another number of steps.\n\nIt interpolates log-linearly, without a model, as "
     "ComfyUI resizes the published lists of Optimal Stepsize.\n\n\b\nExamples:\n" + _RESIZED
 )
 @click.option("--preset", required=True, shell_complete=complete.presets, help="What to resize.")

@@ -42,16 +42,18 @@ Examples:
   tuner search --model tiny --budget 3x
   tuner search --model flux --budget 40% --trials 200 --prompts mine.txt
   tuner search --model ./my-flux --budget 1200T --objectives clip,image_reward
-  tuner search --model flux --budget 3x --for comfyui     ends with a workflow, too
-  tuner search --model wan2.1-14b --budget 3x --dry-run --device h100 --price-per-hour 2.5
-  tuner search --model flux --budget 3x --workers 16 --gpus-per-worker 0.5 --ray-address auto
-  tuner search --model tiny --budget 3x --resume          continue what was interrupted
-  tuner search --model flux --budget 3x --dry-run         what it will cost at most
+  tuner search --model flux --budget 3x --for comfyui   a workflow, too
+  tuner search --model flux --budget 3x --dry-run       what it costs at most
+  tuner search --model wan2.1-14b --budget 3x --dry-run --device h100 \\
+      --price-per-hour 2.5
+  tuner search --model flux --budget 3x --ray-address auto --workers 16 \\
+      --gpus-per-worker 0.5
+  tuner search --model tiny --budget 3x --resume        go on
 
 \b
 Budgets, per image:
-  3x      a third of the baseline's TFLOPs       40%   of the baseline's TFLOPs
-  1200T   TFLOPs                                 16nfe network forward passes
+  3x      a third of the baseline's TFLOPs    40%    of the baseline's TFLOPs
+  1200T   TFLOPs                              16nfe  network forward passes
   4s      seconds, as measured on a worker's device before the search starts
 """
 
