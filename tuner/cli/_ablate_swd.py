@@ -34,8 +34,8 @@ _STUDENTS = (
 @click.command(
     "swd",
     help="Scale-wise Distillation without each of its parts.\n\nStudents are trained for the same "
-    "time, on the same data, and drawn on the same prompts and noise. An interrupted run goes on in --out.\n\n\b\nExamples:\n"
-    + EXAMPLES,
+    "time, on the same data, and drawn on the same prompts and noise. "
+    "An interrupted run goes on in --out.\n\n\b\nExamples:\n" + EXAMPLES,
 )
 @click.option("--data", required=True, help="Folder of images, or `generated`: the model draws them.")
 @click.option("--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder of the runs.")

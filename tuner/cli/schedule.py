@@ -184,8 +184,8 @@ def oss(
 
 
 @command.command(
-    help="Takes a preset of one stage to another number of steps.\n\nIt interpolates log-linearly, without a model, as "
-    "ComfyUI resizes the published lists of Optimal Stepsize.\n\n\b\nExamples:\n" + _RESIZED
+    help="Takes a preset of one stage to another number of steps.\n\nIt interpolates log-linearly, "
+    "without a model, as ComfyUI resizes the published lists of Optimal Stepsize.\n\n\b\nExamples:\n" + _RESIZED
 )
 @click.option("--preset", required=True, shell_complete=complete.presets, help="What to resize.")
 @click.option("--steps", required=True, type=click.IntRange(1), help="Wanted steps.")
