@@ -77,6 +77,11 @@ class EvalPlan:
         """Prices a schedule on this model at this size, with options of its own if it has any."""
         return drawing_price(schedule, own, self.blueprint, self.size)
 
+    @cached_property
+    def baseline_price(self) -> Price:
+        """The price of what everything is compared with."""
+        return self.price(self.baseline.schedule, self.baseline.own)
+
     @property
     def prompts(self) -> list[str]:
         """The prompt of each image."""
