@@ -18,8 +18,9 @@ from studies.work.first_velocity import FirstVelocity
 from studies.work.memory import halves, joined, out_of_memory
 from studies.work.objective_warnings import noted
 from studies.work.own_options import Contender, Dressed
-from studies.work.reuse import LIMIT, LimitedCache, kept_stages, opening_keys, prefix_keys
+from studies.work.reuse import LIMIT, kept_stages, opening_keys, prefix_keys
 from studies.work.task import ChunkResult, Failure, Redrawn, Task
+from studies.work.tensor_cache import TensorCache
 from tuner.errors import one_line
 from tuner.invariance import batch_invariant, decode_each
 from tuner.models import Conditioning, FlowModel, Item, ModelOptions
@@ -47,7 +48,8 @@ class Evaluator:
     Args:
         model: The model to sample from.
         objectives: The objectives, with distinct names.
-        cache_bytes: Memory for text encodings, latents between stages, and first velocities of stages.
+        cache_bytes: Memory for text encodings, latents between stages, and first velocities of stages; see
+            `TensorCache`.
         baseline: Reference of the fidelity objectives; None for the model's own baseline.
         encodings: Text that was encoded before; None to encode each chunk when it comes.
     """
@@ -65,7 +67,7 @@ class Evaluator:
         self._objectives = list(objectives)
         self._baseline = baseline
         self._encodings = encodings
-        self._cache = LimitedCache(cache_bytes)
+        self._cache = TensorCache(cache_bytes)
         self._baseline_images = BaselineImages()
         self._redrawn: list[Redrawn] = []  # not reported yet
 

@@ -146,7 +146,7 @@ class Evaluations:
             self._first_result = time.monotonic(), self._scores.tflops
 
     def _tflops(self, task: Task, outcome: ChunkResult | Failure) -> tuple[float, float]:
-        """Returns the TFLOPs that a task spent, its images of the baseline included, and those that caches saved."""
+        """Returns the TFLOPs that a task spent, with images of the baseline, and those that caches saved."""
         price, images = self._price(task), len(task.prompts)
         if isinstance(outcome, Failure):
             return price.tflops * images, 0.0
