@@ -231,7 +231,10 @@ def _memory(plan: Plan, speed: Speed | None) -> Memory | None:
     )
     precision = precision_of(options, "cpu" if on_cpu else "cuda")
     try:
-        sizes, beside = weights(plan.blueprint), working(plan.blueprint, plan.size, precision)
+        sizes, beside = (
+            weights(plan.blueprint),
+            working(plan.blueprint, plan.size, precision, bool(options.tiling)),
+        )
     except UserError:
         return None
     return Memory(

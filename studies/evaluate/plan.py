@@ -26,6 +26,7 @@ from studies.plan.words import check_counts
 from studies.work.own_options import Contender, OwnOptions, drawing_price
 from studies.work.task import Task
 from tuner.errors import UserError
+from tuner.fits import with_tiling
 from tuner.flops import Price
 from tuner.models import Blueprint, Size, blueprint
 from tuner.schedule import Schedule
@@ -46,7 +47,7 @@ class EvalPlan:
     """A checked evaluation.
 
     Attributes:
-        settings: As the user gave them.
+        settings: As the user gave them; their options say whether the autoencoder decodes in tiles.
         blueprint: The model.
         size: Output (height, width) in pixels.
         objectives: ``name:weights`` of each objective.
@@ -168,6 +169,7 @@ def make_eval_plan(settings: EvalSettings) -> EvalPlan:
     named = (*settings.presets, settings.baseline) if settings.baseline else settings.presets
     loaded = load_named(named)
     size = _size(settings, model, list(loaded.values()))
+    settings = settings.model_copy(update={"options": with_tiling(model, settings.options, size)})
     specs = objective_specs(settings.objectives, model)
     directions = directions_of(specs)
     if settings.until_decided and set(fidelity_objectives(specs)) == set(directions):

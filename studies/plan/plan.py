@@ -25,6 +25,7 @@ from studies.plan.words import check_counts, check_words
 from studies.work.task import Task
 from tuner.budget import Budget, parse_budget
 from tuner.errors import UserError
+from tuner.fits import with_tiling
 from tuner.flops import Price, price
 from tuner.models import Blueprint, ModelOptions, Size, blueprint
 from tuner.presets import PLAIN
@@ -47,7 +48,7 @@ class Plan:
     """A checked search.
 
     Attributes:
-        settings: As the user gave them.
+        settings: As the user gave them; their options say whether the autoencoder decodes in tiles.
         blueprint: The model.
         size: Output (height, width) in pixels.
         objectives: ``name:weights`` of each objective.
@@ -291,6 +292,7 @@ def make_plan(settings: SearchSettings, measure: Measure | None = None, space: S
         raise UserError(f"`time_limit` must be positive, but got {settings.time_limit}.")
     model = blueprint(settings.model).with_options(settings.options)
     size = model.check_size(settings.size or model.size)
+    settings = settings.model_copy(update={"options": with_tiling(model, settings.options, size)})
     target = target_of(settings, model, size)
     specs = objective_specs(settings.objectives, model)
     directions = directions_of(specs)
@@ -305,7 +307,6 @@ def make_plan(settings: SearchSettings, measure: Measure | None = None, space: S
     baseline = model.baseline(size)
     measured = measure and partial(measure, settings, model, size)
     budget = parse_budget(settings.budget, price(baseline, model, size), model, size, measured)
-    carries = target.carries if target else None
     around = search_spaces.preset_around(settings.space)
     starts = dict.fromkeys((*settings.start, *([around] if around else [])))
     plan = Plan(
@@ -320,7 +321,7 @@ def make_plan(settings: SearchSettings, measure: Measure | None = None, space: S
         chunk=settings.chunk or default_chunk(model, size),
         baseline=baseline,
         budget=budget,
-        space=space or search_spaces.load(settings.space, model, size, budget, carries),
+        space=space or search_spaces.load(settings.space, model, size, budget, target.carries if target else None),
         references=references(model, size, budget, tuple(starts), target),
         target=target,
     )
