@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 _COLOURS = 3
+_SAMPLE_SIZE = 1024  # of every published AutoencoderKL here, which makes its tiles as large
 _PIECES = 4
 """Images' worth of decoded tiles: overlapping ones, 16/9 at a quarter's overlap; rows of them; the whole."""
 
@@ -66,10 +67,12 @@ def decoding_bytes(
 
 
 def _tile(network: Any, autoencoder: Part, size: Size) -> Size:
-    """Returns the size of the tiles of an image, all of it where that is not known."""
-    height, width = (getattr(network, f"tile_sample_min_{side}", None) for side in ("height", "width"))
-    if height is None or width is None:
-        height = width = autoencoder.config.get("sample_size", max(size))  # what tiles of AutoencoderKL have
+    """Returns the size of the tiles of an image: all of it for an autoencoder that has no tiles."""
+    if not hasattr(network, "use_tiling"):
+        return size
+    said = "sample_size" in autoencoder.config
+    usual = getattr(network, "tile_sample_min_size", _SAMPLE_SIZE) if said else _SAMPLE_SIZE
+    height, width = (getattr(network, f"tile_sample_min_{side}", usual) for side in ("height", "width"))
     return min(height, size[0]), min(width, size[1])
 
 

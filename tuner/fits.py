@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tuner.errors import UserError
-from tuner.memory import Precision, Weights, Working, has_tiles, needed, precision_of, weights, working
+from tuner.memory import Precision, Weights, Working, needed, precision_of, weights, working
 
 if TYPE_CHECKING:
     from tuner.models import Blueprint, ModelOptions, Size
@@ -65,8 +65,8 @@ def check_fits(blueprint: Blueprint, options: ModelOptions, device: str | None, 
 def with_tiling(blueprint: Blueprint, options: ModelOptions, size: Size) -> ModelOptions:
     """Says whether the autoencoder decodes in tiles, where the options leave it open.
 
-    It does where decoding one image or video would take more than 12 GiB in bfloat16, whatever the device and the
-    precision: tiles change the images, so a machine must not decide it.
+    It does where decoding one image or video would take more than 12 GiB in bfloat16, and takes less in tiles. The
+    device and the precision do not matter: tiles change the images, so a machine must not decide it.
 
     Args:
         blueprint: The model.
@@ -76,10 +76,11 @@ def with_tiling(blueprint: Blueprint, options: ModelOptions, size: Size) -> Mode
     if options.tiling is not None or size[0] * size[1] * blueprint.frames <= _LARGEST_UNASKED:
         return options
     try:
-        large = working(blueprint, size, "bfloat16").decoding > TILED_ABOVE
+        whole = working(blueprint, size, "bfloat16").decoding
+        tiled = whole > TILED_ABOVE and working(blueprint, size, "bfloat16", tiled=True).decoding < whole
     except UserError:
         return options
-    return options.model_copy(update={"tiling": True}) if large and has_tiles(blueprint) else options
+    return options.model_copy(update={"tiling": True}) if tiled else options
 
 
 def gpu_bytes(device: str | None) -> int | None:

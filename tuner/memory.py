@@ -211,12 +211,6 @@ def working(blueprint: Blueprint, size: Size, precision: Precision, tiled: bool 
     return _kept(f"{'tiled' if tiled else 'working'} {dtype}", blueprint, size, Working, count)
 
 
-def has_tiles(blueprint: Blueprint) -> bool:
-    """Whether the autoencoder can decode in tiles."""
-    part = _parts(blueprint).autoencoder
-    return part is not None and hasattr(part.build(), "use_tiling")
-
-
 def network_of(module: Any) -> Network:
     """Counts a torch module, which may be on the meta device."""
     import torch
