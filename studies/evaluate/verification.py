@@ -105,8 +105,8 @@ def verify(
             f"Preset {preset.name!r} records no scores with their provenance, so there is nothing to verify; "
             "`tuner export` writes presets that do."
         )
-    placement = settings.options.model_dump(include={"offload", "device_map"})
-    options = (preset.model_options or ModelOptions()).model_copy(update=placement)
+    machine = settings.options.model_dump(include={"offload", "device_map", "tiling"})
+    options = (preset.model_options or ModelOptions()).model_copy(update=machine)
     model = blueprint(preset.model).with_options(options)
     options = with_tiling(model, options, (preset.height, preset.width))
     sets = _find_prompts(preset, provenance, _as_searched(load_prompts(settings.prompts, model)))
