@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
+import itertools
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -21,9 +22,10 @@ from search_spaces._guidance import unguided
 from tuner import models, presets
 from tuner.counts import SHIPPED, counted, hashed, key_of
 from tuner.feature_cache import FeatureCache, PyramidAttentionBroadcast, TaylorSeerCache
+from tuner.fits import with_tiling
 from tuner.flops import count
 from tuner.memory import Precision, key, weights, working
-from tuner.models import Blueprint, Size
+from tuner.models import Blueprint, ModelOptions, Size
 
 _PROPOSED = (
     TaylorSeerCache(kind="taylorseer"),
@@ -67,9 +69,10 @@ def memory() -> Iterator[tuple[str, Callable[[], BaseModel]]]:
     """Lists what is shipped of memory: the keys, and what counts."""
     for model in map(models.blueprint, models.available()):
         yield hashed(key("weights", model, model.size)), functools.partial(weights, model)
-        for dtype in _COUNTED:
-            counting = functools.partial(working, model, model.size, dtype)
-            yield hashed(key(f"working {dtype}", model, model.size)), counting
+        tiled = bool(with_tiling(model, ModelOptions(), model.size).tiling)
+        for dtype, tiles in itertools.product(_COUNTED, (False, True)[: 1 + tiled]):
+            counting = functools.partial(working, model, model.size, dtype, tiles)
+            yield hashed(key(f"{'tiled' if tiles else 'working'} {dtype}", model, model.size)), counting
 
 
 def main() -> None:

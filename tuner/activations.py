@@ -12,6 +12,11 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+_COLOURS = 3
+_SAMPLE_SIZE = 1024  # of every published AutoencoderKL here, which makes its tiles as large
+_PIECES = 4
+"""Images' worth of decoded tiles: overlapping ones, 16/9 at a quarter's overlap; rows of them; the whole."""
+
 if TYPE_CHECKING:
     from tuner.models._diffusers import PipelineBlueprint
     from tuner.models._parts import Part
@@ -37,7 +42,9 @@ def activation_bytes(blueprint: Blueprint, size: Size, network_bytes: int, dtype
     return (live.most - network_bytes) * together // blueprint.counted_passes
 
 
-def decoding_bytes(blueprint: PipelineBlueprint, autoencoder: Part, size: Size, dtype: str) -> int:
+def decoding_bytes(
+    blueprint: PipelineBlueprint, autoencoder: Part, size: Size, dtype: str, tiled: bool = False
+) -> int:
     """Bounds the bytes that tensors beside the weights take at once while one image or video is decoded.
 
     Args:
@@ -45,13 +52,28 @@ def decoding_bytes(blueprint: PipelineBlueprint, autoencoder: Part, size: Size, 
         autoencoder: What decodes.
         size: Height and width in pixels.
         dtype: Torch dtype name of the weights.
+        tiled: Whether it decodes in tiles. One of them is counted, and beside it the decoded tiles and what is
+            made of them.
     """
-    live = _Live()
+    live, pieces = _Live(), 0
     with _of_type(dtype):
         network = autoencoder.build()
+        if tiled and (tile := _tile(network, autoencoder, size)) != size:
+            pieces = _PIECES * blueprint.frames * size[0] * size[1] * _COLOURS * torch.get_default_dtype().itemsize
+            size = tile
         with _FusedAttention(), live:
             blueprint.meta_decode(network, size)
-    return live.most
+    return live.most + pieces
+
+
+def _tile(network: Any, autoencoder: Part, size: Size) -> Size:
+    """Returns the size of the tiles of an image: all of it for an autoencoder that has no tiles."""
+    if not hasattr(network, "use_tiling"):
+        return size
+    said = "sample_size" in autoencoder.config
+    usual = getattr(network, "tile_sample_min_size", _SAMPLE_SIZE) if said else _SAMPLE_SIZE
+    height, width = (getattr(network, f"tile_sample_min_{side}", usual) for side in ("height", "width"))
+    return min(height, size[0]), min(width, size[1])
 
 
 @contextlib.contextmanager

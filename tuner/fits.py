@@ -8,9 +8,16 @@ from tuner.errors import UserError
 from tuner.memory import Precision, Weights, Working, needed, precision_of, weights, working
 
 if TYPE_CHECKING:
-    from tuner.models import Blueprint, ModelOptions
+    from tuner.models import Blueprint, ModelOptions, Size
 
 _GIB = 2**30
+
+TILED_ABOVE = 12 * _GIB
+"""Bytes that decoding takes in bfloat16, above which it is done in tiles: half of a 24 GB card."""
+
+_LARGEST_UNASKED = 4 * 1024 * 1024
+"""Pixels, of all frames together, up to which nothing is decoded in tiles, and nothing is counted to know."""
+
 _CHOICES: dict[str, dict[str, Any]] = {
     "--free-text-encoders": {"free_text_encoders": True},
     "--quantize int8": {"quantize": "int8"},
@@ -55,6 +62,27 @@ def check_fits(blueprint: Blueprint, options: ModelOptions, device: str | None, 
     )
 
 
+def with_tiling(blueprint: Blueprint, options: ModelOptions, size: Size) -> ModelOptions:
+    """Says whether the autoencoder decodes in tiles, where the options leave it open.
+
+    It does where decoding one image or video would take more than 12 GiB in bfloat16, and takes less in tiles. The
+    device and the precision do not matter: tiles change the images, so a machine must not decide it.
+
+    Args:
+        blueprint: The model.
+        options: How it will be loaded.
+        size: Output (height, width) in pixels.
+    """
+    if options.tiling is not None or size[0] * size[1] * blueprint.frames <= _LARGEST_UNASKED:
+        return options
+    try:
+        whole = working(blueprint, size, "bfloat16").decoding
+        tiled = whole > TILED_ABOVE and working(blueprint, size, "bfloat16", tiled=True).decoding < whole
+    except UserError:
+        return options
+    return options.model_copy(update={"tiling": True}) if tiled else options
+
+
 def gpu_bytes(device: str | None) -> int | None:
     """Returns the memory of a GPU, all of it; None for other devices."""
     import torch
@@ -75,7 +103,7 @@ def _remedies(blueprint: Blueprint, sizes: Weights, options: ModelOptions, room:
             continue
         precision = precision_of(chosen, "cuda")
         if precision not in beside:
-            beside[precision] = _beside(blueprint, precision)
+            beside[precision] = _beside(blueprint, precision, bool(options.tiling))
         most = needed(sizes, beside[precision], precision, chosen.offload, bool(chosen.free_text_encoders))
         if most <= room:
             fitting[" ".join(names)] = f"{' '.join(names)} ({most / _GIB:.1f})"
@@ -84,10 +112,10 @@ def _remedies(blueprint: Blueprint, sizes: Weights, options: ModelOptions, room:
     return f"add one of these, with which it and one image need so many GiB: {', '.join(fitting.values())}."
 
 
-def _beside(blueprint: Blueprint, precision: Precision) -> Working:
+def _beside(blueprint: Blueprint, precision: Precision, tiled: bool) -> Working:
     """Returns what one image takes beside the weights, or nothing where that cannot be counted."""
     try:
-        return working(blueprint, blueprint.size, precision)
+        return working(blueprint, blueprint.size, precision, tiled)
     except UserError:
         return Working(call=0, decoding=0)
 

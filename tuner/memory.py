@@ -200,13 +200,14 @@ def weights(blueprint: Blueprint) -> Weights:
     return _kept("weights", blueprint, blueprint.size, Weights, count)
 
 
-def working(blueprint: Blueprint, size: Size, precision: Precision) -> Working:
+def working(blueprint: Blueprint, size: Size, precision: Precision, tiled: bool = False) -> Working:
     """Counts what a model takes beside its weights.
 
     Args:
         blueprint: The model.
         size: Output (height, width) in pixels.
         precision: Of the weights.
+        tiled: Whether the autoencoder decodes in tiles.
 
     Raises:
         UserError: See `weights`.
@@ -219,10 +220,10 @@ def working(blueprint: Blueprint, size: Size, precision: Precision) -> Working:
         network = network_of(blueprint.meta_networks()[0])
         decoding, part = 0, _parts(blueprint).autoencoder
         if part is not None and isinstance(blueprint, PipelineBlueprint):
-            decoding = decoding_bytes(blueprint, part, size, dtype)
+            decoding = decoding_bytes(blueprint, part, size, dtype, tiled)
         return Working(call=activation_bytes(blueprint, size, network.bytes(dtype), dtype), decoding=decoding)
 
-    return _kept(f"working {dtype}", blueprint, size, Working, count)
+    return _kept(f"{'tiled' if tiled else 'working'} {dtype}", blueprint, size, Working, count)
 
 
 def network_of(module: Any) -> Network:

@@ -231,7 +231,8 @@ def _memory(plan: Plan, speed: Speed | None) -> Memory | None:
     )
     precision = precision_of(options, "cpu" if on_cpu else "cuda")
     try:
-        sizes, beside = weights(plan.blueprint).loaded(options), working(plan.blueprint, plan.size, precision)
+        sizes = weights(plan.blueprint).loaded(options)
+        beside = working(plan.blueprint, plan.size, precision, bool(options.tiling))
     except UserError:
         return None
     return Memory(

@@ -23,7 +23,7 @@ from studies.records.lessons import keep_learnt, learnt
 from studies.records.optuna_record import TrialRecord, open_storage
 from studies.records.results import PROPOSED, Baseline, Candidate, Checked, Mean, Pick, Reused, Rival, StudyResult
 from studies.records.score_log import EarlierScores, ScoreLog
-from studies.records.study_folder import StudyFolder, start_study
+from studies.records.study_folder import StudyFolder, as_begun, start_study
 from studies.workers.dispatcher import Evaluations
 from studies.workers.executors import device_type
 from studies.workers.latency import latencies
@@ -70,7 +70,8 @@ def search(
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    plan = make_plan(settings, latencies)
+    plan = make_plan(as_begun(settings) if resume else settings, latencies)
+    settings = plan.settings
     storage = open_storage(settings.storage)
     folder = StudyFolder(Path(settings.out) / settings.name)
     folder.check_writable("--out")

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from studies.plan.plan import options_identity
+from studies.plan.identity import options_identity
 from studies.plan.references import plain_steps_at
 from studies.work.own_options import Contender, OwnOptions, drawing_price
 from tuner import presets

@@ -13,19 +13,16 @@ import objectives
 from studies.evaluate.contenders import contender, load_named, plain, with_plain_rivals
 from studies.evaluate.settings import EvalSettings
 from studies.plan.chunks import default_chunk
-from studies.plan.identity import fingerprint
+from studies.plan.identity import fingerprint, options_identity
 from studies.plan.margins import Margin, parse_margins
-from studies.plan.plan import (
-    image_seeds,
-    makers,
-    options_identity,
-)
+from studies.plan.plan import image_seeds, makers
 from studies.plan.prompts import load_prompts
 from studies.plan.specs import directions_of, fidelity_objectives, objective_specs
 from studies.plan.words import check_counts
 from studies.work.own_options import Contender, OwnOptions, drawing_price
 from studies.work.task import Task
 from tuner.errors import UserError
+from tuner.fits import with_tiling
 from tuner.flops import Price
 from tuner.models import Blueprint, Size, blueprint
 from tuner.schedule import Schedule
@@ -46,7 +43,7 @@ class EvalPlan:
     """A checked evaluation.
 
     Attributes:
-        settings: As the user gave them.
+        settings: As the user gave them; their options say whether the autoencoder decodes in tiles.
         blueprint: The model.
         size: Output (height, width) in pixels.
         objectives: ``name:weights`` of each objective.
@@ -76,6 +73,11 @@ class EvalPlan:
     def price(self, schedule: Schedule, own: OwnOptions | None = None) -> Price:
         """Prices a schedule on this model at this size, with options of its own if it has any."""
         return drawing_price(schedule, own, self.blueprint, self.size)
+
+    @cached_property
+    def baseline_price(self) -> Price:
+        """The price of what everything is compared with."""
+        return self.price(self.baseline.schedule, self.baseline.own)
 
     @property
     def prompts(self) -> list[str]:
@@ -163,6 +165,7 @@ def make_eval_plan(settings: EvalSettings) -> EvalPlan:
     named = (*settings.presets, settings.baseline) if settings.baseline else settings.presets
     loaded = load_named(named)
     size = _size(settings, model, list(loaded.values()))
+    settings = settings.model_copy(update={"options": with_tiling(model, settings.options, size)})
     specs = objective_specs(settings.objectives, model)
     directions = directions_of(specs)
     if settings.until_decided and set(fidelity_objectives(specs)) == set(directions):

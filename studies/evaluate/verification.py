@@ -22,6 +22,7 @@ from studies.work.own_options import Contender
 from studies.work.task import Failure
 from tuner import presets
 from tuner.errors import UserError
+from tuner.fits import with_tiling
 from tuner.models import Blueprint, ModelOptions, blueprint
 from tuner.presets import Preset, Provenance, Score
 
@@ -104,9 +105,10 @@ def verify(
             f"Preset {preset.name!r} records no scores with their provenance, so there is nothing to verify; "
             "`tuner export` writes presets that do."
         )
-    placement = settings.options.model_dump(include={"offload", "device_map"})
-    options = (preset.model_options or ModelOptions()).model_copy(update=placement)
+    machine = settings.options.model_dump(include={"offload", "device_map", "tiling"})
+    options = (preset.model_options or ModelOptions()).model_copy(update=machine)
     model = blueprint(preset.model).with_options(options)
+    options = with_tiling(model, options, (preset.height, preset.width))
     sets = _find_prompts(preset, provenance, _as_searched(load_prompts(settings.prompts, model)))
     settings = settings.model_copy(update={"model": preset.model, "options": options, "presets": (preset.name,)})
     plan = _plan(preset, provenance, sets, model, settings)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import objectives
-from tuner.models import Blueprint
+from tuner.models import Blueprint, ModelOptions
 
 _HASHED_WHOLE = 256 * 1024 * 1024  # bytes; larger weights are told apart by size and both ends
 _HASHED_END = 1024 * 1024
@@ -44,6 +44,18 @@ def made_by(spec: str, conditions: Mapping[str, Any]) -> str:
     path = embedded if weights == "tiny" else Path(weights or "").expanduser()
     files = hash_files(path) if weights and path.exists() else None
     return hashlib.sha256(json.dumps([spec, files, conditions], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def options_identity(options: ModelOptions) -> dict[str, Any]:
+    """Returns the options that decide the images; leaves out those that are off, as older studies have none."""
+    identity = options.of_images()
+    if options.lora is not None:
+        path = Path(options.lora_and_weight()[0])
+        if path.is_file():
+            identity["lora_hash"] = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    if (file := options.transformer_file()) is not None:
+        identity["transformer"] = hash_files(file)[:16]
+    return {"options": identity} if identity else {}
 
 
 def fingerprint(model: Blueprint) -> str:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from studies.plan.check import further_tflops, with_further
 from studies.plan.chunks import default_chunk
-from studies.plan.identity import fingerprint, hash_files, made_by
+from studies.plan.identity import fingerprint, made_by, options_identity
 from studies.plan.knowledge import Knowledge, within_space
 from studies.plan.margins import Margin, parse_margins
 from studies.plan.prompts import PromptSets, load_prompts
@@ -25,6 +23,7 @@ from studies.plan.words import check_counts, check_words
 from studies.work.task import Task
 from tuner.budget import Budget, parse_budget
 from tuner.errors import UserError
+from tuner.fits import with_tiling
 from tuner.flops import Price, price
 from tuner.models import Blueprint, ModelOptions, Size, blueprint
 from tuner.presets import PLAIN
@@ -47,7 +46,7 @@ class Plan:
     """A checked search.
 
     Attributes:
-        settings: As the user gave them.
+        settings: As the user gave them; their options say whether the autoencoder decodes in tiles.
         blueprint: The model.
         size: Output (height, width) in pixels.
         objectives: ``name:weights`` of each objective.
@@ -249,18 +248,6 @@ class Plan:
         }
 
 
-def options_identity(options: ModelOptions) -> dict[str, Any]:
-    """Returns the options that decide the images; leaves out those that are off, as older studies have none."""
-    identity = options.of_images()
-    if options.lora is not None:
-        path = Path(options.lora_and_weight()[0])
-        if path.is_file():
-            identity["lora_hash"] = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-    if (file := options.transformer_file()) is not None:
-        identity["transformer"] = hash_files(file)[:16]
-    return {"options": identity} if identity else {}
-
-
 def makers(specs: Sequence[str], options: ModelOptions) -> dict[str, str]:
     """Identifies what makes the scores of each objective in this environment, with these model options."""
     conditions = versions() | options_identity(options)
@@ -293,6 +280,7 @@ def make_plan(settings: SearchSettings, measure: Measure | None = None, space: S
         raise UserError(f"`time_limit` must be positive, but got {settings.time_limit}.")
     model = blueprint(settings.model).with_options(settings.options)
     size = model.check_size(settings.size or model.size)
+    settings = settings.model_copy(update={"options": with_tiling(model, settings.options, size)})
     target = target_of(settings, model, size)
     specs = objective_specs(settings.objectives, model)
     directions = directions_of(specs)
@@ -307,7 +295,6 @@ def make_plan(settings: SearchSettings, measure: Measure | None = None, space: S
     baseline = model.baseline(size)
     measured = measure and partial(measure, settings, model, size)
     budget = parse_budget(settings.budget, price(baseline, model, size), model, size, measured)
-    carries = target.carries if target else None
     around = search_spaces.preset_around(settings.space)
     starts = dict.fromkeys((*settings.start, *([around] if around else [])))
     plan = Plan(
@@ -322,7 +309,7 @@ def make_plan(settings: SearchSettings, measure: Measure | None = None, space: S
         chunk=settings.chunk or default_chunk(model, size),
         baseline=baseline,
         budget=budget,
-        space=space or search_spaces.load(settings.space, model, size, budget, carries),
+        space=space or search_spaces.load(settings.space, model, size, budget, target.carries if target else None),
         references=references(model, size, budget, tuple(starts), target),
         target=target,
     )

@@ -75,6 +75,7 @@ class _Identity(BaseModel):
     rungs: list[int] = Field(min_length=1)
     size: tuple[int, int]
     learnt: list[tuple[str, str]] = []
+    options: dict[str, Any] = {}
 
 
 class _Prompt(BaseModel):
@@ -271,6 +272,16 @@ def start_study(folder: StudyFolder, plan: Plan, resume: bool, device: str = "cp
     }
     _write_prompts(folder, plan)
     folder.write("settings.json", json.dumps(about, indent=2) + "\n")
+
+
+def as_begun(settings: SearchSettings) -> SearchSettings:
+    """Returns the settings with which a study decodes in tiles, or not, as it began; without one, as they are."""
+    if settings.options.tiling is None:
+        with contextlib.suppress(UserError):
+            begun = StudyFolder(Path(settings.out) / settings.name).identity.get("options", {})
+            options = settings.options.model_copy(update={"tiling": bool(begun.get("tiling"))})
+            return settings.model_copy(update={"options": options})
+    return settings
 
 
 def _set_aside_if_broken(folder: StudyFolder, name: str, read: Callable[[], object]) -> bool:

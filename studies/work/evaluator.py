@@ -18,8 +18,9 @@ from studies.work.first_velocity import FirstVelocity
 from studies.work.memory import halves, joined, out_of_memory
 from studies.work.objective_warnings import noted
 from studies.work.own_options import Contender, Dressed
-from studies.work.reuse import LIMIT, LimitedCache, kept_stages, opening_keys, prefix_keys
-from studies.work.task import ChunkResult, Failure, Task
+from studies.work.reuse import LIMIT, kept_stages, opening_keys, prefix_keys
+from studies.work.task import ChunkResult, Failure, Redrawn, Task
+from studies.work.tensor_cache import TensorCache
 from tuner.errors import one_line
 from tuner.invariance import batch_invariant, decode_each
 from tuner.models import Conditioning, FlowModel, Item, ModelOptions
@@ -47,7 +48,8 @@ class Evaluator:
     Args:
         model: The model to sample from.
         objectives: The objectives, with distinct names.
-        cache_bytes: Memory for text encodings, latents between stages, and first velocities of stages.
+        cache_bytes: Memory for text encodings, latents between stages, and first velocities of stages; see
+            `TensorCache`.
         baseline: Reference of the fidelity objectives; None for the model's own baseline.
         encodings: Text that was encoded before; None to encode each chunk when it comes.
     """
@@ -65,8 +67,9 @@ class Evaluator:
         self._objectives = list(objectives)
         self._baseline = baseline
         self._encodings = encodings
-        self._cache = LimitedCache(cache_bytes)
-        self._baseline_images = BaselineImages(self._draw_baseline)
+        self._cache = TensorCache(cache_bytes)
+        self._baseline_images = BaselineImages()
+        self._redrawn: list[Redrawn] = []  # not reported yet
 
     @classmethod
     def load(
@@ -173,15 +176,22 @@ class Evaluator:
         if references is not None:
             seconds["references"] = referred - decoded
         pictures = tuple(_png(image) for image in images) if task.keep_images else ()
-        return ChunkResult(scores, seconds, pictures, notes, drawn.kept_stages, drawn.kept_calls, model.runtime)
+        redrawn, self._redrawn = tuple(self._redrawn), []
+        return ChunkResult(
+            scores, seconds, pictures, notes, drawn.kept_stages, drawn.kept_calls, model.runtime, redrawn
+        )
 
     def _references(self, task: Task, items: Sequence[Item]) -> Sequence[Item] | None:
-        """Returns the baseline's items if any objective compares with them."""
+        """Returns the baseline's items if any objective compares with them; draws them if they are not kept."""
         if not any(needs_references(objective) for objective in self._objectives):
             return None
-        if task.drawing == self._baseline_of(task).drawing:
-            self._baseline_images.keep(task, items)
-        return self._baseline_images.of(task)
+        kept: Sequence[Item] | None = items
+        if task.drawing != self._baseline_of(task).drawing:
+            kept = self._baseline_images.of(task)
+        if kept is None:
+            kept = self._draw_baseline(task)
+        self._baseline_images.keep(task, kept)
+        return kept
 
     def _baseline_of(self, task: Task) -> Task:
         """Returns the task that draws the baseline for the same prompts and noise."""
@@ -193,7 +203,9 @@ class Evaluator:
         baseline = self._baseline_of(task)
         model = self._dressed.model(baseline.own)
         with batch_invariant(model):
-            return decode_each(model, self._sample(model, baseline).latents)
+            drawn = self._sample(model, baseline)
+            self._redrawn.append(Redrawn(len(task.prompts), drawn.kept_stages, drawn.kept_calls))
+            return decode_each(model, drawn.latents)
 
     def _sample(self, model: FlowModel, task: Task) -> _Drawn:
         """Runs the stages after the longest cached prefix, and takes first velocities from the cache."""

@@ -49,4 +49,5 @@ def joined(outcomes: Sequence[ChunkResult | Failure]) -> ChunkResult | Failure:
         kept_stages=min(one.kept_stages for one in results),
         kept_calls=tuple(sorted(set.intersection(*(set(one.kept_calls) for one in results)))),
         runtime=results[0].runtime,
+        redrawn=tuple(part for one in results for part in one.redrawn),
     )

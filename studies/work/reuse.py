@@ -1,4 +1,4 @@
-"""What a worker caches: text encodings, latents between stages, first velocities, the baseline's images."""
+"""What a worker caches: text encodings, latents between stages, first velocities."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from tuner.schedule import Schedule
 
 LIMIT = 1024**3
-"""Size of a worker's cache in bytes, on any device."""
+"""Size of a worker's cache in bytes, on the model's device."""
 
 T = TypeVar("T")
 

@@ -42,6 +42,21 @@ class Task:
 
 
 @dataclass(frozen=True)
+class Redrawn:
+    """Images of the baseline that were drawn to compare with, because none were kept.
+
+    Attributes:
+        images: How many.
+        kept_stages: See `ChunkResult`.
+        kept_calls: See `ChunkResult`.
+    """
+
+    images: int
+    kept_stages: int = 0
+    kept_calls: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
 class ChunkResult:
     """The result of a finished task.
 
@@ -54,6 +69,7 @@ class ChunkResult:
         kept_stages: Leading stages that a cache hit replaced.
         kept_calls: Indices of the stages whose first network call a cache hit replaced.
         runtime: Device type and precision that it was computed with; see `FlowModel.runtime`.
+        redrawn: What of the baseline the worker drew beside its tasks since it last returned a result.
     """
 
     scores: Mapping[str, Sequence[float]]
@@ -63,6 +79,7 @@ class ChunkResult:
     kept_stages: int = 0
     kept_calls: tuple[int, ...] = ()
     runtime: str = ""
+    redrawn: tuple[Redrawn, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from objectives.base import Direction
     from studies.records.folder import Folder
     from studies.records.score_log import ScoreBook, ScoreLog
-    from studies.work.task import ChunkResult
+    from studies.work.task import ChunkResult, Redrawn
     from studies.workers.executors import Executor
     from tuner.flops import Price
     from tuner.schedule import Schedule
@@ -25,6 +25,10 @@ class Work(Protocol):
     @property
     def directions(self) -> Mapping[str, Direction]:
         """Direction in which each objective improves, by its plain name."""
+
+    @property
+    def baseline_price(self) -> Price:
+        """The price of what fidelity objectives compare with."""
 
     def price(self, schedule: Schedule) -> Price:
         """Prices a schedule."""
@@ -135,13 +139,23 @@ class Evaluations:
             if outcome.images:
                 first = self._plan.image_number(task)
                 self._folder.write_images(task.drawing, first, outcome.images)
-        price = self._price(task)
-        kept = 0.0 if isinstance(outcome, Failure) else _kept_tflops(price, outcome)
-        reused = {"prefixes": kept * len(task.prompts)} if kept else {}
-        self._scores.put(task, outcome, (price.tflops - kept) * len(task.prompts), self.elapsed_s, reused)
+        spent, kept = self._tflops(task, outcome)
+        self._scores.put(task, outcome, spent, self.elapsed_s, {"prefixes": kept} if kept else {})
         self._running.discard(task.key)
         if self._first_result is None:
             self._first_result = time.monotonic(), self._scores.tflops
+
+    def _tflops(self, task: Task, outcome: ChunkResult | Failure) -> tuple[float, float]:
+        """Returns the TFLOPs that a task spent, with images of the baseline, and those that caches saved."""
+        price, images = self._price(task), len(task.prompts)
+        if isinstance(outcome, Failure):
+            return price.tflops * images, 0.0
+        drawn = [(price, images, _kept_tflops(price, outcome))]
+        for redrawn in outcome.redrawn:
+            baseline = self._plan.baseline_price
+            drawn.append((baseline, redrawn.images, _kept_tflops(baseline, redrawn)))
+        spent = sum((price.tflops - kept) * images for price, images, kept in drawn)
+        return spent, sum(kept * images for _, images, kept in drawn)
 
     def outcome(self, tasks: Sequence[Task]) -> dict[str, list[float]] | Failure | None:
         """Returns the scores by objective, in the order of the prompts, or the first failure.
@@ -168,8 +182,8 @@ class Evaluations:
             self._executor = None
 
 
-def _kept_tflops(price: Price, result: ChunkResult) -> float:
-    """TFLOPs per image that cache hits saved in a finished task."""
+def _kept_tflops(price: Price, result: ChunkResult | Redrawn) -> float:
+    """TFLOPs per image that cache hits saved."""
     stages = sum(stage.tflops for stage in price.stages[: result.kept_stages])
     opened = [price.stages[index] for index in result.kept_calls]  # without a feature cache, see `openings`
     return stages + sum(stage.tflops / stage.calls for stage in opened)

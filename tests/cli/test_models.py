@@ -10,11 +10,12 @@ import torch
 from PIL import Image
 
 import studies
+import tuner.fits
 from tests.cli.conftest import Outcome
 from tests.small_pipelines import small_pipeline
 from tuner import models, presets
 from tuner.errors import UserError
-from tuner.models import ModelOptions
+from tuner.models import ModelOptions, _loading
 from tuner.presets import Preset
 from tuner.schedule import Schedule, Stage
 
@@ -127,6 +128,34 @@ def test_search_hands_the_models_options_on(run: Run, monkeypatch: pytest.Monkey
     outcome = run("search", "--model", "sd3.5-medium", "--budget", "3x", *arguments)
     assert "far enough" in outcome.err
     assert seen == [ModelOptions(guidance=5, lora="me/mine:0.5", dtype="float16", offload="model")]
+
+
+def test_tiles_are_turned_on_and_off_by_hand(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+
+    def stop(settings: Any, **_: Any) -> None:
+        seen.append(settings.options.tiling)
+        raise UserError("far enough.")
+
+    monkeypatch.setattr(studies, "search", stop)
+    for option in (("--tiling",), ("--no-tiling",), ()):
+        run("search", "--model", "hunyuan-video", "--budget", "3x", *option)
+    assert seen == [True, False, None]
+
+
+def test_sample_decodes_in_tiles_by_itself(
+    run: Run, guided_preset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+
+    def tiles(known: Any, options: ModelOptions, size: Any) -> ModelOptions:
+        seen.append((known.name, size))
+        return options.model_copy(update={"tiling": True})
+
+    monkeypatch.setattr(tuner.fits, "with_tiling", tiles)
+    monkeypatch.setattr(_loading, "_decode_in_tiles", lambda pipe: seen.append(type(pipe.vae).__name__))
+    assert run("sample", str(guided_preset), "a red fox", "-o", str(tmp_path / "fox.png")).code == 0
+    assert seen == [(str(guided_preset.parent / "pipe"), (32, 32)), "AutoencoderKL"]
 
 
 def test_options_that_a_model_cannot_use_are_one_line(run: Run, tmp_path: Path) -> None:

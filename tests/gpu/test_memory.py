@@ -65,3 +65,19 @@ def test_a_task_that_does_not_fit_is_evaluated_in_parts(gpu: str) -> None:
     assert isinstance(whole, ChunkResult)
     assert isinstance(parts, ChunkResult)
     assert parts.scores["clip"] == pytest.approx(whole.scores["clip"], abs=0.5)
+
+
+def test_large_latents_wait_in_pinned_memory_and_come_back(gpu: str) -> None:
+    pytest.importorskip("cachetools")
+    from studies.work.tensor_cache import LARGE, TensorCache
+
+    cache = TensorCache()
+    latents = torch.randn(LARGE // 4, device=gpu)
+    expected, before = latents.cpu(), torch.cuda.memory_allocated()
+    cache.keep("latents", latents)
+    assert torch.cuda.memory_allocated() == before
+    ((waiting, _),) = cache._host._kept.values()
+    assert waiting.is_pinned()
+    found = cache.get("latents")
+    assert found.device == latents.device
+    assert torch.equal(found.cpu(), expected)

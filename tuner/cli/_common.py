@@ -110,7 +110,11 @@ _MODEL_OPTIONS = (
     click.option("--device-map", metavar="MAP", help="diffusers' placement, e.g. balanced over all GPUs."),
     click.option("--frames", type=click.IntRange(1), help="Frames of a video; by default the model's."),
     click.option("--compile", is_flag=True, default=None, help="Compile the denoiser, once for every stage size."),
-    click.option("--tiling", is_flag=True, default=None, help="Decode in tiles, which takes less memory."),
+    click.option(
+        "--tiling/--no-tiling",
+        default=None,
+        help="Decode in tiles, which takes less memory; by default only what takes over 12 GiB.",
+    ),
     click.option("--attention", metavar="BACKEND", help="Attention backend, as diffusers names it: flash, ..."),
 )
 

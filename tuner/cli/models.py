@@ -25,9 +25,9 @@ Examples:
   tuner models flux wan2.2 --memory
 
 What --memory counts, in GiB: the weights of denoiser and text encoders; the most that tensors take beside them
-in a call of the denoiser for one image, and while it is decoded, at the default size; and what a worker needs
-with all of it on the card. --json says, too, what it needs with text encoders freed, or with offloading.
-Scorers and CUDA itself come on top; see docs/models.md.
+in a call of the denoiser for one image, and while it is decoded, at the default size (in tiles where a worker
+does so by itself); and what a worker needs with all of it on the card. --json says, too, what it needs with
+text encoders freed, or with offloading. Scorers and CUDA itself come on top; see docs/models.md.
 """
 
 _PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16", "int8", "nf4")
@@ -83,11 +83,14 @@ def _row(known: Blueprint, cost: bool) -> dict[str, Any]:
 
 def _memory_rows(known: Blueprint) -> list[dict[str, Any]]:
     """Says what a worker needs, in GiB, in every precision that a GPU runs."""
+    from tuner.fits import with_tiling
     from tuner.memory import needed, weights, working
+    from tuner.models import ModelOptions
 
+    tiled = bool(with_tiling(known, ModelOptions(), known.size).tiling)
     sizes, rows = weights(known), []
     for precision in _PRECISIONS:
-        beside = working(known, known.size, precision)
+        beside = working(known, known.size, precision, tiled)
         parts = {
             "denoiser": sizes.denoising(precision),
             "text": sizes.encoding(precision),

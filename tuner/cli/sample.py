@@ -79,7 +79,7 @@ def command(
     from rich.progress import Progress
 
     from tuner import generate, presets
-    from tuner.fits import check_fits
+    from tuner.fits import check_fits, with_tiling
     from tuner.flops import price
     from tuner.models import blueprint
 
@@ -102,6 +102,7 @@ def command(
         raise UserError(
             "--free-text-encoders encodes text once, and several images are asked for; draw one, or use --offload."
         )
+    options = with_tiling(known, options, (height, width))
     check_fits(known, options, device)
     flow = known.load(device, options=options)
     calls = [one.calls for one in schedules]

@@ -103,7 +103,7 @@ def load_pipeline(
 
 
 def _decode_in_tiles(pipe: Any) -> None:
-    if not hasattr(pipe.vae, "enable_tiling"):
+    if not hasattr(pipe.vae, "use_tiling"):
         raise UserError(f"{type(pipe.vae).__name__} does not decode in tiles; leave `--tiling` out.")
     pipe.vae.enable_tiling()
 

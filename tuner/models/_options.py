@@ -37,7 +37,8 @@ class ModelOptions(BaseModel):
         device_map: diffusers' placement of components, e.g. ``balanced`` over all GPUs.
         frames: Frames of a video.
         compile: Whether the denoiser is compiled, at the first call at every stage size.
-        tiling: Whether the autoencoder decodes in tiles, which takes less memory and changes the images a little.
+        tiling: Whether the autoencoder decodes in tiles, which takes less memory and changes the images a little;
+            `tuner.fits.with_tiling` says what None comes to.
         attention: Attention backend of the denoiser, as diffusers names it, e.g. ``flash`` or ``sage``.
     """
 
@@ -59,7 +60,8 @@ class ModelOptions(BaseModel):
 
     def of_images(self) -> dict[str, Any]:
         """Returns those that are set and decide the images, bit by bit; where the weights lie does not."""
-        return self.model_dump(exclude={"offload", "free_text_encoders", "device_map"}, exclude_none=True)
+        without = {"offload", "free_text_encoders", "device_map"} | ({"tiling"} if not self.tiling else set())
+        return self.model_dump(exclude=without, exclude_none=True)
 
     def runtime(self, device: str) -> str:
         """Returns what `FlowModel.runtime` will be after loading to a type of device."""

@@ -1,17 +1,20 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import studies.evaluate.verification
 import studies.plan.plan
 from studies import search
 from studies.evaluate import EvalSettings, Verification, verify
 from tests.studies.toy import Counting, find_blueprint, toy_settings
 from tuner import presets
 from tuner.errors import UserError
+from tuner.models import ModelOptions
 from tuner.presets import Preset, Score
 
 
@@ -63,6 +66,20 @@ def test_a_preset_from_a_search_verifies_exactly(found: Preset, verified: Verify
         ("search", "image_reward", "exact"),
     ]
     assert all(check.recorded == check.measured for check in outcome.checks)
+
+
+def test_large_images_are_decoded_in_tiles_as_the_search_did_unless_the_user_says_no(
+    found: Preset, verified: Verify, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def tiles(known: Any, options: ModelOptions, size: Any) -> ModelOptions:
+        return options if options.tiling is not None else options.model_copy(update={"tiling": True})
+
+    monkeypatch.setattr(studies.evaluate.verification, "with_tiling", tiles)
+    verified(found)
+    about = json.loads((tmp_path / "verify" / "evaluation.json").read_text())
+    assert about["options"] == {"tiling": True}
+    with pytest.raises(UserError, match="another `options`"):
+        verified(found, options=ModelOptions(tiling=False))
 
 
 @pytest.mark.parametrize(
