@@ -12,15 +12,15 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-_COLOURS = 3
-_SAMPLE_SIZE = 1024  # of every published AutoencoderKL here, which makes its tiles as large
-_PIECES = 4
-"""Images' worth of decoded tiles: overlapping ones, 16/9 at a quarter's overlap; rows of them; the whole."""
-
 if TYPE_CHECKING:
     from tuner.models._diffusers import PipelineBlueprint
     from tuner.models._parts import Part
     from tuner.models.base import Blueprint, Size
+
+_COLOURS = 3
+_SAMPLE_SIZE = 1024  # of every published AutoencoderKL here, which makes its tiles as large
+_PIECES = 4
+"""Images' worth of decoded tiles: overlapping ones, 16/9 at a quarter's overlap; rows of them; the whole."""
 
 
 def activation_bytes(blueprint: Blueprint, size: Size, network_bytes: int, dtype: str) -> int:

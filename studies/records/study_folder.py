@@ -275,7 +275,7 @@ def start_study(folder: StudyFolder, plan: Plan, resume: bool, device: str = "cp
 
 
 def as_begun(settings: SearchSettings) -> SearchSettings:
-    """Returns the settings with which a study decodes in tiles, or not, as it began; without one, as they are."""
+    """Returns settings with which the study of their name goes on decoding in tiles, or whole, as it began."""
     if settings.options.tiling is None:
         with contextlib.suppress(UserError):
             begun = StudyFolder(Path(settings.out) / settings.name).identity.get("options", {})
