@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, seed, settings
 from hypothesis import strategies as st
 
@@ -33,9 +34,8 @@ def fuzzed(share: float) -> Callable[[Any], Any]:
     def decorate(test: Any) -> Any:
         checks = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large]
         most = max(1, round(EXAMPLES * share))
-        return seed(0)(
-            settings(max_examples=most, deadline=None, suppress_health_check=checks, database=None)(test)
-        )
+        tried = settings(max_examples=most, deadline=None, suppress_health_check=checks, database=None)(test)
+        return pytest.mark.timeout(600 + most)(seed(0)(tried))
 
     return decorate
 

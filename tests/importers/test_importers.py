@@ -252,6 +252,16 @@ def test_noise_that_does_not_keep_the_level_is_refused(tmp_path: Path) -> None:
         importers.read(written(tmp_path, graph))
 
 
+@pytest.mark.parametrize("side", ["height", "width"])
+def test_a_latent_without_pixels_is_refused(side: str, tmp_path: Path) -> None:
+    graph = workflow_of(presets.load("swd-flux-4"))
+    for node in graph.values():
+        if side in node["inputs"]:
+            node["inputs"][side] = 0
+    with pytest.raises(UserError, match="gives a latent without pixels"):
+        importers.read(written(tmp_path, graph))
+
+
 @pytest.mark.parametrize(
     ("text", "levels"),
     [

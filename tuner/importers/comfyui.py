@@ -91,6 +91,8 @@ class _Reader:
         if kind != "VAEDecode":
             raise self.nodes.unknown(link[0])
         size = self._pixels(self.latents.follow(inputs["samples"]))
+        if min(size) < 1:
+            raise self.nodes.refused(inputs["samples"][0], "gives a latent without pixels")
         chains = self.latents.chains
         self._check_networks(chains)
         stages = [stage for chain in chains for stage in self._stages(chain, size)]
