@@ -325,13 +325,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.reliability", description=__doc__.partition("\n")[0]
     )
-    parser.add_argument("--kinds", default=",".join(COUNTS), help="with commas")
-    parser.add_argument("--count", type=int, help="of each kind; by default " + json.dumps(COUNTS))
+    parser.add_argument(
+        "--kinds",
+        default=",".join(f"{kind}:{count}" for kind, count in COUNTS.items()),
+        help="KIND or KIND:COUNT, with commas; by default %(default)s",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args()
-    kinds = options.kinds.split(",")
-    found = measure({kind: options.count or COUNTS[kind] for kind in kinds}, options.seed)
+    asked = (kind.partition(":") for kind in options.kinds.split(","))
+    found = measure({kind: int(count or COUNTS[kind]) for kind, _, count in asked}, options.seed)
     print(json.dumps(found, indent=2) if options.json else "\n".join(f"{k}: {v}" for k, v in found.items()))
     return int(found["losses"] > 0)
 
