@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+import studies.workers.nodes as nodes
 import studies.workers.ray_executor as ray_executor
 from benchmarks.processes import marked
 from studies import search
@@ -236,6 +237,17 @@ def test_workers_that_find_no_place_are_reported(ray: Any, monkeypatch: pytest.M
     with pytest.warns(UserWarning, match=r"[12] of 2 workers have not started"):
         run_all(RayExecutor(load_toy, workers=int(ray.cluster_resources()["CPU"])), tasks(2))
     ray.kill(guest)
+
+
+def test_a_node_that_is_lost_before_it_answers_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = nodes.alive()
+    lost = here[0] | {"NodeID": "ab" * 28}
+    looks = [[*here, lost], here]
+    monkeypatch.setattr(nodes, "alive", lambda: looks.pop(0))
+    nodes.check_nodes(Cargo(), 0.0)
+    monkeypatch.setattr(nodes, "alive", lambda: [*here, lost])
+    with pytest.raises(UserError, match=r"node .* \(abababab\) cannot work"):
+        nodes.check_nodes(Cargo(), 0.0)
 
 
 _ASK_A_WORKER = """
