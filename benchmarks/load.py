@@ -1,8 +1,9 @@
 """What a large study costs: ``python -m benchmarks.load --json``.
 
 A search of 10,000 trials runs on 64 simulated workers, whose evaluations take no time. When it is over, it is
-resumed, listed, reported and exported. ``--storage`` names a database for the trials, e.g. on a PostgreSQL server.
-An evaluation of presets on 2,000 prompts with four seeds each follows, on one simulated worker.
+resumed, listed, reported and exported. ``--storage`` names a database for the trials, or `postgresql` for a server
+that is started for it. An evaluation of presets on 2,000 prompts with four seeds each follows, on one simulated
+worker.
 
 As in `benchmarks.driver_cost`, proposals are chosen about some numbers of trials and random in between. The bars:
 memory grows by at most a tenth after the first tenth of the trials, a trial takes at most 50 ms of the processor,
@@ -21,11 +22,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from statistics import median
 from typing import Any
 from unittest import mock
 
+from benchmarks import postgresql
 from benchmarks.busy_workers import propose_at_random
 from benchmarks.driver_cost import BAR_MS, evaluate
 from benchmarks.simulator import Attempt, Run, SimulatedExecutor
@@ -180,7 +183,10 @@ def main() -> int:
     """Prints what was measured; returns 1 if a bar is missed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.load", description=__doc__.partition("\n")[0])
     parser.add_argument("--trials", type=int, default=10_000)
-    parser.add_argument("--storage", help="a database for the trials; by default the journal of the study")
+    parser.add_argument(
+        "--storage",
+        help="a database for the trials, or `postgresql` for a server of its own; by default the journal",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--part", choices=("search", "resume", "evaluation"), help=argparse.SUPPRESS)
     parser.add_argument("--out", help=argparse.SUPPRESS)
@@ -201,7 +207,13 @@ def main() -> int:
         )
         print(json.dumps((resume if options.part == "resume" else run)(settings)))
         return 0
-    found = measure(options.trials, options.storage)
+    with (
+        postgresql.server() if options.storage == "postgresql" else nullcontext((options.storage, None)) as (
+            url,
+            _,
+        )
+    ):
+        found = measure(options.trials, url)
     print(json.dumps(found, indent=2) if options.json else "\n".join(f"{k}: {v}" for k, v in found.items()))
     return int(not found["bars"]["met"])
 

@@ -1,17 +1,17 @@
 """What a study loses when things go wrong: ``python -m benchmarks.reliability --json``.
 
-Runs small studies of `tiny`, does something bad to each, and resumes it. In the end every evaluation that was
-finished before must be there, each once; no process may be left; and the front must be the undisturbed one.
+Runs small studies of `tiny`, disturbs each as often as it lasts, and resumes it. In the end every evaluation that
+was finished before must be there, each once; no process may be left; and the front must be the undisturbed one.
 
 - `driver`: SIGKILL of the search
-- `workers`: SIGKILL of a Ray worker, while the search goes on
+- `workers`: SIGKILL of its Ray worker, while the search goes on
 - `both`: SIGKILL of a worker, then of the search
-- `race`: two searches start the same new study, a random moment apart
-- `raylet`, `gcs`: SIGKILL of a process of Ray, which ends the search
-- `node`: a node of a cluster of two is lost
+- `raylet`, `gcs`: SIGKILL of a process of Ray, which may end the search
+- `node`: a node of a cluster of two is lost, and another one comes
 - `hang`, `die`, `exhaust`: a task in a Ray worker hangs, kills its worker, or runs out of memory
+- `race`: two searches start the same new study, a random moment apart
 - `disk`: the disk is full at a random evaluation (the write fails with ENOSPC)
-- `mlflow`: no MLflow server answers
+- `mlflow`: the MLflow server that shows the search is killed and started again
 - `postgresql`: a PostgreSQL server that keeps the trials is restarted (left out where there is none, or no driver)
 """
 
@@ -27,285 +27,293 @@ import subprocess
 import sys
 import tempfile
 import time
-import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from benchmarks import postgresql
 from benchmarks.bad_luck import VARIABLE
-from benchmarks.processes import marked, processes, wait_until
-from studies import SearchSettings, search
+from benchmarks.mlflow_server import mlflow_server
+from benchmarks.reliability_study import (
+    LONG,
+    NOT_LOGGED,
+    SMALL,
+    Sitting,
+    evaluations,
+    front,
+    kill,
+    lines,
+    logged_once,
+    settings,
+    sitting,
+    twice,
+)
+from studies import search
 from studies.records import score_log
 from tuner.errors import UserError
 
-KINDS = (
-    *("driver", "workers", "both", "raylet", "gcs", "node"),
-    *("hang", "die", "exhaust", "race", "disk", "mlflow", "postgresql"),
-)
-_VICTIMS = {"workers": "ray::_Worker", "both": "ray::_Worker", "raylet": "raylet", "gcs": "gcs_server"}
-_SETTINGS: dict[str, Any] = {
-    "model": "tiny",
-    "budget": "6x",
-    "size": (32, 32),
-    "trials": 1,
-    "objectives": ("benchmarks.bad_luck:darkness",),
-    "search_prompts": 2,
-    "held_out_prompts": 2,
-    "chunk": 1,
-    "rungs": 1,
-    "study": "study",
-    "reuse": False,
+COUNTS = dict.fromkeys(("driver", "workers", "race"), 50) | {
+    **dict.fromkeys(("both", "disk"), 20),
+    **dict.fromkeys(("raylet", "gcs", "node", "mlflow", "postgresql"), 10),
+    **dict.fromkeys(("hang", "die", "exhaust"), 3),
 }
-_MARK = "TUNER_RELIABILITY_ROUND"
-_TASK_S = 60.0
+"""How often each thing happens by default."""
+
+_TASK_S = 30.0
 """Seconds after which a task counts as hanging."""
-_WAIT_S = 30.0
-"""Seconds that a killed search's processes have to go away."""
 _LONGEST_S = 600.0
-"""Seconds that a search may take to get to the moment when it is killed."""
-
-_SCRIPT = """
-import json, sys
-from studies import SearchSettings, open_study, search
-from studies.report.mlflow_study import TrackingError, log_study
-from tuner.errors import UserError
-
-settings = SearchSettings.model_validate_json(sys.argv[1])
-try:
-    search(settings, resume=True)
-except UserError as error:
-    sys.exit(str(error))
-if settings.tracking_uri:
-    try:
-        log_study(open_study(settings.out, settings.name), settings.tracking_uri)
-    except TrackingError:
-        sys.exit(3)
-"""
+"""Seconds that a search may take to its next evaluation, or to its end."""
 
 
 class Bench:
-    """Runs rounds in a folder and counts what went wrong.
+    """Disturbs studies in a folder and counts what went wrong.
 
     Args:
         folder: For the studies.
         seed: Of the moments.
+        long: Settings of studies that are disturbed more than once.
     """
 
-    def __init__(self, folder: Path, seed: int):
+    def __init__(self, folder: Path, seed: int, long: Mapping[str, Any] = LONG):
         self._folder = folder
+        self._long = dict(long)
         self._rng = random.Random(seed)
+        self._undisturbed: dict[int, Path] = {}
+        self._seen: list[bytes] = []
         self._studies = 0
+        self.sittings = 0
         self.injected: Counter[str] = Counter()
         self.wrong: Counter[str] = Counter(
             dict.fromkeys(("lost", "twice", "orphans", "other_fronts", "failed"), 0)
         )
-        self._expected = self._undisturbed()
 
-    def round(self, kind: str) -> None:
-        """Does one bad thing to a new study, and lets it finish."""
-        self._studies += 1
-        out = self._folder / f"{self._studies}-{kind}"
-        ways: dict[str, Callable[[Path, str], list[bytes]]] = {
-            "disk": self._fill,
-            "race": self._race,
-            "mlflow": self._without_mlflow,
-            "node": self._lose_node,
+    def inject(self, kind: str, count: int) -> None:
+        """Does one bad thing so many times, in as many studies as that takes, and lets each study finish."""
+        ways: dict[str, Callable[[Path, str, int], Mapping[str, Any]]] = {
+            "workers": self._kill_workers,
+            "node": self._lose_nodes,
             **dict.fromkeys(("hang", "die", "exhaust"), self._bad_task),
+            "race": self._race,
+            "disk": self._fill,
+            "mlflow": self._restart_mlflow,
             "postgresql": self._restart_postgresql,
         }
-        before = ways.get(kind, self._kill)(out, kind)
-        after = lines(out)
-        self.wrong["lost"] += len(before) - sum(one == other for one, other in zip(before, after, strict=False))
-        self._finish(out)
-        self.wrong["twice"] += twice(lines(out))
-        self.wrong["lost"] += len(self._evaluations - evaluations(lines(out)))
-        self.wrong["other_fronts"] += front(out) != self._expected
+        if kind == "postgresql" and not postgresql.is_here():
+            return
+        before = -1
+        while before < self.injected[kind] < count:  # a study in which nothing happened ends the kind
+            before = self.injected[kind]
+            self._studies += 1
+            out = self._folder / f"{self._studies}-{kind}"
+            self._seen = []
+            values = ways.get(kind, self._kill)(out, kind, count)
+            self._look(out)
+            search(settings(out, values), resume=True)  # also a study that is over: then nothing may change
+            self._look(out)
+            self._compare(out, values)
 
-    def _undisturbed(self) -> Any:
-        out = self._folder / "undisturbed"
-        search(settings(out, workers=0))
-        self._evaluations = evaluations(lines(out))
-        return front(out)
+    def _compare(self, out: Path, values: Mapping[str, Any]) -> None:
+        """Compares a finished study with one that nobody disturbed."""
+        plain = {name: values[name] for name in SMALL} | {"workers": 0}
+        prompts = plain["search_prompts"]
+        if prompts not in self._undisturbed:
+            self._undisturbed[prompts] = self._folder / f"undisturbed-{prompts}"
+            search(settings(self._undisturbed[prompts], plain))
+        alone, found = self._undisturbed[prompts], lines(out)
+        self.wrong["twice"] += twice(found)
+        self.wrong["lost"] += len(evaluations(lines(alone)) - evaluations(found))
+        self.wrong["other_fronts"] += front(out) != front(alone)
 
-    def _finish(self, out: Path) -> None:
-        """Resumes a study, also one that is over: then nothing may change."""
-        search(settings(out, workers=0), resume=True)
+    def _look(self, out: Path) -> None:
+        """Counts lines of the last look that are no more where they were."""
+        now = lines(out)
+        same = sum(one == other for one, other in zip(self._seen, now, strict=False))
+        self.wrong["lost"] += len(self._seen) - same
+        self._seen = now
 
-    def _moment(self) -> int:
-        return self._rng.randrange(len(self._evaluations))
+    def _disturb(
+        self,
+        out: Path,
+        kind: str,
+        count: int,
+        values: Mapping[str, Any],
+        strike: Callable[[Sitting], int],
+        codes: Sequence[int] = (),
+    ) -> None:
+        """Strikes a study again and again, soon after an evaluation each time, until the study is over.
 
-    def _fill(self, out: Path, kind: str) -> list[bytes]:
-        left = self._moment()
+        Args:
+            out: Folder of the study.
+            kind: What the strikes count as.
+            count: How many there may be.
+            values: Settings of the study.
+            strike: Does something bad; returns how many times.
+            codes: How the search may end that goes on under all strikes; empty if each may end it, so that it is
+                started again.
+        """
+        before, code = -1, None
+        while code != 0 and before < self.injected[kind] < count:
+            before = self.injected[kind]
+            with self._sitting(out, values) as one:
+                while self.injected[kind] < count and one.reaches(out, len(lines(out)) + 1, _LONGEST_S):
+                    time.sleep(self._rng.uniform(0, 0.3))
+                    self._look(out)
+                    self.injected[kind] += strike(one)
+                    if not codes:
+                        break
+                code = self._code(one)
+            self._look(out)
+            if codes:
+                self.wrong["failed"] += code not in codes
+                return
+
+    @contextmanager
+    def _sitting(
+        self, out: Path, values: Mapping[str, Any], variables: Mapping[str, str] | None = None
+    ) -> Iterator[Sitting]:
+        with sitting(out, values, variables) as one:
+            yield one
+        self.sittings += 1
+        self.wrong["orphans"] += one.left
+
+    def _code(self, one: Sitting) -> int:
+        """Waits for a search, which is killed and counts as failed when it hangs."""
+        try:
+            return one.driver.wait(_LONGEST_S)
+        except subprocess.TimeoutExpired:
+            self.wrong["failed"] += 1
+            one.driver.kill()
+            return one.driver.wait()
+
+    def _kill(self, out: Path, kind: str, count: int) -> Mapping[str, Any]:
+        """Kills the search, processes of Ray, or first the one and then the other."""
+        values = self._long | {"workers": 0 if kind == "driver" else 1}
+
+        def strike(one: Sitting) -> int:
+            victims = kill(one, kind) if kind != "driver" else 0
+            if kind in ("driver", "both"):
+                one.driver.send_signal(signal.SIGKILL)
+                return 1
+            return victims
+
+        self._disturb(out, kind, count, values, strike)
+        return values
+
+    def _kill_workers(self, out: Path, kind: str, count: int) -> Mapping[str, Any]:
+        values = self._long | {"workers": 1}
+        self._disturb(out, kind, count, values, lambda one: kill(one, kind), (0,))
+        return values
+
+    def _lose_nodes(self, out: Path, kind: str, count: int) -> Mapping[str, Any]:
+        from ray.cluster_utils import Cluster
+
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+        nodes = [cluster.add_node(num_cpus=1)]
+
+        def strike(one: Sitting) -> int:
+            cluster.remove_node(nodes.pop(), allow_graceful=False)
+            nodes.append(cluster.add_node(num_cpus=1))
+            return 1
+
+        try:
+            cluster.wait_for_nodes()
+            values = self._long | {"workers": 2, "ray_address": cluster.address}
+            self._disturb(out, kind, count, values, strike, (0,))
+        finally:
+            cluster.shutdown()
+        return self._long | {"workers": 0}
+
+    def _bad_task(self, out: Path, kind: str, count: int) -> Mapping[str, Any]:
+        out.mkdir(parents=True)
+        values = SMALL | {"workers": 1, "task_timeout": _TASK_S}
+        with self._sitting(out, values, {VARIABLE: f"{kind}:{out / 'happened'}"}) as one:
+            code = self._code(one)
+        self.wrong["failed"] += code != 0 and kind != "exhaust"  # a baseline without memory ends the search
+        self.injected[kind] += (out / "happened").exists()
+        return values | {"workers": 0}
+
+    def _race(self, out: Path, kind: str, count: int) -> Mapping[str, Any]:
+        values = SMALL | {"workers": 0}
+        with self._sitting(out, values) as first:
+            time.sleep(self._rng.uniform(0, 3))
+            with self._sitting(out, values) as second:
+                codes = [self._code(first), self._code(second)]
+        self.injected[kind] += 1
+        self.wrong["failed"] += 0 not in codes  # one of them finishes; the other is refused, or comes after it
+        return values
+
+    def _fill(self, out: Path, kind: str, count: int) -> Mapping[str, Any]:
+        values, room = self._long | {"workers": 0}, 0
 
         def append(path: Path, content: bytes) -> None:
-            nonlocal left
-            left -= 1
-            if left < 0:
+            nonlocal room
+            room -= 1
+            if room < 0:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             write(path, content)
 
         write, score_log.append = score_log.append, append
         try:
-            search(settings(out, workers=0))
-            self.wrong["failed"] += 1  # it must say that the disk is full
-        except UserError:
-            self.injected["full disks"] += 1
+            over = False
+            while not over and self.injected[kind] < count:
+                room = self._rng.randrange(10)
+                try:
+                    search(settings(out, values), resume=True)
+                    over = True
+                except UserError:
+                    self.injected[kind] += 1
+                self._look(out)
         finally:
             score_log.append = write
-        return lines(out)
+        return values
 
-    def _kill(self, out: Path, kind: str) -> list[bytes]:
-        """Kills processes of Ray, the search, or first the one and then the other."""
-        moment, on_ray = self._moment(), kind != "driver"
-        with self._started(out, workers=int(on_ray)) as driver:
-            wait_until(lambda: driver.poll() is not None or len(lines(out)) >= moment, _LONGEST_S)
-            time.sleep(self._rng.uniform(0, 0.5))
-            before = lines(out)
-            if on_ray:
-                for victim in processes(driver.pid, _VICTIMS[kind]):
-                    os.kill(victim, signal.SIGKILL)
-                    self.injected[f"SIGKILLs of {_VICTIMS[kind]}"] += 1
-            if kind in ("driver", "both") and driver.poll() is None:
-                driver.send_signal(signal.SIGKILL)
-                self.injected["SIGKILLs of drivers"] += 1
-            elif self._code(driver) and kind == "workers":  # the others may end the search
-                self.wrong["failed"] += 1
-        return before
+    def _restart_mlflow(self, out: Path, kind: str, count: int) -> Mapping[str, Any]:
+        with mlflow_server(out.parent / f"{out.name}.db", out.parent / f"{out.name}-artifacts") as server:
+            values = self._long | {"workers": 0, "tracking_uri": server.url}
 
-    def _code(self, driver: subprocess.Popen[bytes]) -> int:
-        """Waits for a search, which is killed and counts as failed when it hangs."""
-        try:
-            return driver.wait(_LONGEST_S)
-        except subprocess.TimeoutExpired:
-            self.wrong["failed"] += 1
-            driver.kill()
-            return driver.wait()
+            def strike(one: Sitting) -> int:
+                server.restart()
+                return 1
 
-    def _bad_task(self, out: Path, kind: str) -> list[bytes]:
-        out.mkdir(parents=True)
-        bad = {VARIABLE: f"{kind}:{out / 'happened'}"}
-        with self._started(out, bad, workers=1, task_timeout=_TASK_S) as driver:
-            code = self._code(driver)
-        self.wrong["failed"] += code != 0 and kind != "exhaust"  # a baseline without memory ends the search
-        self.injected[f"tasks that {kind}"] += (out / "happened").exists()
-        return lines(out)
+            self._disturb(out, kind, count, values, strike, (0, NOT_LOGGED))
+            with self._sitting(out, values) as last:
+                self.wrong["failed"] += self._code(last) != 0  # what the server missed, it gets now
+            self.wrong["failed"] += not logged_once(out, server.url)
+        return self._long | {"workers": 0}
 
-    def _lose_node(self, out: Path, kind: str) -> list[bytes]:
-        from ray.cluster_utils import Cluster
-
-        node = {"num_cpus": 1, "include_dashboard": False}
-        cluster = Cluster(initialize_head=True, head_node_args=node)
-        try:
-            lost, moment = cluster.add_node(num_cpus=1), self._moment()
-            with self._started(out, workers=2, ray_address=cluster.address) as driver:
-                wait_until(lambda: driver.poll() is not None or len(lines(out)) >= moment, _LONGEST_S)
-                before = lines(out)
-                cluster.remove_node(lost, allow_graceful=False)
-                self.wrong["failed"] += self._code(driver) != 0
-        finally:
-            cluster.shutdown()
-        self.injected["nodes lost"] += 1
-        return before
-
-    def _restart_postgresql(self, out: Path, kind: str) -> list[bytes]:
-        if not postgresql.is_here():
-            return []
+    def _restart_postgresql(self, out: Path, kind: str, count: int) -> Mapping[str, Any]:
         with postgresql.server() as (url, restart):
-            moment = self._moment()
-            with self._started(out, workers=0, storage=url) as driver:
-                wait_until(lambda: driver.poll() is not None or len(lines(out)) >= moment, _LONGEST_S)
-                before = lines(out)
+            values = self._long | {"workers": 0, "storage": url}
+
+            def strike(one: Sitting) -> int:
                 restart()
-                self._code(driver)  # it ends in one line, or has not noticed
-            self.injected["restarts of PostgreSQL"] += 1
-            search(settings(out, workers=0, storage=url), resume=True)
-        return before
+                return 1
 
-    def _race(self, out: Path, kind: str) -> list[bytes]:
-        with self._started(out, workers=0) as first:
-            time.sleep(self._rng.uniform(0, 3))
-            with self._started(out, workers=0) as second:
-                codes = [self._code(first), self._code(second)]
-        self.injected["races of two drivers"] += 1
-        self.wrong["failed"] += 0 not in codes  # one of them finishes; the other is refused, or comes after it
-        return lines(out)
-
-    def _without_mlflow(self, out: Path, kind: str) -> list[bytes]:
-        with self._started(out, workers=0, tracking_uri="http://127.0.0.1:9") as driver:
-            self.wrong["failed"] += self._code(driver) != 3
-        self.injected["MLflow away"] += 1
-        return lines(out)
-
-    @contextmanager
-    def _started(
-        self, out: Path, variables: Mapping[str, str] | None = None, **changes: Any
-    ) -> Iterator[subprocess.Popen[bytes]]:
-        """Starts a search in a process of its own, and counts the processes that it leaves."""
-        out.mkdir(parents=True, exist_ok=True)
-        mark = uuid.uuid4().hex
-        given = settings(out, **changes).model_dump_json()
-        with (out / "log").open("ab") as log:
-            env = os.environ | {_MARK: mark} | (variables or {})
-            driver = subprocess.Popen([sys.executable, "-c", _SCRIPT, given], stdout=log, stderr=log, env=env)
-            yield driver
-            driver.wait()
-        wait_until(lambda: not marked(mark), _WAIT_S)
-        self.wrong["orphans"] += len(marked(mark))
+            self._disturb(out, kind, count, values, strike)
+            search(settings(out, values), resume=True)
+        return self._long | {"workers": 0}
 
 
-def settings(out: Path, **changes: Any) -> SearchSettings:
-    """The study, in a folder."""
-    return SearchSettings(**(_SETTINGS | {"out": str(out)} | changes))
-
-
-def lines(out: Path) -> list[bytes]:
-    """The whole lines of a study's score log."""
-    path = out / "study" / "scores.jsonl"
-    return path.read_bytes().split(b"\n")[:-1] if path.exists() else []
-
-
-def evaluations(found: list[bytes]) -> set[tuple[Any, ...]]:
-    """What was evaluated, without times."""
-    parsed = [json.loads(line) for line in succeeded(found)]
-    return {(one["schedule"], tuple(one["prompts"]), tuple(one["seeds"])) for one in parsed}
-
-
-def succeeded(found: list[bytes]) -> list[bytes]:
-    """The lines of evaluations that did not fail; of the others, those that may pass are tried again."""
-    return [line for line in found if "failure" not in json.loads(line)]
-
-
-def twice(found: list[bytes]) -> int:
-    """How many evaluations were counted more than once."""
-    return len(succeeded(found)) - len(evaluations(found))
-
-
-def front(out: Path) -> Any:
-    """The front of a finished study."""
-    return json.loads((out / "study" / "result.json").read_text())["front"]
-
-
-def measure(rounds: int, kinds: tuple[str, ...] = KINDS, seed: int = 0) -> dict[str, Any]:
-    """Runs rounds of each kind.
+def measure(counts: Mapping[str, int], seed: int = 0) -> dict[str, Any]:
+    """Injects each kind of disturbance so many times.
 
     Returns:
-        Plain JSON types: ``rounds``, ``injected`` by kind, and what went wrong: ``lost`` and ``twice`` are
-        evaluations, ``orphans`` processes, ``other_fronts`` studies, ``failed`` rounds that ended in another way
-        than is promised. ``losses`` is their sum.
+        Plain JSON types: ``rounds`` is the number of searches that were started, ``injected`` what happened to
+        them. ``lost`` and ``twice`` are evaluations, ``orphans`` processes, ``other_fronts`` studies, ``failed``
+        searches that ended in another way than is promised. ``losses`` is their sum.
     """
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder), seed)
-        for _ in range(rounds):
-            for kind in kinds:
-                bench.round(kind)
-                print(kind, dict(bench.wrong), file=sys.stderr)
+        for kind, count in counts.items():
+            bench.inject(kind, count)
+            passed = round(time.monotonic() - started)
+            print(f"{kind}: {bench.injected[kind]}, {dict(bench.wrong)}, {passed} s", file=sys.stderr, flush=True)
     return {
-        "rounds": rounds * len(kinds),
-        "injected": dict(bench.injected),
+        "rounds": bench.sittings,
+        "injected": {kind: bench.injected[kind] for kind in counts},
         **bench.wrong,
         "losses": bench.wrong.total(),
         "seconds": round(time.monotonic() - started),
@@ -317,15 +325,20 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.reliability", description=__doc__.partition("\n")[0]
     )
-    parser.add_argument("--rounds", type=int, default=50, help="of each kind")
-    parser.add_argument("--kinds", default=",".join(KINDS), help="with commas")
+    parser.add_argument(
+        "--kinds",
+        default=",".join(f"{kind}:{count}" for kind, count in COUNTS.items()),
+        help="KIND or KIND:COUNT, with commas; by default %(default)s",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args()
-    found = measure(options.rounds, tuple(options.kinds.split(",")), options.seed)
+    asked = (kind.partition(":") for kind in options.kinds.split(","))
+    found = measure({kind: int(count or COUNTS[kind]) for kind, _, count in asked}, options.seed)
     print(json.dumps(found, indent=2) if options.json else "\n".join(f"{k}: {v}" for k, v in found.items()))
     return int(found["losses"] > 0)
 
 
 if __name__ == "__main__":
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     sys.exit(main())

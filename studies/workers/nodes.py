@@ -105,7 +105,10 @@ def check_nodes(cargo: Cargo, gpus: float) -> None:
             asked[look.options(scheduling_strategy=there).remote(cargo, tuner.__version__)] = node
     answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=_ANSWER_S)
     problems = []
+    left = {node["NodeID"] for node in alive()}
     for answer, node in asked.items():
+        if node["NodeID"] not in left:  # lost meanwhile: the study goes on without it
+            continue
         reason: str | None = f"it did not answer within {_ANSWER_S:.0f} s"
         try:
             reason = ray.get(answer) if answer in answered else reason

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from studies.records.environment import environment
+from studies.workers import reaper
 from studies.workers.cargo import Cargo
 from tuner.errors import UserError, one_line
 
@@ -77,7 +78,7 @@ def connect(address: str | None, workers: int | None, cargo: Cargo) -> bool:
             cores = max(workers or 0, os.cpu_count() or 1)
             alone: dict[str, Any] = {"include_dashboard": False, "job_config": _job_config()}
             try:
-                with _without_dashboard():
+                with _without_dashboard(), environment(reaper.mark()):
                     ray.init(address="local", num_cpus=cores, **alone, **quiet)
             except Exception as error:  # Ray gives its processes 30 s to start and then raises a bare Exception
                 ray.shutdown()

@@ -89,7 +89,7 @@ class RayExecutor:
     def next(self) -> tuple[Task, ChunkResult | Failure]:
         """See `Executor.next`."""
         import ray
-        from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError, WorkerCrashedError
+        from ray.exceptions import RayError, RayTaskError
 
         while True:
             finished, _ = ray.wait(list(self._busy), num_returns=1, timeout=_LOOK_S)
@@ -103,21 +103,17 @@ class RayExecutor:
             began = self._began.pop(done, None)
             try:
                 outcome = ray.get(done)
-            except (RayActorError, WorkerCrashedError, OutOfMemoryError) as error:
-                failed = self._bury(task, error)
-                self._add_worker()
+            except RayTaskError as error:
+                if task is None or not isinstance(error.cause, DeviceError):
+                    raise RuntimeError(f"a worker could not load the model: {one_line(error.cause)}") from error
+                if (failed := self._replace(worker, task, error.cause)) is not None:
+                    return task, failed
+                continue
+            except RayError as error:  # the worker died, or its result is lost with its node
+                failed = self._replace(worker, task, error)
                 if task is not None and failed is not None:
                     return task, failed
                 continue
-            except RayTaskError as error:
-                if task is not None and isinstance(error.cause, DeviceError):
-                    ray.kill(worker)
-                    failed = self._bury(task, error.cause)
-                    self._add_worker()
-                    if failed is not None:
-                        return task, failed
-                    continue
-                raise RuntimeError(f"a worker could not load the model: {one_line(error.cause)}") from error
             if task is None and outcome is not None:
                 raise UserError(outcome)
             self._idle.append(worker)
@@ -174,33 +170,45 @@ class RayExecutor:
 
     def _replace_hanging(self) -> tuple[Task, Failure] | None:
         """Replaces a worker whose task takes too long; returns the task if it has hung too many."""
-        import ray
-
         limit = self._limit.seconds
         for running, began in self._began.items():
             if time.monotonic() - began > limit:
                 del self._began[running]
                 worker, task = self._busy.pop(running)
-                ray.kill(worker)
-                failed = self._bury(task, TimeoutError(f"no answer after {limit:.0f} s, see --task-timeout"))
-                self._add_worker()
+                failed = self._replace(
+                    worker, task, TimeoutError(f"no answer after {limit:.0f} s, see --task-timeout")
+                )
                 return None if task is None or failed is None else (task, failed)
         return None
 
-    def _bury(self, task: Task | None, error: Exception) -> Failure | None:
-        """Counts a worker's death; puts its task back first in the queue, or returns the task's failure."""
-        if task is None:
-            self._deaths_while_loading += _NODE_DIED not in str(error)  # a lost node takes many at once
-            if self._deaths_while_loading >= MOST_DEATHS:
-                raise RuntimeError(
-                    f"{MOST_DEATHS} workers in a row died while they loaded the model, perhaps of too little "
-                    f"memory; try fewer --workers. The last one: {one_line(error)}"
-                ) from error
-            return None
-        failed = self._deaths.count(task, one_line(error))
-        if failed is None:
+    def _replace(self, worker: Any, task: Task | None, error: Exception) -> Failure | None:
+        """Replaces a worker; another one gets its task, or the task's failure is returned.
+
+        The new worker may find no place while a node is away, so an idle one gets the task at once.
+        """
+        import ray
+
+        ray.kill(worker)
+        failed = self._count_death(task, error)
+        self._add_worker()
+        if task is not None and failed is None:
             self._tasks.put_first(task)
+            self._assign()
         return failed
+
+    def _count_death(self, task: Task | None, error: Exception) -> Failure | None:
+        """Counts a worker's death, except with its node, which takes many at once; returns a task's failure."""
+        if _NODE_DIED in str(error):
+            return None
+        if task is not None:
+            return self._deaths.count(task, one_line(error))
+        self._deaths_while_loading += 1
+        if self._deaths_while_loading >= MOST_DEATHS:
+            raise RuntimeError(
+                f"{MOST_DEATHS} workers in a row died while they loaded the model, perhaps of too little "
+                f"memory; try fewer --workers. The last one: {one_line(error)}"
+            ) from error
+        return None
 
 
 def run_on_a_worker(

@@ -16,11 +16,11 @@ from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
+from benchmarks.mlflow_server import mlflow_server
 from studies import preset_of
 from studies.report.mlflow_runs import PARENT_TAG, TRIAL_TAG, StudyRuns
 from studies.report.mlflow_study import log_study
 from tests.browser.conftest import PROMPTS, Browser
-from tests.mlflow_server import mlflow_server
 from tests.studies.example import DIRECTIONS, study
 from tests.studies.study_files import write_study
 from tuner import presets
@@ -51,8 +51,8 @@ def tracked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tracked]:
     for number in range(len(runs.all()) - 1, TRIALS):
         run = runs.start_trial(parent, str(1000 + number), "search", {})
         runs.log(run, {}, {"speedup": 1 + number / 100, "clip": 30.0, "tflops": 100.0})
-    with mlflow_server(folder / "mlflow.db", folder / "mlflow-artifacts") as url:
-        yield Tracked(url, runs, parent)
+    with mlflow_server(folder / "mlflow.db", folder / "mlflow-artifacts") as server:
+        yield Tracked(server.url, runs, parent)
 
 
 def text_with(browser: Browser, *words: str, in_frame: bool = False) -> str:

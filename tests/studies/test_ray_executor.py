@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 
+import studies.workers.nodes as nodes
 import studies.workers.ray_executor as ray_executor
+from benchmarks.processes import marked
 from studies import search
 from studies.records.environment import environment
 from studies.work.evaluator import Evaluator
@@ -167,6 +169,29 @@ def test_a_task_that_hangs_goes_to_another_worker(tmp_path: Path) -> None:
     assert all(scores(outcomes[task.key]) == scores(load_toy().evaluate(task)) for task in submitted)
 
 
+def test_an_idle_worker_gets_the_task_of_a_dead_one_whose_successor_finds_no_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "one").touch()
+    executor = RayExecutor(functools.partial(Dying, tmp_path, seed=0), workers=2)
+    while len(executor._idle) < 2:
+        executor.submit(tasks(2)[1])
+        executor.next()
+    homeless = ray_executor._spawner(load_toy, gpus=1000.0)
+    monkeypatch.setattr(executor, "_spawn", homeless)
+    outcomes = run_all(executor, tasks(1))
+    assert list(tmp_path.iterdir()) == []
+    assert scores(outcomes[tasks(1)[0].key]) == scores(load_toy().evaluate(tasks(1)[0]))
+
+
+def test_a_node_that_dies_with_many_workers_fails_no_task() -> None:
+    executor = RayExecutor(load_toy, workers=1)
+    lost = RuntimeError("The actor died because its node has died.")
+    assert [executor._count_death(tasks(1)[0], lost) for _ in range(2 * MOST_DEATHS)] == [None] * 2 * MOST_DEATHS
+    assert "died" in str([executor._count_death(tasks(1)[0], MemoryError()) for _ in range(MOST_DEATHS)][-1])
+    executor.close()
+
+
 class Raising:
     def evaluate(self, task: Task) -> ChunkResult | Failure:
         raise ZeroDivisionError("no such luck")
@@ -214,6 +239,17 @@ def test_workers_that_find_no_place_are_reported(ray: Any, monkeypatch: pytest.M
     ray.kill(guest)
 
 
+def test_a_node_that_is_lost_before_it_answers_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = nodes.alive()
+    lost = here[0] | {"NodeID": "ab" * 28}
+    looks = [[*here, lost], here]
+    monkeypatch.setattr(nodes, "alive", lambda: looks.pop(0))
+    nodes.check_nodes(Cargo(), 0.0)
+    monkeypatch.setattr(nodes, "alive", lambda: [*here, lost])
+    with pytest.raises(UserError, match=r"node .* \(abababab\) cannot work"):
+        nodes.check_nodes(Cargo(), 0.0)
+
+
 _ASK_A_WORKER = """
 import os
 import subprocess
@@ -241,3 +277,28 @@ def test_no_file_of_the_user_hides_a_package_from_the_workers(tmp_path: Path) ->
         text=True,
     )
     assert done.stdout.strip() == str(here), done.stderr
+
+
+_KILLED = """
+import os
+import signal
+from studies.workers.cargo import Cargo
+from studies.workers.ray_connection import connect
+from studies.workers.reaper import mark
+
+connect(None, 1, Cargo())
+import ray
+ray.get(ray.remote(lambda: 0).remote())  # by now a worker is there, too
+print(*mark(), flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_killed_driver_leaves_no_process() -> None:
+    done = subprocess.run([sys.executable, "-c", _KILLED], stdout=subprocess.PIPE, text=True)
+    name = done.stdout.strip()
+    assert name.startswith("TUNER_DRIVER_")
+    end = time.monotonic() + 30
+    while marked(name) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert not marked(name)

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 import studies.plan.plan
+from benchmarks.mlflow_server import mlflow_server
 from studies import StudyFolder, log_study, open_study, search
 from studies.report.mlflow_runs import EXPERIMENT, local_uri
 from studies.report.mlflow_study import TrackingError
-from tests.mlflow_server import mlflow_server
 from tests.studies.toy import Counting, find_blueprint, toy_settings
 from tuner import presets
 
@@ -30,8 +30,8 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> StudyFolder:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("server")
-    with mlflow_server(folder / "server.db", folder / "a") as url:
-        yield url
+    with mlflow_server(folder / "server.db", folder / "a") as server:
+        yield server.url
 
 
 def runs(client: Any) -> list[Any]:
