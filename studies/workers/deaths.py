@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from studies.work.task import Failure
@@ -42,26 +43,33 @@ class Deaths:
 FIRST_TASK_S = 3600.0
 """Seconds that a task may take before any has finished: a first call may compile."""
 SHORTEST_LIMIT_S = 600.0
+SLOWEST = 10.0
+"""TFLOP/s below which a GPU counts as hanging; a T4 reaches more in half precision."""
 _TIMES_LONGEST = 20.0
 
 
 class TaskLimit:
     """How long a task may take: as given, or 20 times the longest that has finished, at least 10 minutes.
 
+    A task may always take as long as its FLOPs do at `SLOWEST`. The baseline of a large video takes hours, and a
+    schedule at a thirtieth of its cost may finish before it.
+
     Args:
         given: Seconds; None to follow the tasks that have finished.
+        tflops: Prices a task.
     """
 
-    def __init__(self, given: float | None = None):
+    def __init__(self, given: float | None = None, tflops: Callable[[Task], float] = lambda task: 0.0):
         self._given = given
+        self._tflops = tflops
         self._longest: float | None = None
 
-    @property
-    def seconds(self) -> float:
-        """The limit by what is known now."""
+    def seconds(self, task: Task) -> float:
+        """Returns the limit of a task by what is known now."""
         if self._given is not None:
             return self._given
-        return FIRST_TASK_S if self._longest is None else max(SHORTEST_LIMIT_S, _TIMES_LONGEST * self._longest)
+        known = FIRST_TASK_S if self._longest is None else max(SHORTEST_LIMIT_S, _TIMES_LONGEST * self._longest)
+        return max(known, self._tflops(task) / SLOWEST)
 
     def finished(self, seconds: float) -> None:
         """Counts a finished task."""

@@ -43,7 +43,7 @@ class RayExecutor:
         workers: Number of actors; None for as many as fit the GPUs, or the CPU cores where there is no GPU.
         gpus_per_worker: GPUs of each, may be a fraction; None for 1 where there is a GPU, else 0.
         address: Cluster to join, e.g. ``auto``; None to start Ray on this machine, reachable from it alone.
-        task_timeout: Seconds after which the worker of a task is replaced; None as `TaskLimit` says.
+        limit: After how long the worker of a task is replaced; by default as `TaskLimit` says.
         cargo: What workers on other machines need from this one.
 
     Raises:
@@ -57,7 +57,7 @@ class RayExecutor:
         workers: int | None = None,
         gpus_per_worker: float | None = None,
         address: str | None = None,
-        task_timeout: float | None = None,
+        limit: TaskLimit | None = None,
         cargo: Cargo = _NOTHING,
     ):
         self._cargo = cargo
@@ -65,7 +65,7 @@ class RayExecutor:
         self._idle: list[Any] = []
         self._busy: dict[Any, tuple[Any, Task | None]] = {}  # None while the worker loads its evaluator
         self._began: dict[Any, float] = {}  # of running tasks; seconds of the monotonic clock
-        self._limit = TaskLimit(task_timeout)
+        self._limit = limit or TaskLimit()
         self._deaths = Deaths()
         self._deaths_while_loading = 0
         self._not_started: dict[Any, float] = {}  # by the reference to a worker's first answer; as `_began`
@@ -170,15 +170,16 @@ class RayExecutor:
 
     def _replace_hanging(self) -> tuple[Task, Failure] | None:
         """Replaces a worker whose task takes too long; returns the task if it has hung too many."""
-        limit = self._limit.seconds
         for running, began in self._began.items():
+            worker, task = self._busy[running]
+            assert task is not None  # what a worker loads has no beginning here
+            limit = self._limit.seconds(task)
             if time.monotonic() - began > limit:
-                del self._began[running]
-                worker, task = self._busy.pop(running)
+                del self._began[running], self._busy[running]
                 failed = self._replace(
                     worker, task, TimeoutError(f"no answer after {limit:.0f} s, see --task-timeout")
                 )
-                return None if task is None or failed is None else (task, failed)
+                return None if failed is None else (task, failed)
         return None
 
     def _replace(self, worker: Any, task: Task | None, error: Exception) -> Failure | None:

@@ -7,14 +7,18 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from studies.work.evaluator import Evaluator
+from studies.work.own_options import drawing_price
 from studies.workers.cargo import Cargo, cargo_of
+from studies.workers.deaths import TaskLimit
 from studies.workers.executors import Executor, LocalExecutor, device_of
 from tuner.errors import UserError
+from tuner.models import blueprint
 
 if TYPE_CHECKING:
     from studies.work.encodings import Chunk
     from studies.work.own_options import Contender, OwnOptions
-    from tuner.models import ModelOptions
+    from studies.work.task import Task
+    from tuner.models import Blueprint, ModelOptions
 
 
 class WorkerSettings(Protocol):
@@ -99,6 +103,11 @@ def start_workers(
         return LocalExecutor(load)
     from studies.workers.ray_executor import RayExecutor
 
-    return RayExecutor(
-        load, settings.workers, settings.gpus_per_worker, settings.ray_address, settings.task_timeout, cargo
-    )
+    known = blueprint(settings.model).with_options(settings.options)
+    limit = TaskLimit(settings.task_timeout, functools.partial(_tflops, known))
+    return RayExecutor(load, settings.workers, settings.gpus_per_worker, settings.ray_address, limit, cargo)
+
+
+def _tflops(known: Blueprint, task: Task) -> float:
+    """Prices a task."""
+    return drawing_price(task.schedule, task.own, known, task.size).tflops * len(task.prompts)

@@ -21,7 +21,7 @@ from studies.records.environment import environment
 from studies.work.evaluator import Evaluator
 from studies.work.task import ChunkResult, Failure, Task
 from studies.workers.cargo import Cargo
-from studies.workers.deaths import MOST_DEATHS
+from studies.workers.deaths import MOST_DEATHS, TaskLimit
 from studies.workers.ray_connection import ENVIRONMENT, LOCAL_ENVIRONMENT, connect
 from studies.workers.ray_executor import RayExecutor, run_on_a_worker
 from tests.studies.test_search import comparable
@@ -164,7 +164,7 @@ def test_a_task_that_hangs_goes_to_another_worker(tmp_path: Path) -> None:
     (tmp_path / "once").touch()
     submitted = tasks(3)
     load = functools.partial(Hanging, tmp_path)
-    outcomes = run_all(RayExecutor(load, workers=1, task_timeout=5.0), submitted)  # type: ignore[arg-type]
+    outcomes = run_all(RayExecutor(load, workers=1, limit=TaskLimit(5.0)), submitted)  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []
     assert all(scores(outcomes[task.key]) == scores(load_toy().evaluate(task)) for task in submitted)
 

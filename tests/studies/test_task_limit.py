@@ -7,21 +7,25 @@ import pytest
 from hypothesis import given, seed, settings
 from hypothesis import strategies as st
 
-from studies.workers.deaths import FIRST_TASK_S, SHORTEST_LIMIT_S, TaskLimit
+from studies.work.task import Task
+from studies.workers.deaths import FIRST_TASK_S, SHORTEST_LIMIT_S, SLOWEST, TaskLimit
 from studies.workers.ray_connection import knock, own_sigterm
+from tests.studies.toy import TOY
+
+TASK = Task(TOY.plain(2, TOY.size), ("a fox",), (0,), TOY.size)
 
 
 @seed(0)
 @settings(max_examples=200)
-@given(st.lists(st.floats(0, 1e5), max_size=20))
-def test_no_task_that_takes_as_long_as_others_did_is_given_up(times: list[float]) -> None:
-    limit, given_limit = TaskLimit(), TaskLimit(7.0)
-    assert limit.seconds == FIRST_TASK_S
+@given(st.lists(st.floats(0, 1e5), max_size=20), st.floats(0, 1e6))
+def test_no_task_that_takes_as_long_as_others_did_is_given_up(times: list[float], tflops: float) -> None:
+    limit, given_limit = TaskLimit(tflops=lambda task: tflops), TaskLimit(7.0, lambda task: tflops)
+    assert limit.seconds(TASK) == max(FIRST_TASK_S, tflops / SLOWEST)
     for index, seconds in enumerate(times):
         limit.finished(seconds)
         given_limit.finished(seconds)
-        assert limit.seconds == max(SHORTEST_LIMIT_S, 20 * max(times[: index + 1]))
-    assert given_limit.seconds == 7.0
+        assert limit.seconds(TASK) == max(SHORTEST_LIMIT_S, 20 * max(times[: index + 1]), tflops / SLOWEST)
+    assert given_limit.seconds(TASK) == 7.0
 
 
 @pytest.mark.parametrize("form", ["127.0.0.1:{}", "ray://127.0.0.1:{}", "localhost:{}"])
