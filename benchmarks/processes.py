@@ -26,6 +26,14 @@ def marked(mark: str) -> list[int]:
     return found
 
 
+def name_of(process: int) -> str:
+    """Returns what a process calls itself, or nothing if it is gone."""
+    try:
+        return Path(f"/proc/{process}/cmdline").read_text().replace("\0", " ").strip()
+    except OSError:
+        return ""
+
+
 def processes(root: int, name: str) -> list[int]:
     """Finds the descendants of a process whose program begins with a name, whatever folder it is in."""
     parents, found = {}, []

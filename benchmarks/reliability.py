@@ -110,7 +110,9 @@ class Bench:
             self._seen = []
             values = ways.get(kind, self._kill)(out, kind, count)
             self._look(out)
-            search(settings(out, values), resume=True)  # also a study that is over: then nothing may change
+            search(
+                settings(out, {**values, "workers": 0}), resume=True
+            )  # also a study that is over: then nothing may change
             self._look(out)
             self._compare(out, values)
 
@@ -176,7 +178,9 @@ class Bench:
         with sitting(out, values, variables) as one:
             yield one
         self.sittings += 1
-        self.wrong["orphans"] += one.left
+        self.wrong["orphans"] += len(one.left)
+        for name in one.left:
+            print(f"left: {name}", file=sys.stderr)
 
     def _code(self, one: Sitting) -> int:
         """Waits for a search, which is killed and counts as failed when it hangs."""

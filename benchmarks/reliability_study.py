@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from benchmarks.processes import marked, processes, wait_until
+from benchmarks.processes import marked, name_of, processes, wait_until
 from studies import SearchSettings, open_study
 from studies.report.mlflow_runs import PARENT_TAG, TRIAL_TAG, StudyRuns
 
@@ -38,6 +38,8 @@ NOT_LOGGED = 3
 
 _VICTIMS = {"workers": "ray::_Worker", "both": "ray::_Worker", "raylet": "raylet", "gcs": "gcs_server"}
 _MARK = "TUNER_RELIABILITY_ROUND"
+_NICE = {"RAY_worker_niceness": "0"}
+"""Ray's workers step back by default; beside other work they would neither work nor die within the time given."""
 _GONE_S = 30.0
 """Seconds that a search's processes have to go away."""
 
@@ -71,12 +73,12 @@ class Sitting:
 
     Attributes:
         driver: The process.
-        left: How many processes it left; known when the context has ended.
+        left: Names of the processes that it left; known when the context has ended.
     """
 
     def __init__(self, driver: subprocess.Popen[bytes]):
         self.driver = driver
-        self.left = 0
+        self.left: list[str] = []
 
     def reaches(self, out: Path, number: int, seconds: float) -> bool:
         """Waits until the study has a number of lines; returns whether the search still runs."""
@@ -91,7 +93,7 @@ def sitting(out: Path, values: Mapping[str, Any], variables: Mapping[str, str] |
     mark = uuid.uuid4().hex
     given = settings(out, values).model_dump_json()
     with (out / "log").open("ab") as log:
-        env = os.environ | {_MARK: mark} | (variables or {})
+        env = os.environ | _NICE | {_MARK: mark} | (variables or {})
         driver = subprocess.Popen([sys.executable, "-c", _SCRIPT, given], stdout=log, stderr=log, env=env)
         found = Sitting(driver)
         try:
@@ -102,7 +104,7 @@ def sitting(out: Path, values: Mapping[str, Any], variables: Mapping[str, str] |
         finally:
             driver.wait()
     wait_until(lambda: not marked(mark), _GONE_S)
-    found.left = len(marked(mark))
+    found.left = [name_of(process) for process in marked(mark)]
 
 
 def settings(out: Path, values: Mapping[str, Any]) -> SearchSettings:

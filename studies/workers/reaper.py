@@ -15,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-_QUIET_LOOKS = 4  # a process that was just being started is found late
+_QUIET_LOOKS = 12  # a process that was just being started is found late
 _PAUSE_S = 0.25
 
 
