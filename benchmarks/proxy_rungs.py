@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmarks.proxy_testbed import FULL, TRIALS, Proxy, drawn_schedules, noisy, plan_of, testbed
+from benchmarks.proxy_testbed import FULL, TRIALS, Proxy, drawn_schedules, noisy, plan_of, scores_at
 from benchmarks.search_efficiency import expected_front, without_gaussian_data
 from benchmarks.search_measure import Step, arguments, median_with_interval, spent_to_reach, volume_at, volumes
 from benchmarks.table import OBJECTIVES
@@ -61,14 +61,14 @@ class Search:
         self._first = plan.rungs[0]
         # No full video is scored on the rung of the proxy.
         self._plan = replace(plan, rungs=(0, *plan.rungs)) if proxy else plan
-        self._baseline = testbed(FULL).exact(plan.baseline)[: plan.rungs[-1]]
+        self._baseline = scores_at(FULL).exact(plan.baseline)[: plan.rungs[-1]]
         self._cached: dict[tuple[bool, bytes], int] = {}  # prompts on which a stage's latents are kept
         self._complete: list[tuple[float, Rival]] = []
         self._proxied: dict[str, tuple[Array, Array]] = {}  # mean differences to the baseline, and their errors
         self.trials: list[Trial] = []
         self.spent = plan.baseline_price.tflops * plan.rungs[-1]
         if proxy:
-            self.spent += testbed(proxy).price(plan.baseline).tflops * self._first
+            self.spent += scores_at(proxy).price(plan.baseline).tflops * self._first
 
     def step(self) -> Step:
         """Runs the next trial."""
@@ -100,7 +100,7 @@ class Search:
 
     def _judge_proxy(self, trial: Trial) -> Outcome:
         proxy, n = self._proxy or FULL, self._first
-        bed = testbed(proxy)
+        bed = scores_at(proxy)
         self._spend(trial, bed.price(trial.schedule), 0, n)
         found = noisy(proxy, trial.schedule, self._seed, n) - bed.exact(self._plan.baseline)[:n]
         self._proxied[trial.schedule.content_hash] = found.mean(axis=0), found.std(axis=0, ddof=1) / np.sqrt(n)
@@ -170,7 +170,7 @@ def run(job: tuple[int, bool]) -> dict[str, dict[str, float]]:
         runs = {WITHOUT: _steps(seed, None, TRIALS, np.inf)}
         limit = runs[WITHOUT][-1].spent
         runs |= {name: _steps(seed, proxy, MOST_TRIALS, limit) for name, proxy in PROXIES.items()}
-    reached = {name: volumes(steps, plan_of(0), testbed(FULL)) for name, steps in runs.items()}
+    reached = {name: volumes(steps, plan_of(0), scores_at(FULL)) for name, steps in runs.items()}
     goal, end = reached[WITHOUT][GOAL_AFTER - 1], runs[WITHOUT][GOAL_AFTER - 1].spent
     return {
         name: {
@@ -196,19 +196,19 @@ def correlations() -> list[dict[str, Any]]:
 
     plan, drawn = plan_of(0), drawn_schedules()
     first = plan.rungs[0]
-    truth = np.array([testbed(FULL).exact(one).mean(axis=0) for one in drawn])
+    truth = np.array([scores_at(FULL).exact(one).mean(axis=0) for one in drawn])
     rows = []
     for name, proxy in {WITHOUT: FULL, **PROXIES}.items():
-        exact = np.array([testbed(proxy).exact(one).mean(axis=0) for one in drawn])
+        exact = np.array([scores_at(proxy).exact(one).mean(axis=0) for one in drawn])
         measured = np.array([noisy(proxy, one, 0, first).mean(axis=0) for one in drawn])
-        prices = [testbed(proxy).price(one).tflops / plan.price(one).tflops for one in drawn]
+        prices = [scores_at(proxy).price(one).tflops / plan.price(one).tflops for one in drawn]
         rows.append(
             {
                 "rung": name,
                 "exact": [float(spearmanr(*pair).statistic) for pair in zip(exact.T, truth.T, strict=True)],
                 "measured": [float(spearmanr(*pair).statistic) for pair in zip(measured.T, truth.T, strict=True)],
                 "cost": float(np.median(prices)),
-                "baseline_cost": testbed(proxy).price(plan.baseline).tflops / plan.baseline_price.tflops,
+                "baseline_cost": scores_at(proxy).price(plan.baseline).tflops / plan.baseline_price.tflops,
             }
         )
     return rows

@@ -48,7 +48,7 @@ class Proxy:
 FULL = Proxy()
 
 
-class Testbed:
+class VideoScores:
     """Exact scores and prices at one size and number of frames.
 
     Args:
@@ -87,15 +87,16 @@ class Testbed:
 @functools.cache
 def plan_of(seed: int) -> Plan:
     """Makes the plan of a search."""
-    plan = make_plan(SearchSettings(model=MODEL, budget="3x", out="runs", trials=TRIALS, reuse=False))
+    settings = SearchSettings(model=MODEL, budget="3x", space="plain", out="runs", trials=TRIALS, reuse=False)
+    plan = make_plan(settings)
     plan = replace(plan, settings=plan.settings.model_copy(update={"seed": seed}))
     return replace(plan, space=TableSpace(plan))
 
 
 @functools.cache
-def testbed(proxy: Proxy) -> Testbed:
-    """Makes a testbed once."""
-    return Testbed(plan_of(0), proxy)
+def scores_at(proxy: Proxy) -> VideoScores:
+    """Makes the scores of a size and number of frames once."""
+    return VideoScores(plan_of(0), proxy)
 
 
 @functools.cache
@@ -111,7 +112,7 @@ def noise_of(proxy: Proxy) -> Array:
     It is measured by how far the means of the schedules near the front lie apart, as on the table.
     """
     plan, drawn = plan_of(0), drawn_schedules()
-    means = np.array([testbed(proxy).exact(one).mean(axis=0) for one in drawn])
+    means = np.array([scores_at(proxy).exact(one).mean(axis=0) for one in drawn])
     losses = np.column_stack([[plan.price(one).tflops for one in drawn], -means])
     beaten_by = (losses[:, None] < losses).all(axis=2).sum(axis=0)
     near = means[np.argsort(beaten_by, kind="stable")[: round(_NEAR * len(drawn))]]
@@ -123,6 +124,6 @@ def noisy(proxy: Proxy, schedule: Schedule, seed: int, prompts: int) -> Array:
     """What a search measures on the first prompts, (prompts, objectives); the noise is that of a difference."""
     digest = hashlib.sha256(f"{seed}/{proxy}/{schedule.content_hash}".encode()).digest()
     rng = np.random.default_rng(int.from_bytes(digest[:8], "big"))
-    exact = testbed(proxy).exact(schedule)
+    exact = scores_at(proxy).exact(schedule)
     scores: Array = (exact + noise_of(proxy) * rng.normal(size=exact.shape))[:prompts]
     return scores
