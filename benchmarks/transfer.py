@@ -3,12 +3,12 @@
 The search is that of ``benchmarks.search_efficiency``, on one of three targets: `tiny` at 64 pixels, whose scores
 are those of the table; `tiny` at 48 pixels; or `tiny-cfg`, which makes two passes. For the latter two, a schedule
 of the table is scored on the live model when a search asks for it first, and its scores are kept for all later
-searches; there are 32 prompts and 32 unseen ones instead of 64 and 128. The search learns from one earlier study of
-the same space on another model, drawn live. What the earlier study spent is not counted. With a misleading study,
-the results of the earlier one are dealt out to its schedules at random, for each seed in another way. The goal is
-the hypervolume on unseen prompts that the search without an earlier study has after as many trials as a search
-makes by default. Everyone is read where it first has that, and where it has spent a quarter more than the baseline,
-which every search scores first.
+searches; there are 32 prompts and 32 unseen ones instead of 64 and 128. The search learns from one earlier study
+of the same space on another model, drawn live. What the earlier study spent is not counted. With a misleading
+study, the results of the earlier one are dealt out to its schedules at random, for each seed in another way. The
+goal is the hypervolume on unseen prompts that the search without an earlier study has after as many trials as a
+search makes by default. Everyone is read where it first has that, and where it has spent a quarter more than the
+baseline, which every search scores first.
 """
 
 from __future__ import annotations
