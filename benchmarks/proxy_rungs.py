@@ -17,7 +17,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import nullcontext
 from dataclasses import replace
 from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any
@@ -25,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks.proxy_testbed import FULL, TRIALS, Proxy, drawn_schedules, noisy, plan_of, scores_at
-from benchmarks.search_efficiency import expected_front, without_gaussian_data
+from benchmarks.search_efficiency import expected_front
 from benchmarks.search_measure import Step, arguments, median_with_interval, spent_to_reach, volume_at, volumes
 from benchmarks.table import OBJECTIVES
 from studies.judge.early_stopping import Rival, Scores, estimated, is_beaten
@@ -163,13 +162,11 @@ def calibrated(proxy: Array, full: Array, wanted: Array, floor: float) -> tuple[
     return slope * wanted, np.sqrt(apart * (wanted**2 + floor**2))
 
 
-def run(job: tuple[int, bool]) -> dict[str, dict[str, float]]:
+def run(seed: int) -> dict[str, dict[str, float]]:
     """Runs everyone with one seed."""
-    seed, blind = job
-    with without_gaussian_data() if blind else nullcontext():
-        runs = {WITHOUT: _steps(seed, None, TRIALS, np.inf)}
-        limit = runs[WITHOUT][-1].spent
-        runs |= {name: _steps(seed, proxy, MOST_TRIALS, limit) for name, proxy in PROXIES.items()}
+    runs = {WITHOUT: _steps(seed, None, TRIALS, np.inf)}
+    limit = runs[WITHOUT][-1].spent
+    runs |= {name: _steps(seed, proxy, MOST_TRIALS, limit) for name, proxy in PROXIES.items()}
     reached = {name: volumes(steps, plan_of(0), scores_at(FULL)) for name, steps in runs.items()}
     goal, end = reached[WITHOUT][GOAL_AFTER - 1], runs[WITHOUT][GOAL_AFTER - 1].spent
     return {
@@ -191,7 +188,7 @@ def _steps(seed: int, proxy: Proxy | None, trials: int, limit: float) -> list[St
 
 
 def correlations() -> list[dict[str, Any]]:
-    """Ranks drawn schedules by full videos without noise, and by what a first rung measures."""
+    """Compares ranks by the exact means of full videos with those by a first rung, exact and as measured."""
     from scipy.stats import spearmanr
 
     plan, drawn = plan_of(0), drawn_schedules()
@@ -214,10 +211,10 @@ def correlations() -> list[dict[str, Any]]:
     return rows
 
 
-def measure(seeds: Sequence[int], processes: int, blind: bool) -> dict[str, Any]:
+def measure(seeds: Sequence[int], processes: int) -> dict[str, Any]:
     """Runs everyone with every seed; returns plain JSON types."""
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        found = list(pool.map(run, [(seed, blind) for seed in seeds]))
+        found = list(pool.map(run, seeds))
     rows = []
     for name in (WITHOUT, *PROXIES):
         shares = [one[name]["spent"] / one[WITHOUT]["spent"] for one in found]
@@ -233,7 +230,7 @@ def measure(seeds: Sequence[int], processes: int, blind: bool) -> dict[str, Any]
                 "shares": [share if np.isfinite(share) else None for share in shares],
             }
         )
-    return {"seeds": list(seeds), "blind": blind, "rows": rows}
+    return {"seeds": list(seeds), "rows": rows}
 
 
 def report(result: dict[str, Any]) -> str:
@@ -256,12 +253,11 @@ def report(result: dict[str, Any]) -> str:
 
 def main() -> None:
     """Prints the comparison."""
-    parser = arguments("proxy_rungs", __doc__, 20, FIRST_SEED)
-    parser.add_argument("--blind", action="store_true", help="take the search its own Gaussian data")
+    parser = arguments("proxy_rungs", __doc__, 10, FIRST_SEED)
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     options = parser.parse_args()
     seeds = range(options.first_seed, options.first_seed + options.seeds)
-    result = measure(seeds, options.processes, options.blind) | {"correlations": correlations()}
+    result = measure(seeds, options.processes) | {"correlations": correlations()}
     print(json.dumps(result, indent=2) if options.json else report(result))
 
 

@@ -185,13 +185,13 @@ class _Fixed:
 
 def ours(without: str | None, seed: int) -> list[Step]:
     """Runs the loop of ``tuner search`` on the table, with one of its mechanisms left out."""
-    blind = without_gaussian_data() if without == "Gaussian data" else nullcontext()
+    blind = _without_gaussian_data() if without == "Gaussian data" else nullcontext()
     with tempfile.TemporaryDirectory() as out, blind:
         return _ours(without, seed, out, ())
 
 
 @contextmanager
-def without_gaussian_data() -> Iterator[None]:
+def _without_gaussian_data() -> Iterator[None]:
     """Lets all schedules look alike to Gaussian data, and forgets what was found otherwise."""
     features.features.cache_clear()
     try:
