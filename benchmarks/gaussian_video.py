@@ -132,5 +132,5 @@ def ar1_spectrum(correlations: Array, frames: int) -> Array:
         frames: Length of the process.
     """
     lags = np.abs(np.subtract.outer(np.arange(frames), np.arange(frames)))
-    spectrum: Array = np.linalg.eigvalsh(correlations[..., None, None] ** lags)
-    return spectrum
+    covariances: Array = correlations[..., None, None] ** lags
+    return np.asarray(np.linalg.eigvalsh(covariances), dtype=np.float64)

@@ -118,7 +118,7 @@ class Search:
         found = [self._proxied[one.schedule.content_hash] for one in proxied]
         means, errors = np.array(found).transpose(1, 0, 2)
         floor = np.median(errors, axis=0)
-        fits = [calibrated(*pairs[:, :, k].T, means[:, k], floor[k]) for k in range(len(OBJECTIVES))]
+        fits = [calibrated(pairs[:, 0, k], pairs[:, 1, k], means[:, k], floor[k]) for k in range(len(OBJECTIVES))]
         given = {
             one.number: replace(
                 one.result,
@@ -228,6 +228,7 @@ def measure(seeds: Sequence[int], processes: int) -> dict[str, Any]:
                 "spend_in_baseline_videos": median_with_interval([one[name]["baselines"] for one in found]),
                 "trials": float(np.median([one[name]["trials"] for one in found])),
                 "shares": [share if np.isfinite(share) else None for share in shares],
+                "gains": gains,
             }
         )
     return {"seeds": list(seeds), "rows": rows}
@@ -253,7 +254,7 @@ def report(result: dict[str, Any]) -> str:
 
 def main() -> None:
     """Prints the comparison."""
-    parser = arguments("proxy_rungs", __doc__, 10, FIRST_SEED)
+    parser = arguments("proxy_rungs", __doc__, 20, FIRST_SEED)
     parser.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
     options = parser.parse_args()
     seeds = range(options.first_seed, options.first_seed + options.seeds)
