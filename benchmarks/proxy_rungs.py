@@ -6,10 +6,10 @@ the mean distance of the coarse modes, and of all modes, to those of the data. N
 every prompt. Beside the differences between schedules it is as large as on the table of `tiny`.
 
 The search as it is scores a schedule on half of the prompts first. With a proxy, it scores it on as many proxy
-videos before that: of 17 frames, or of half the size. Proxy results count as results with an error, which follows
-from the schedules that have both (`calibrated`), and what they cost counts, the baseline's own proxy videos
-included. The goal is what the search as it is has after 60 trials, on unseen prompts, exactly. It has 90 trials;
-the others end where they have spent as much.
+videos before that, or on one for each prompt: of 17 frames, or of half the size. Proxy results count as results
+with an error, which follows from the schedules that have both (`calibrated`), and what they cost counts, the
+baseline's own proxy videos included. The goal is what the search as it is has after 60 trials, on unseen prompts,
+exactly. It has 90 trials; the others end where they have spent as much.
 """
 
 from __future__ import annotations
@@ -38,7 +38,12 @@ if TYPE_CHECKING:
 FIRST_SEED = 8000  # nothing was ever chosen by how a search with it or a later one does
 GOAL_AFTER = 60  # trials of the search as it is
 MOST_TRIALS = 240  # of a search with a proxy
-PROXIES = {"17 frames": Proxy(frames=17), "half the size": Proxy(side=0.5)}
+PROXIES = {
+    "17 frames": Proxy(frames=17),
+    "half the size": Proxy(side=0.5),
+    "17 frames, all prompts": Proxy(frames=17, prompts=32),
+    "half the size, all prompts": Proxy(side=0.5, prompts=32),
+}
 WITHOUT = "none"
 
 
@@ -57,7 +62,6 @@ class Search:
     def __init__(self, seed: int, proxy: Proxy | None):
         plan = plan_of(seed)
         self._proxy, self._seed = proxy, seed
-        self._first = plan.rungs[0]
         # No full video is scored on the rung of the proxy.
         self._plan = replace(plan, rungs=(0, *plan.rungs)) if proxy else plan
         self._baseline = scores_at(FULL).exact(plan.baseline)[: plan.rungs[-1]]
@@ -67,7 +71,7 @@ class Search:
         self.trials: list[Trial] = []
         self.spent = plan.baseline_price.tflops * plan.rungs[-1]
         if proxy:
-            self.spent += scores_at(proxy).price(plan.baseline).tflops * self._first
+            self.spent += scores_at(proxy).price(plan.baseline).tflops * proxy.prompts
 
     def step(self) -> Step:
         """Runs the next trial."""
@@ -98,8 +102,8 @@ class Search:
         return Outcome(scores, tuple(-mean for mean in means), errors, promotable=True)
 
     def _judge_proxy(self, trial: Trial) -> Outcome:
-        proxy, n = self._proxy or FULL, self._first
-        bed = scores_at(proxy)
+        proxy = self._proxy or FULL
+        bed, n = scores_at(proxy), proxy.prompts
         self._spend(trial, bed.price(trial.schedule), 0, n)
         found = noisy(proxy, trial.schedule, self._seed, n) - bed.exact(self._plan.baseline)[:n]
         self._proxied[trial.schedule.content_hash] = found.mean(axis=0), found.std(axis=0, ddof=1) / np.sqrt(n)
@@ -192,12 +196,11 @@ def correlations() -> list[dict[str, Any]]:
     from scipy.stats import spearmanr
 
     plan, drawn = plan_of(0), drawn_schedules()
-    first = plan.rungs[0]
     truth = np.array([scores_at(FULL).exact(one).mean(axis=0) for one in drawn])
     rows = []
     for name, proxy in {WITHOUT: FULL, **PROXIES}.items():
         exact = np.array([scores_at(proxy).exact(one).mean(axis=0) for one in drawn])
-        measured = np.array([noisy(proxy, one, 0, first).mean(axis=0) for one in drawn])
+        measured = np.array([noisy(proxy, one, 0, proxy.prompts).mean(axis=0) for one in drawn])
         prices = [scores_at(proxy).price(one).tflops / plan.price(one).tflops for one in drawn]
         rows.append(
             {
@@ -237,18 +240,18 @@ def measure(seeds: Sequence[int], processes: int) -> dict[str, Any]:
 def report(result: dict[str, Any]) -> str:
     """Formats the result as tables."""
     head = ("first rung", "reached", "share of spend", "gain at equal spend", "videos", "trials")
-    lines = ["{:>16}{:>9}{:>24}{:>28}{:>8}{:>8}".format(*head)]
+    lines = ["{:>28}{:>9}{:>24}{:>28}{:>8}{:>8}".format(*head)]
     for row in result["rows"]:
         share, low, high = ("never" if value is None else f"{value:.3f}" for value in row["share_of_spend"])
         gain = "{:+.4f} [{:+.4f}, {:+.4f}]".format(*row["gain_at_equal_spend"])
         lines.append(
-            f"{row['first_rung']:>16}{row['reached']:>9}{f'{share} [{low}, {high}]':>24}{gain:>28}"
+            f"{row['first_rung']:>28}{row['reached']:>9}{f'{share} [{low}, {high}]':>24}{gain:>28}"
             f"{row['spend_in_baseline_videos'][0] or np.inf:>8.1f}{row['trials']:>8.0f}"
         )
-    lines.append(f"{'first rung':>16}{'cost':>7}{'rank correlation, exact':>26}{'as measured':>16}")
+    lines.append(f"{'first rung':>28}{'cost':>7}{'rank correlation, exact':>26}{'as measured':>16}")
     for row in result["correlations"]:
         exact, measured = ("{:.3f}, {:.3f}".format(*row[key]) for key in ("exact", "measured"))
-        lines.append(f"{row['rung']:>16}{row['cost']:>7.3f}{exact:>26}{measured:>16}")
+        lines.append(f"{row['rung']:>28}{row['cost']:>7.3f}{exact:>26}{measured:>16}")
     return "\n".join(lines)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -39,10 +39,12 @@ class Proxy:
     Attributes:
         frames: Its number of frames.
         side: Its sides, as a part of those of full size.
+        prompts: How many the first rung scores; its noise on them depends on size and frames alone.
     """
 
     frames: int = 81
     side: float = 1.0
+    prompts: int = field(default=16, repr=False)
 
 
 FULL = Proxy()
