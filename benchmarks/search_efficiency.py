@@ -267,7 +267,7 @@ def _steps(plan: Plan, loop: Loop, scores: Path, scored: Scored, by_expected: bo
     steps = []
     for done, so_far in enumerate(spent, start=1):
         if done <= _EVERY_FRONT or done % _FRONT_EVERY == 0 or done == len(spent):
-            front = _expected_front(plan, latest(loop.trials[:done]))
+            front = expected_front(plan, latest(loop.trials[:done]))
         steps.append(Step(so_far, front))
     return steps
 
@@ -287,7 +287,7 @@ def _spent(plan: Plan, loop: Loop, scores: Path) -> list[float]:
     return list(itertools.accumulate(of_trials, initial=baseline))[1:]
 
 
-def _expected_front(plan: Plan, trials: Sequence[Trial]) -> list[Schedule]:
+def expected_front(plan: Plan, trials: Sequence[Trial]) -> list[Schedule]:
     """The front that a search would report if it ended after some trials.
 
     Args:

@@ -14,18 +14,20 @@ from tuner.errors import UserError, unknown_name
 MEASURED_SHARE = 402 / 989.4
 """The share of its stated peak that an H100 reached."""
 
-# Stated peaks in TFLOP/s, without sparsity, from NVIDIA's data sheets and architecture whitepapers.
+# Stated peaks in TFLOP/s without sparsity, and the NVIDIA document that states each. Where a data sheet has sparse
+# peaks alone, half of it. They were checked against quotations of these documents, and where the number of tensor
+# cores and the boost clock are known, against their product (tests/test_devices.py).
 _STATED = {
-    "b200": (2250.0, "HGX B200 data sheet, half of the sparse peak"),
-    "h200": (989.4, "H200 data sheet, half of the sparse peak"),
-    "h100": (989.4, "H100 SXM data sheet, half of the sparse peak"),
-    "h100-pcie": (756.0, "H100 PCIe data sheet, half of the sparse peak"),
-    "a100": (312.0, "A100 data sheet"),
-    "l40s": (362.0, "L40S data sheet"),
-    "l4": (121.0, "L4 data sheet, half of the sparse peak"),
-    "a10": (125.0, "A10 data sheet"),
-    "rtx-4090": (165.2, "Ada GPU architecture whitepaper, appendix A"),
-    "rtx-3090": (71.0, "GA102 GPU architecture whitepaper, table 3"),
+    "b200": (2250.0, "HGX B200 data sheet: 4.5 PFLOP/s per GPU with sparsity, halved"),
+    "h200": (989.4, "H200 data sheet: 1979 with sparsity, halved"),
+    "h100": (989.4, "H100 Tensor Core GPU architecture whitepaper: H100 SXM5, 989.4"),
+    "h100-pcie": (756.5, "H100 data sheet: H100 PCIe, 1513 with sparsity, halved"),
+    "a100": (312.0, "A100 data sheet: 312"),
+    "l40s": (362.05, "L40S data sheet: 362.05"),
+    "l4": (121.0, "L4 data sheet: 242 with sparsity, halved"),
+    "a10": (125.0, "A10 data sheet: 125"),
+    "rtx-4090": (165.2, "Ada GPU architecture whitepaper, RTX 4090 with FP32 accumulate: 165.2"),
+    "rtx-3090": (71.0, "Ampere GA102 GPU architecture whitepaper, RTX 3090 with FP32 accumulate: 71"),
 }
 _MEASURED = "h100"
 
@@ -65,7 +67,7 @@ def speed_of(name: str) -> Speed:
     basis = (
         f"{rate:.0f} TFLOP/s, measured with FLUX.1-dev"
         if name == _MEASURED
-        else f"{rate:.0f} TFLOP/s, {100 * MEASURED_SHARE:.0f} % of the stated {peak:g} ({source})"
+        else f"{rate:.0f} TFLOP/s, {100 * MEASURED_SHARE:.0f} % of the stated peak ({source})"
     )
     return Speed(name, 1 / rate, None, basis)
 
