@@ -48,7 +48,7 @@ def kill(name: str) -> int:
 
 def _main() -> None:
     os.setsid()  # what is typed in the driver's terminal is not for this process
-    sys.stdin.read()  # until the driver ends, or a library closes a file that is not its own
+    sys.stdin.read()  # until the driver ends, or closes its end early
     while os.getppid() == int(sys.argv[2]):
         time.sleep(_PAUSE_S)
     quiet = 0
