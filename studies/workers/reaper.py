@@ -27,7 +27,7 @@ def mark() -> dict[str, str]:
         The variable that all of Ray's processes must inherit: it is how they are found.
     """
     name = f"TUNER_DRIVER_{os.getpid()}_{os.urandom(8).hex()}"
-    command = [sys.executable, "-I", "-S", __file__, name]
+    command = [sys.executable, "-I", "-S", __file__, name, str(os.getpid())]
     pipe, _ = os.pipe()  # the other end stays open, here alone, until the kernel closes it
     silent = [(os.POSIX_SPAWN_OPEN, out, os.devnull, os.O_WRONLY, 0) for out in (1, 2)]
     os.posix_spawn(sys.executable, command, os.environ, file_actions=[(os.POSIX_SPAWN_DUP2, pipe, 0), *silent])
@@ -48,7 +48,9 @@ def kill(name: str) -> int:
 
 def _main() -> None:
     os.setsid()  # what is typed in the driver's terminal is not for this process
-    sys.stdin.read()  # until the driver ends
+    sys.stdin.read()  # until the driver ends, or closes its end early
+    while os.getppid() == int(sys.argv[2]):
+        time.sleep(_PAUSE_S)
     quiet = 0
     while quiet < _QUIET_LOOKS:
         quiet = 0 if kill(sys.argv[1]) else quiet + 1
