@@ -78,7 +78,8 @@ def connect(address: str | None, workers: int | None, cargo: Cargo) -> bool:
             cores = max(workers or 0, os.cpu_count() or 1)
             alone: dict[str, Any] = {"include_dashboard": False, "job_config": _job_config()}
             try:
-                with _without_dashboard(), environment(reaper.mark()):
+                reaper.watch()
+                with _without_dashboard():
                     ray.init(address="local", num_cpus=cores, **alone, **quiet)
             except Exception as error:  # Ray gives its processes 30 s to start and then raises a bare Exception
                 ray.shutdown()

@@ -10,9 +10,12 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import re
 import signal
+import stat
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 _QUIET_LOOKS = 12  # a process that was just being started is found late
@@ -20,42 +23,49 @@ _PAUSE_S = 0.25
 
 
 @functools.cache
-def mark() -> dict[str, str]:
-    """Starts the process that waits for the end of this one, once.
-
-    Returns:
-        The variable that all of Ray's processes must inherit: it is how they are found.
-    """
-    name = f"TUNER_DRIVER_{os.getpid()}_{os.urandom(8).hex()}"
-    command = [sys.executable, "-I", "-S", __file__, name, str(os.getpid())]
+def watch() -> None:
+    """Starts the process that waits for the end of this one, once."""
+    command = [sys.executable, "-I", "-S", __file__, str(os.getpid())]
     pipe, _ = os.pipe()  # the other end stays open, here alone, until the kernel closes it
     silent = [(os.POSIX_SPAWN_OPEN, out, os.devnull, os.O_WRONLY, 0) for out in (1, 2)]
     os.posix_spawn(sys.executable, command, os.environ, file_actions=[(os.POSIX_SPAWN_DUP2, pipe, 0), *silent])
     os.close(pipe)
-    return {name: "1"}
 
 
-def kill(name: str) -> int:
-    """Kills all processes that were started with a variable; returns how many there were."""
-    found = 0
+def of_session(driver: int) -> Iterator[int]:
+    """Finds the processes of the Ray session that a driver started: each writes to a log in the session's folder.
+
+    Ray names the folder by the driver's process. Names and environments do not serve: Ray overwrites both when it
+    gives its agents a title.
+    """
+    log = re.compile(rf"/session_[\d_-]+_{driver}/")
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):  # it ended meanwhile, or is another user's
-            if f"{name}=".encode() in (entry / "environ").read_bytes():
-                os.kill(int(entry.name), signal.SIGKILL)
-                found += 1
-    return found
+            if any(_writes(file, log) for file in (entry / "fd").iterdir()):
+                yield int(entry.name)
 
 
-def _main() -> None:
+def _writes(file: Path, log: re.Pattern[str]) -> bool:
+    return log.search(os.readlink(file)) is not None and bool(file.lstat().st_mode & stat.S_IWUSR)
+
+
+def kill(driver: int) -> int:
+    """Kills the processes of a driver's session; returns how many there were."""
+    found = list(of_session(driver))
+    for process in found:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+    return len(found)
+
+
+def _main(driver: int) -> None:
     os.setsid()  # what is typed in the driver's terminal is not for this process
-    sys.stdin.read()  # until the driver ends, or closes its end early
-    while os.getppid() == int(sys.argv[2]):
-        time.sleep(_PAUSE_S)
+    sys.stdin.read()  # until the driver ends
     quiet = 0
     while quiet < _QUIET_LOOKS:
-        quiet = 0 if kill(sys.argv[1]) else quiet + 1
+        quiet = 0 if kill(driver) else quiet + 1
         time.sleep(_PAUSE_S)
 
 
 if __name__ == "__main__":
-    _main()
+    _main(int(sys.argv[1]))

@@ -15,7 +15,7 @@ import pytest
 
 import studies.workers.nodes as nodes
 import studies.workers.ray_executor as ray_executor
-from benchmarks.processes import marked
+from benchmarks.processes import name_of, wait_until
 from studies import search
 from studies.records.environment import environment
 from studies.work.evaluator import Evaluator
@@ -24,6 +24,7 @@ from studies.workers.cargo import Cargo
 from studies.workers.deaths import MOST_DEATHS, TaskLimit
 from studies.workers.ray_connection import ENVIRONMENT, LOCAL_ENVIRONMENT, connect
 from studies.workers.ray_executor import RayExecutor, run_on_a_worker
+from studies.workers.reaper import of_session
 from tests.studies.test_search import comparable
 from tests.studies.toy import TOY, Counting, Dying, LosingDevice, load_toy, load_toy_with, toy_settings
 from tuner.errors import UserError
@@ -284,21 +285,20 @@ import os
 import signal
 from studies.workers.cargo import Cargo
 from studies.workers.ray_connection import connect
-from studies.workers.reaper import mark
+from studies.workers.reaper import of_session
 
 connect(None, 1, Cargo())
 import ray
 ray.get(ray.remote(lambda: 0).remote())  # by now a worker is there, too
-print(*mark(), flush=True)
+print(os.getpid(), *of_session(os.getpid()), flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
 def test_a_killed_driver_leaves_no_process() -> None:
     done = subprocess.run([sys.executable, "-c", _KILLED], stdout=subprocess.PIPE, text=True)
-    name = done.stdout.strip()
-    assert name.startswith("TUNER_DRIVER_")
-    end = time.monotonic() + 30
-    while marked(name) and time.monotonic() < end:
-        time.sleep(0.1)
-    assert not marked(name)
+    driver, *others = map(int, done.stdout.split())
+    assert len(others) >= 5  # GCS, raylet, two agents, a worker
+    wait_until(lambda: not any(of_session(driver)), 30)
+    assert not list(of_session(driver))
+    assert not [other for other in others if name_of(other)]
