@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,7 @@ def test_a_study_knows_the_file_by_its_content(folder: Path, stored: Path, packe
     from studies.plan.plan import make_plan
 
     def identity(file: Path | None) -> dict[str, Any]:
-        options = ModelOptions(transformer=file and str(file))
+        options = ModelOptions(transformer=str(file) if file else None)
         settings = toy_settings(tmp_path, model=str(folder), budget="50%", size=SIZE, options=options)
         return make_plan(settings).identity
 
@@ -132,18 +133,50 @@ def test_a_study_knows_the_file_by_its_content(folder: Path, stored: Path, packe
     ("name", "content", "message"),
     [
         ("a.ckpt", b"", r"ends in \.gguf or \.safetensors, but got"),
+        ("folder.gguf", "folder", "is no file; name the"),
         ("gone.gguf", None, "is not here; fetch it with `hf download REPOSITORY FILE`"),
         ("a.gguf", b"GGUF", "could not be read as the transformer of"),
         ("a.safetensors", b"{", "could not be read as the transformer of"),
     ],
 )
 def test_what_is_no_file_of_weights_is_told(
-    folder: Path, tmp_path: Path, name: str, content: bytes | None, message: str
+    folder: Path, tmp_path: Path, name: str, content: bytes | str | None, message: str
 ) -> None:
-    if content is not None:
+    if isinstance(content, bytes):
         (tmp_path / name).write_bytes(content)
+    elif content is not None:
+        (tmp_path / name).mkdir()
     with pytest.raises(UserError, match=message):
         loaded(folder, transformer=str(tmp_path / name))
+
+
+def test_a_file_is_found_from_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "a.gguf").touch()
+    assert ModelOptions(transformer="~/a.gguf").transformer_file() == tmp_path / "a.gguf"
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ("transformer_blocks.7.a", r"no place for 1 of its weights, e\.g\. 'transformer_blocks\.7\.a'"),
+        ("transformer_blocks.0.scale_weight", r"has scaled weights \('transformer_blocks\.0\.scale_weight'\)"),
+    ],
+)
+def test_weights_that_would_be_dropped_are_told(more: str, message: str, tmp_path: Path) -> None:
+    pipe = small_pipeline("QwenImagePipeline").build()
+    pipe.save_pretrained(tmp_path / "pipe")
+    file = tmp_path / "larger.safetensors"
+    safetensors.torch.save_file({**pipe.transformer.state_dict(), more: torch.ones(1)}, file)
+    with pytest.raises(UserError, match=message):
+        loaded(tmp_path / "pipe", transformer=str(file))
+
+
+def test_a_model_that_is_gone_is_not_the_fault_of_the_file(folder: Path, packed: Path, tmp_path: Path) -> None:
+    known = blueprint(str(shutil.copytree(folder, tmp_path / "pipe")))
+    shutil.rmtree(tmp_path / "pipe")
+    with pytest.raises(UserError, match="it is neither a local pipeline folder nor reachable"):
+        known.load("cpu", options=ModelOptions(transformer=str(packed)))
 
 
 @pytest.mark.parametrize("pipeline_class", ["FluxPipeline", "WanPipeline"])
@@ -152,7 +185,7 @@ def test_a_file_that_lacks_weights_is_told(pipeline_class: str, tmp_path: Path) 
     pipe.save_pretrained(tmp_path / "pipe")
     some = dict(list(pipe.transformer.state_dict().items())[:-1])
     safetensors.torch.save_file(some, tmp_path / "some.safetensors")
-    with pytest.raises(UserError, match=r"could not be read as the transformer of .*; give a file of this model"):
+    with pytest.raises(UserError, match=r"could not be read as the transformer of .*; give a whole file of"):
         loaded(tmp_path / "pipe", transformer=str(tmp_path / "some.safetensors"))
 
 

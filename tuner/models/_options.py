@@ -94,14 +94,18 @@ class ModelOptions(BaseModel):
         """Returns the path of ``transformer``.
 
         Raises:
-            UserError: If it is not there, or if it is of another kind.
+            UserError: If it is not there, if it is no file, or if it is of another kind.
         """
         if self.transformer is None:
             return None
-        path = Path(self.transformer)
+        path = Path(self.transformer).expanduser()
         if path.suffix not in (GGUF, ".safetensors"):
-            raise UserError(f"A transformer is a file that ends in {GGUF} or .safetensors, but got {str(path)!r}.")
-        if not path.is_file():
+            raise UserError(
+                f"A transformer is a file that ends in {GGUF} or .safetensors, but got {self.transformer!r}."
+            )
+        if path.exists() and not path.is_file():
+            raise UserError(f"Transformer {str(path)!r} is no file; name the {GGUF} or .safetensors file itself.")
+        if not path.exists():
             raise UserError(f"Transformer {str(path)!r} is not here; fetch it with `hf download REPOSITORY FILE`.")
         return path
 
