@@ -113,9 +113,11 @@ def command(
 
 
 def _refuse_what_the_file_says(ctx: click.Context) -> None:
-    """Only what changes no score may be given beside ``--verify``, and the file of prompts."""
+    """Only what no preset names may be given beside ``--verify``: the prompts' file, and options of a machine."""
+    from tuner.models import OF_MACHINES
+
     free = {"verified", "prompts", "out", "workers", "gpus_per_worker", "ray_address", "task_timeout", "as_json"}
-    free |= {"offload", "device_map"}
+    free |= set(OF_MACHINES)
     names = [parameter.name for parameter in ctx.command.params if parameter.name is not None]
     given = [name for name in names if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE]
     if extra := [name for name in given if name not in free]:
