@@ -189,7 +189,10 @@ def _print_verification(found: Verification) -> None:
         rule = "other versions or a GPU may change bits, so they must be within the recorded intervals"
     say(f"the recorded scores {'hold' if found.holds else 'do not hold'}; {rule}")
     if found.exact_expected and not found.holds:
-        click.echo("what else changes bits: other weights, another kind of processor, or a GPU then", err=True)
+        said = "options of the search that no preset names (--quantize, --transformer, --no-tiling, ...)"
+        click.echo(
+            f"what else changes bits: {said}, other weights, another kind of processor, or a GPU then", err=True
+        )
 
 
 def _score(score: Score) -> str:
