@@ -189,6 +189,12 @@ def test_a_file_that_lacks_weights_is_told(pipeline_class: str, tmp_path: Path) 
         loaded(tmp_path / "pipe", transformer=str(tmp_path / "some.safetensors"))
 
 
+@pytest.mark.parametrize("name", ["cogvideox", "hunyuan-video-1.5", "pixart-sigma"])
+def test_a_network_that_diffusers_reads_from_no_file_is_told(name: str, stored: Path) -> None:
+    with pytest.raises(UserError, match=r"diffusers reads no \w+ from one file; leave `--transformer` out"):
+        blueprint(name).load("cpu", options=ModelOptions(transformer=str(stored)))
+
+
 def test_a_model_with_two_denoisers_takes_no_file(stored: Path) -> None:
     known = blueprint("wan2.2")
     assert len(known.meta_networks()) == 2

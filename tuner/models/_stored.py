@@ -90,10 +90,11 @@ def load_denoiser(blueprint: Blueprint, file: Path, device: str | None, dtype: s
     """
     import diffusers
     import torch
+    from diffusers.loaders.single_file_model import SINGLE_FILE_LOADABLE_CLASSES
 
     networks = blueprint.meta_networks()
     kind = type(networks[0])
-    if not hasattr(kind, "from_single_file"):
+    if not {parent.__name__ for parent in kind.__mro__} & set(SINGLE_FILE_LOADABLE_CLASSES):
         raise UserError(f"diffusers reads no {kind.__name__} from one file; leave `--transformer` out.")
     if len(networks) > 1:
         raise UserError(f"Model {blueprint.name!r} has two denoisers, not one file; leave `--transformer` out.")
