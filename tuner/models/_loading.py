@@ -178,7 +178,10 @@ def _check_placement(options: ModelOptions) -> None:
         why = "may change the text encoders, too" if options.lora else "moves them away itself"
         raise UserError(f"--free-text-encoders does not go with {other}, which {why}; leave one of them out.")
     if options.offload and not torch.cuda.is_available():
-        raise UserError(f"Offload {options.offload!r} moves weights to a GPU when they are used; none is here.")
+        raise UserError(
+            f"Offload {options.offload!r} moves weights to a GPU while they are used, and none is here; leave "
+            "`--offload` out."
+        )
 
 
 def _check_same_model(
