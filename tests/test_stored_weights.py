@@ -90,6 +90,19 @@ def test_packed_weights_draw_nearly_the_same(folder: Path, stored: Path, packed:
     assert 0 < (close - whole).std() < 0.02 * whole.std()
 
 
+def test_what_is_left_out_is_not_quantised(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[set[str]] = []
+    both = {"transformer": 8, "text_encoder": 8}
+    monkeypatch.setattr("tuner.models._loading.quantization", lambda *_: both)
+    monkeypatch.setattr(
+        "diffusers.PipelineQuantizationConfig", lambda quant_mapping: asked.append(set(quant_mapping))
+    )
+    model = loaded(folder, quantize="torchao-int8", free_text_encoders=True)
+    model.encode(["a red fox"])
+    model.free_text_encoders()
+    assert asked == [{"text_encoder"}, {"transformer"}]
+
+
 def test_a_lora_stays_beside_packed_weights(folder: Path, packed: Path, tmp_path: Path) -> None:
     from peft import LoraConfig
     from peft.utils import get_peft_model_state_dict

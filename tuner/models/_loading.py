@@ -50,6 +50,7 @@ def load_pipeline(
         left_out = DENOISERS if half == "text" else TEXT_ENCODERS
         how |= dict.fromkeys(name for name in left_out if name in inspect.signature(kind).parameters)
     quantized = {} if options.quantize is None else quantization(options.quantize, dtype, kind)
+    quantized = {name: config for name, config in quantized.items() if name not in how}  # not what is left out
     if quantized:
         how["quantization_config"] = diffusers.PipelineQuantizationConfig(quant_mapping=quantized)
     if options.device_map is not None:
