@@ -107,7 +107,7 @@ def test_a_lora_is_loaded_with_its_weight_and_costs_nothing(flux_folder: Path, l
     [
         (ModelOptions(lora="nowhere.safetensors"), "LoRA 'nowhere.safetensors' cannot be loaded"),
         (ModelOptions(quantize="nf4"), "needs bitsandbytes"),
-        (ModelOptions(offload="model"), "to a GPU when they are used; none is here"),
+        (ModelOptions(offload="model"), "to a GPU while they are used, and none is here; leave `--offload` out"),
         (ModelOptions(offload="model", device_map="balanced"), "exclude each other"),
         (ModelOptions(device_map="sideways"), "Device map 'sideways' does not work here"),
         (ModelOptions(attention="nativ"), "Unknown attention backend 'nativ'. Did you mean 'native'"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,19 @@ def test_packed_weights_draw_nearly_the_same(folder: Path, stored: Path, packed:
     assert 0 < (close - whole).std() < 0.02 * whole.std()
 
 
+def test_what_is_left_out_is_not_quantised(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[set[str]] = []
+    both = {"transformer": 8, "text_encoder": 8}
+    monkeypatch.setattr("tuner.models._loading.quantization", lambda *_: both)
+    monkeypatch.setattr(
+        "diffusers.PipelineQuantizationConfig", lambda quant_mapping: asked.append(set(quant_mapping))
+    )
+    model = loaded(folder, quantize="torchao-int8", free_text_encoders=True)
+    model.encode(["a red fox"])
+    model.free_text_encoders()
+    assert asked == [{"text_encoder"}, {"transformer"}]
+
+
 def test_a_lora_stays_beside_packed_weights(folder: Path, packed: Path, tmp_path: Path) -> None:
     from peft import LoraConfig
     from peft.utils import get_peft_model_state_dict
@@ -117,7 +131,7 @@ def test_a_study_knows_the_file_by_its_content(folder: Path, stored: Path, packe
     from studies.plan.plan import make_plan
 
     def identity(file: Path | None) -> dict[str, Any]:
-        options = ModelOptions(transformer=file and str(file))
+        options = ModelOptions(transformer=str(file) if file else None)
         settings = toy_settings(tmp_path, model=str(folder), budget="50%", size=SIZE, options=options)
         return make_plan(settings).identity
 
@@ -132,18 +146,50 @@ def test_a_study_knows_the_file_by_its_content(folder: Path, stored: Path, packe
     ("name", "content", "message"),
     [
         ("a.ckpt", b"", r"ends in \.gguf or \.safetensors, but got"),
+        ("folder.gguf", "folder", "is no file; name the"),
         ("gone.gguf", None, "is not here; fetch it with `hf download REPOSITORY FILE`"),
         ("a.gguf", b"GGUF", "could not be read as the transformer of"),
         ("a.safetensors", b"{", "could not be read as the transformer of"),
     ],
 )
 def test_what_is_no_file_of_weights_is_told(
-    folder: Path, tmp_path: Path, name: str, content: bytes | None, message: str
+    folder: Path, tmp_path: Path, name: str, content: bytes | str | None, message: str
 ) -> None:
-    if content is not None:
+    if isinstance(content, bytes):
         (tmp_path / name).write_bytes(content)
+    elif content is not None:
+        (tmp_path / name).mkdir()
     with pytest.raises(UserError, match=message):
         loaded(folder, transformer=str(tmp_path / name))
+
+
+def test_a_file_is_found_from_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "a.gguf").touch()
+    assert ModelOptions(transformer="~/a.gguf").transformer_file() == tmp_path / "a.gguf"
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ("transformer_blocks.7.a", r"no place for 1 of its weights, e\.g\. 'transformer_blocks\.7\.a'"),
+        ("transformer_blocks.0.scale_weight", r"has scaled weights \('transformer_blocks\.0\.scale_weight'\)"),
+    ],
+)
+def test_weights_that_would_be_dropped_are_told(more: str, message: str, tmp_path: Path) -> None:
+    pipe = small_pipeline("QwenImagePipeline").build()
+    pipe.save_pretrained(tmp_path / "pipe")
+    file = tmp_path / "larger.safetensors"
+    safetensors.torch.save_file({**pipe.transformer.state_dict(), more: torch.ones(1)}, file)
+    with pytest.raises(UserError, match=message):
+        loaded(tmp_path / "pipe", transformer=str(file))
+
+
+def test_a_model_that_is_gone_is_not_the_fault_of_the_file(folder: Path, packed: Path, tmp_path: Path) -> None:
+    known = blueprint(str(shutil.copytree(folder, tmp_path / "pipe")))
+    shutil.rmtree(tmp_path / "pipe")
+    with pytest.raises(UserError, match="it is neither a local pipeline folder nor reachable"):
+        known.load("cpu", options=ModelOptions(transformer=str(packed)))
 
 
 @pytest.mark.parametrize("pipeline_class", ["FluxPipeline", "WanPipeline"])
@@ -152,8 +198,14 @@ def test_a_file_that_lacks_weights_is_told(pipeline_class: str, tmp_path: Path) 
     pipe.save_pretrained(tmp_path / "pipe")
     some = dict(list(pipe.transformer.state_dict().items())[:-1])
     safetensors.torch.save_file(some, tmp_path / "some.safetensors")
-    with pytest.raises(UserError, match=r"could not be read as the transformer of .*; give a file of this model"):
+    with pytest.raises(UserError, match=r"could not be read as the transformer of .*; give a whole file of"):
         loaded(tmp_path / "pipe", transformer=str(tmp_path / "some.safetensors"))
+
+
+@pytest.mark.parametrize("name", ["cogvideox", "hunyuan-video-1.5", "pixart-sigma"])
+def test_a_network_that_diffusers_reads_from_no_file_is_told(name: str, stored: Path) -> None:
+    with pytest.raises(UserError, match=r"diffusers reads no \w+ from one file; leave `--transformer` out"):
+        blueprint(name).load("cpu", options=ModelOptions(transformer=str(stored)))
 
 
 def test_a_model_with_two_denoisers_takes_no_file(stored: Path) -> None:

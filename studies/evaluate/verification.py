@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -23,7 +23,7 @@ from studies.work.task import Failure
 from tuner import presets
 from tuner.errors import UserError
 from tuner.fits import with_tiling
-from tuner.models import Blueprint, ModelOptions, blueprint
+from tuner.models import OF_MACHINES, Blueprint, ModelOptions, blueprint
 from tuner.presets import Preset, Provenance, Score
 
 if TYPE_CHECKING:
@@ -88,8 +88,9 @@ def verify(
 
     Args:
         path: The preset's file.
-        settings: Where to run and keep things, and ``prompts``: the file of the search, unless it was a shipped
-            set. Model, size, objectives, prompts and noise are the preset's.
+        settings: Where to run and keep things; ``prompts``: the file of the search, unless it was a shipped set;
+            and of ``options`` those that no preset names. Model, size, objectives, prompts and noise are the
+            preset's.
         on_progress: Called whenever a unit of work has come back.
         executor: As in `studies.evaluate.evaluate`.
 
@@ -105,7 +106,8 @@ def verify(
             f"Preset {preset.name!r} records no scores with their provenance, so there is nothing to verify; "
             "`tuner export` writes presets that do."
         )
-    machine = settings.options.model_dump(include={"offload", "device_map", "tiling"})
+    machine = settings.options.model_dump(include=set(OF_MACHINES))
+    machine["dtype"] = machine["dtype"] or _unusual_dtype(provenance, settings)
     options = (preset.model_options or ModelOptions()).model_copy(update=machine)
     model = blueprint(preset.model).with_options(options)
     options = with_tiling(model, options, (preset.height, preset.width))
@@ -174,6 +176,13 @@ def _succeeded(contender: Contender, outcome: Scores | Failure) -> Scores:
     if isinstance(outcome, Failure):
         raise RuntimeError(f"{contender.name!r} failed: {outcome.reason}")
     return outcome
+
+
+def _unusual_dtype(provenance: Provenance, settings: EvalSettings) -> Any:
+    """Returns the precision of the search where this machine would choose another one by itself."""
+    device = "cpu" if _on_cpu(settings) else "cuda"
+    usual = ModelOptions().runtime(device) == f"{device} {provenance.dtype}"
+    return None if usual or provenance.device != device else provenance.dtype
 
 
 def _on_cpu(settings: EvalSettings) -> bool:

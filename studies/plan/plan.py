@@ -278,6 +278,7 @@ def make_plan(settings: SearchSettings, measure: Measure | None = None, space: S
         raise UserError(f"`gpus_per_worker` must not be negative, but got {settings.gpus_per_worker}.")
     if settings.time_limit is not None and not settings.time_limit > 0:
         raise UserError(f"`time_limit` must be positive, but got {settings.time_limit}.")
+    settings.options.transformer_file()  # refused here where it is not there
     model = blueprint(settings.model).with_options(settings.options)
     size = model.check_size(settings.size or model.size)
     settings = settings.model_copy(update={"options": with_tiling(model, settings.options, size)})

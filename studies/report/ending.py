@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 from studies.judge.sequential import FEWEST
+from studies.plan.settings import SearchSettings
 from studies.records.results import PICK
 from studies.report.numbers import difference, duration
+from tuner.models import OF_MACHINES, blueprint
 
 if TYPE_CHECKING:
     from studies.records.results import Checked, EndedBy, Loss, StudyResult
+    from tuner.models import ModelOptions
 
 _DRIFT = 0.05
 """Relative difference to the latency table that is worth a warning."""
@@ -112,17 +116,36 @@ def cost_lines(result: StudyResult) -> list[str]:
     ]
 
 
-def next_lines(result: StudyResult, export_format: str) -> list[str]:
-    """Says what to do with the result."""
+def next_lines(result: StudyResult, settings: SearchSettings) -> list[str]:
+    """Says what to do with the result: commands that find the study and draw with the weights that it scored."""
     undecided = any(one.verdict == "undecided" for one in result.checks)
     more = ["  tuner search ... --resume --check-prompts 1000   decide it on more prompts"]
+    elsewhere = [] if settings.out == SearchSettings.model_fields["out"].default else ["--out", settings.out]
+    target = settings.for_target or "comfyui"
+    drawing = [*_typed(settings.options), "-o", "video.mp4" if _draws_videos(settings) else "image.png"]
     return [
         "next:",
-        f"  tuner report {result.study} -o report.html",
-        f'  tuner sample {result.preset} "..." -o image.png',
-        f"  tuner export {result.study} --format {export_format}",
+        f"  {shlex.join(['tuner', 'report', result.study, *elsewhere, '-o', 'report.html'])}",
+        f'  tuner sample {shlex.quote(result.preset)} "..." {shlex.join(drawing)}',
+        f"  {shlex.join(['tuner', 'export', result.study, *elsewhere, '--format', target])}",
         *(more if undecided else []),
     ]
+
+
+def _typed(options: ModelOptions) -> list[str]:
+    """Returns the options that no preset names as they are typed."""
+    words: list[str] = []
+    for name in OF_MACHINES:
+        flag, value = name.replace("_", "-"), getattr(options, name)
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        elif value is not None:
+            words += [f"--{flag}", value]
+    return words
+
+
+def _draws_videos(settings: SearchSettings) -> bool:
+    return blueprint(settings.model).with_options(settings.options).frames > 1
 
 
 def _name(result: StudyResult, one: Checked) -> str:

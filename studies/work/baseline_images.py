@@ -60,12 +60,14 @@ class BaselineImages:
             return
         frames = [[_png(frame) for frame in frames_of(item)] for item in items]
         size = sum(len(frame) for item in frames for frame in item)
-        if self._end + size > self._limit or not _has_room(size):
+        if self._end + size > self._limit:
             return
         begin = self._end
         try:
+            if not _has_room(size):
+                return
             places = [[self._write(frame) for frame in item] for item in frames]
-        except OSError:  # the disk is full after all, or broken
+        except OSError:  # there is no temporary folder, or the disk is full after all, or broken
             self._end = begin
             return
         self._chunks[_key(task)] = [

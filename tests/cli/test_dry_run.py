@@ -45,6 +45,13 @@ def test_a_dry_run_without_weights_has_hours_and_money_of_a_named_device(run: Ca
     assert named["workers"] == 1
 
 
+def test_a_file_of_weights_that_is_not_there_is_told_without_loading(run: Callable[..., Outcome]) -> None:
+    arguments = ("search", "--model", "toy", "--budget", "3x", "--dry-run", "--device", "h100")
+    told = run(*arguments, "--transformer", "gone.gguf")
+    assert (told.code, told.out) == (2, "")
+    assert "Transformer 'gone.gguf' is not here" in told.err
+
+
 def test_without_a_device_there_are_tflops_and_no_times(run: Callable[..., Outcome]) -> None:
     table = run("search", "--model", "toy", "--budget", "3x", "--dry-run")
     assert "--device-tflops" in table.out

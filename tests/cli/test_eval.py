@@ -88,7 +88,9 @@ def test_a_preset_with_a_lora_of_its_own_is_evaluated_beside_others(run: Run, tm
             "cannot judge a prompt",
         ),
         (("--verify", "x.yaml", "plain:4", "--seeds", "2"), "leave PRESET, --seeds out"),
+        (("--verify", "x.yaml", "--guidance", "2", "--no-tiling"), "leave --guidance out"),
         (("--verify", "x.yaml"), "Preset file 'x.yaml' does not exist"),
+        (("--verify", "x.yaml", "--no-tiling", "--transformer", "a.gguf"), "Preset file 'x.yaml' does not exist"),
         (("--verify", "bottleneck-flux-3x"), "nothing to verify"),
     ],
 )

@@ -142,6 +142,15 @@ def test_a_disk_that_fills_up_costs_the_images_of_one_chunk(monkeypatch: pytest.
         assert same(found[0], noise("RGB", seed))
 
 
+def test_nothing_is_kept_where_no_folder_is_for_temporary_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    kept = BaselineImages()
+    kept.keep(task(1), [noise("RGB", 1)])
+    assert kept.of(task(1)) is None
+
+
 def test_a_worker_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     kept = BaselineImages()

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from rich.console import Console
 
+from studies.plan.settings import SearchSettings
 from studies.records.results import Checked, Loss, StudyResult
 from studies.records.study_folder import StudyFolder
-from studies.report.ending import unseen_cells, verdict_text, verdicts, warnings
+from studies.report.ending import next_lines, unseen_cells, verdict_text, verdicts, warnings
 from studies.report.figures import contact_sheet, front_figure
 from studies.report.files import write_report
 from studies.report.numbers import duration
@@ -24,6 +25,7 @@ from studies.report.tables import front_table, markdown, shorthand
 from tests.studies.example import DIRECTIONS, study
 from tests.studies.study_files import write_study
 from tuner.errors import UserError
+from tuner.models import ModelOptions
 from tuner.presets import Score
 from tuner.schedule import Schedule, Stage
 from tuner.tables import View
@@ -125,6 +127,34 @@ def test_two_schedules_that_differ_do_not_look_equal() -> None:
 )
 def test_a_duration_has_the_unit_that_suits_it(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "commands"),
+    [
+        (
+            {"model": "tiny"},
+            {},
+            ["report STUDY -o report.html", 'sample PRESET "..." -o image.png', "export STUDY --format comfyui"],
+        ),
+        (
+            {"model": "wan2.1-1.3b", "out": "my runs", "for_target": "sigmas"},
+            {"transformer": "wan q8.gguf", "tiling": False, "compile": True, "guidance": 4.0},
+            [
+                "report STUDY --out 'my runs' -o report.html",
+                "sample PRESET \"...\" --transformer 'wan q8.gguf' --compile --no-tiling -o video.mp4",
+                "export STUDY --out 'my runs' --format sigmas",
+            ],
+        ),
+    ],
+)
+def test_what_comes_next_draws_as_the_study_did(
+    changes: dict[str, Any], options: dict[str, Any], commands: list[str]
+) -> None:
+    settings = SearchSettings(budget="3x", options=ModelOptions(**options), **changes)
+    lines = next_lines(study(), settings)[1:4]
+    named = [one.replace("STUDY", study().study).replace("PRESET", study().preset) for one in commands]
+    assert lines == [f"  tuner {one}" for one in named]
 
 
 def test_each_verdict_says_what_was_decided() -> None:

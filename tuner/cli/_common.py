@@ -69,7 +69,10 @@ out_option = click.option(
     "--out", default="runs", show_default=True, metavar="DIR", help="Folder that holds the studies."
 )
 chunk_option = click.option(
-    "--chunk", type=click.IntRange(1), metavar="N", help="Images drawn as one batch; by default 8, of videos 1."
+    "--chunk",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Images drawn as one batch; by default 8, fewer where they are large, and one video.",
 )
 size_option = click.option("--size", type=SizeType(), help="Output size in pixels; by default the model's.")
 

@@ -113,9 +113,11 @@ def command(
 
 
 def _refuse_what_the_file_says(ctx: click.Context) -> None:
-    """Only what changes no score may be given beside ``--verify``, and the file of prompts."""
+    """Only what no preset names may be given beside ``--verify``: the prompts' file, and options of a machine."""
+    from tuner.models import OF_MACHINES
+
     free = {"verified", "prompts", "out", "workers", "gpus_per_worker", "ray_address", "task_timeout", "as_json"}
-    free |= {"offload", "device_map"}
+    free |= set(OF_MACHINES)
     names = [parameter.name for parameter in ctx.command.params if parameter.name is not None]
     given = [name for name in names if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE]
     if extra := [name for name in given if name not in free]:
@@ -187,7 +189,10 @@ def _print_verification(found: Verification) -> None:
         rule = "other versions or a GPU may change bits, so they must be within the recorded intervals"
     say(f"the recorded scores {'hold' if found.holds else 'do not hold'}; {rule}")
     if found.exact_expected and not found.holds:
-        click.echo("what else changes bits: other weights, another kind of processor, or a GPU then", err=True)
+        said = "options of the search that no preset names (--quantize, --transformer, --no-tiling, ...)"
+        click.echo(
+            f"what else changes bits: {said}, other weights, another kind of processor, or a GPU then", err=True
+        )
 
 
 def _score(score: Score) -> str:

@@ -225,7 +225,7 @@ def command(
     if as_json:
         print_json(result.model_dump(mode="json"))
     else:
-        _print_result(result, settings.for_target, view)
+        _print_result(result, settings, view)
 
 
 def _learning(settings: SearchSettings, learn: bool) -> SearchSettings:
@@ -245,7 +245,7 @@ def _learning(settings: SearchSettings, learn: bool) -> SearchSettings:
     return found
 
 
-def _print_result(result: StudyResult, target: str | None, view: View) -> None:
+def _print_result(result: StudyResult, settings: SearchSettings, view: View) -> None:
     """Prints results first, then details, then what to do next."""
     from studies.report.ending import cost_lines, next_lines
 
@@ -253,7 +253,7 @@ def _print_result(result: StudyResult, target: str | None, view: View) -> None:
     say(f"preset: {result.preset}")
     if result.exported is not None:
         say(f"export: {result.exported}")
-    for line in (*cost_lines(result), *next_lines(result, target or "comfyui")):
+    for line in (*cost_lines(result), *next_lines(result, settings)):
         say(line)
 
 

@@ -18,7 +18,7 @@ from typing import Any
 from tuner.errors import UserError, one_line
 from tuner.models._configuration import check_network, trusting
 from tuner.models._loading import as_on_file
-from tuner.models._options import ModelOptions
+from tuner.models._options import OF_MACHINES, ModelOptions
 from tuner.models.base import Blueprint, Conditioning, FlowModel, Item, ReadConfig, Size, Sound
 from tuner.registry import Registry
 from tuner.text_files import MEBIBYTE, read_text
@@ -26,6 +26,7 @@ from tuner.text_files import MEBIBYTE, read_text
 _LARGEST_CONFIG = 16 * MEBIBYTE
 
 __all__ = [
+    "OF_MACHINES",
     "Blueprint",
     "Conditioning",
     "FlowModel",

@@ -50,6 +50,7 @@ def load_pipeline(
         left_out = DENOISERS if half == "text" else TEXT_ENCODERS
         how |= dict.fromkeys(name for name in left_out if name in inspect.signature(kind).parameters)
     quantized = {} if options.quantize is None else quantization(options.quantize, dtype, kind)
+    quantized = {name: config for name, config in quantized.items() if name not in how}  # not what is left out
     if quantized:
         how["quantization_config"] = diffusers.PipelineQuantizationConfig(quant_mapping=quantized)
     if options.device_map is not None:
@@ -178,7 +179,10 @@ def _check_placement(options: ModelOptions) -> None:
         why = "may change the text encoders, too" if options.lora else "moves them away itself"
         raise UserError(f"--free-text-encoders does not go with {other}, which {why}; leave one of them out.")
     if options.offload and not torch.cuda.is_available():
-        raise UserError(f"Offload {options.offload!r} moves weights to a GPU when they are used; none is here.")
+        raise UserError(
+            f"Offload {options.offload!r} moves weights to a GPU while they are used, and none is here; leave "
+            "`--offload` out."
+        )
 
 
 def _check_same_model(

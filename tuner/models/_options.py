@@ -16,6 +16,18 @@ Quantize = Literal["nf4", "int8", "torchao-int8", "torchao-fp8"]
 GGUF = ".gguf"
 """Ending of files whose weights stay packed and are unpacked layer by layer while they are used."""
 Offload = Literal["model", "group", "sequential", "auto"]
+OF_MACHINES = (
+    "dtype",
+    "quantize",
+    "transformer",
+    "offload",
+    "free_text_encoders",
+    "device_map",
+    "compile",
+    "tiling",
+    "attention",
+)
+"""Options that no preset names, because it runs on whatever machine, with whatever weights."""
 
 
 class ModelOptions(BaseModel):
@@ -69,18 +81,7 @@ class ModelOptions(BaseModel):
 
     def of_presets(self) -> ModelOptions | None:
         """Returns those that belong to a preset, on whatever machine it runs; None if there are none."""
-        machine = (
-            "dtype",
-            "quantize",
-            "transformer",
-            "offload",
-            "free_text_encoders",
-            "device_map",
-            "compile",
-            "tiling",
-            "attention",
-        )
-        kept = self.model_copy(update=dict.fromkeys(machine))
+        kept = self.model_copy(update=dict.fromkeys(OF_MACHINES))
         return kept if kept.of_images() else None
 
     def lora_and_weight(self) -> tuple[str, float]:
@@ -94,14 +95,18 @@ class ModelOptions(BaseModel):
         """Returns the path of ``transformer``.
 
         Raises:
-            UserError: If it is not there, or if it is of another kind.
+            UserError: If it is not there, if it is no file, or if it is of another kind.
         """
         if self.transformer is None:
             return None
-        path = Path(self.transformer)
+        path = Path(self.transformer).expanduser()
         if path.suffix not in (GGUF, ".safetensors"):
-            raise UserError(f"A transformer is a file that ends in {GGUF} or .safetensors, but got {str(path)!r}.")
-        if not path.is_file():
+            raise UserError(
+                f"A transformer is a file that ends in {GGUF} or .safetensors, but got {self.transformer!r}."
+            )
+        if path.exists() and not path.is_file():
+            raise UserError(f"Transformer {str(path)!r} is no file; name the {GGUF} or .safetensors file itself.")
+        if not path.exists():
             raise UserError(f"Transformer {str(path)!r} is not here; fetch it with `hf download REPOSITORY FILE`.")
         return path
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import inspect
+import logging
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 DENOISERS = ("transformer", "transformer_2", "unet")
 TEXT_ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
+
+_SCALES = (".scale_weight", ".weight_scale", ".weight_scale_2", "scaled_fp8")  # as ComfyUI and ModelOpt name them
 
 
 def quantization(quantize: str, dtype: str, pipeline: type) -> dict[str, Any]:
@@ -82,30 +85,79 @@ def load_denoiser(blueprint: Blueprint, file: Path, device: str | None, dtype: s
         config: How to quantise what is in a safetensors file; None leaves it as it is.
 
     Raises:
+        OSError: If the model's configuration cannot be read.
         UserError: If the file cannot be read, or if it holds another network.
     """
     import diffusers
     import torch
+    from diffusers.loaders.single_file_model import SINGLE_FILE_LOADABLE_CLASSES
 
     networks = blueprint.meta_networks()
     kind = type(networks[0])
-    if not hasattr(kind, "from_single_file"):
+    if not {parent.__name__ for parent in kind.__mro__} & set(SINGLE_FILE_LOADABLE_CLASSES):
         raise UserError(f"diffusers reads no {kind.__name__} from one file; leave `--transformer` out.")
     if len(networks) > 1:
         raise UserError(f"Model {blueprint.name!r} has two denoisers, not one file; leave `--transformer` out.")
+    kind.load_config(blueprint.source, subfolder=blueprint.denoiser)  # a model that is not there is not the file's
     compute = getattr(torch, dtype)
     if file.suffix == GGUF:
         _check_gguf(file)
         config = diffusers.GGUFQuantizationConfig(compute_dtype=compute)
     how = {"dtype": compute, "quantization_config": config, "device": device}
+    how |= {"config": blueprint.source, "subfolder": blueprint.denoiser}
     try:
-        with _quiet():
-            return kind.from_single_file(str(file), config=blueprint.source, subfolder=blueprint.denoiser, **how)
+        if file.suffix != GGUF:
+            _check_scales(file)
+        with _quiet(), _unused() as left_over:
+            network = kind.from_single_file(str(file), **how)
+    except UserError:
+        raise
     except Exception as error:  # conversions of foreign files fail with any error
         raise UserError(
-            f"{str(file)!r} could not be read as the {blueprint.denoiser} of {blueprint.name!r}: "
-            f"{type(error).__name__}: {one_line(error)}; give a file of this model."
+            f"{str(file)!r} could not be read as the {blueprint.denoiser} of {blueprint.name!r} "
+            f"({type(error).__name__}: {one_line(error).rstrip('.')}); give a whole file of this model."
         ) from error
+    if left_over:
+        raise UserError(
+            f"{str(file)!r} is not the {blueprint.denoiser} of {blueprint.name!r}, which has no place for "
+            f"{len(left_over)} of its weights, e.g. {left_over[0]!r}; give a file of this model."
+        )
+    return network
+
+
+def _check_scales(file: Path) -> None:
+    """Refuses weights that count only together with scales beside them, which diffusers drops."""
+    import safetensors
+
+    with safetensors.safe_open(file, "pt") as weights:
+        scales = [name for name in weights.keys() if name.endswith(_SCALES)]  # noqa: SIM118 - it is no mapping
+    if scales:
+        raise UserError(
+            f"{str(file)!r} has scaled weights ({scales[0]!r}), which diffusers does not read; give a file in "
+            "bfloat16 or float8 without scales, or a GGUF file."
+        )
+
+
+@contextlib.contextmanager
+def _unused() -> Iterator[list[str]]:
+    """Lists the weights of a file that diffusers warns to have left out, as it names them."""
+    said: list[str] = []
+
+    def note(record: logging.LogRecord) -> bool:
+        _, found, names = record.getMessage().partition("were not used when initializing ")
+        if found:
+            said.extend(names.partition(":")[2].strip(" \n[]'").split(", "))
+        return not found
+
+    speaker = logging.getLogger("diffusers.loaders.single_file_model")
+    before = speaker.level
+    speaker.addFilter(note)
+    speaker.setLevel(logging.WARNING)
+    try:
+        yield said
+    finally:
+        speaker.setLevel(before)
+        speaker.removeFilter(note)
 
 
 def _check_gguf(file: Path) -> None:
@@ -116,13 +168,13 @@ def _check_gguf(file: Path) -> None:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keeps off the terminal what the libraries say about each other's versions."""
-    from diffusers.utils import logging
+    from diffusers.utils import logging as diffusers_logging
 
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()
+    before = diffusers_logging.get_verbosity()
+    diffusers_logging.set_verbosity_error()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logging.set_verbosity(before)
+        diffusers_logging.set_verbosity(before)

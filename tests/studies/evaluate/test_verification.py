@@ -82,6 +82,13 @@ def test_large_images_are_decoded_in_tiles_as_the_search_did_unless_the_user_say
         verified(found, options=ModelOptions(tiling=False))
 
 
+def test_the_precision_is_that_of_the_search(found: Preset, verified: Verify, tmp_path: Path) -> None:
+    assert found.provenance is not None
+    other = found.provenance.model_copy(update={"dtype": "bfloat16"})
+    verified(found.model_copy(update={"provenance": other}))
+    assert json.loads((tmp_path / "verify" / "evaluation.json").read_text())["options"] == {"dtype": "bfloat16"}
+
+
 @pytest.mark.parametrize(
     ("by", "old_versions", "verdict", "holds"),
     [
