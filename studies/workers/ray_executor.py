@@ -11,7 +11,7 @@ from studies.work.task import ChunkResult, Failure
 from studies.workers.cargo import Cargo
 from studies.workers.deaths import MOST_DEATHS, Deaths, TaskLimit
 from studies.workers.executors import DeviceError, run_task
-from studies.workers.nodes import check_alike, check_nodes, shares
+from studies.workers.nodes import alive, check_alike, check_nodes, shares
 from studies.workers.ray_connection import connect, passed_variables, take_variables
 from studies.workers.task_queue import TaskQueue
 from tuner.errors import UserError, one_line
@@ -95,6 +95,7 @@ class RayExecutor:
             finished, _ = ray.wait(list(self._busy), num_returns=1, timeout=_LOOK_S)
             self._report_waiting()
             if not finished:
+                self._check_node()
                 if (given_up := self._replace_hanging()) is not None:
                     return given_up
                 continue
@@ -135,6 +136,11 @@ class RayExecutor:
         self._idle, self._busy = [], {}
         if self._owns_ray:
             ray.shutdown()
+
+    def _check_node(self) -> None:
+        """Ends the study where Ray's only node is lost, for nothing would run any more."""
+        if self._owns_ray and not alive():
+            raise RuntimeError("Ray has ended on this machine: its raylet was killed, perhaps for want of memory")
 
     def _add_worker(self) -> None:
         worker = self._spawn()

@@ -280,6 +280,32 @@ def test_no_file_of_the_user_hides_a_package_from_the_workers(tmp_path: Path) ->
     assert done.stdout.strip() == str(here), done.stderr
 
 
+_WITHOUT_RAYLET = """
+import os
+import signal
+from benchmarks.processes import processes
+from studies.workers.ray_executor import RayExecutor
+from tests.studies.test_ray_executor import tasks
+from tests.studies.toy import load_toy
+
+executor = RayExecutor(load_toy, workers=1)
+(raylet,) = processes(os.getpid(), "raylet")
+os.kill(raylet, signal.SIGKILL)
+try:
+    for task in tasks(10**6):  # a worker that is there may answer for a while
+        executor.submit(task)
+        executor.next()
+finally:
+    executor.close()
+"""
+
+
+def test_nobody_waits_for_workers_when_ray_was_killed() -> None:
+    done = subprocess.run([sys.executable, "-c", _WITHOUT_RAYLET], stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1
+    assert "RuntimeError: Ray has ended on this machine" in done.stderr
+
+
 _KILLED = """
 import os
 import signal
