@@ -12,7 +12,9 @@ from objectives.psnr import CEILING
 from studies.evaluate import Verification
 from studies.evaluate.verification import Check, Verdict
 from studies.plan.prompts import load_prompts
+from studies.work.task import Task
 from studies.workers import ray_executor
+from studies.workers.deaths import TaskLimit
 from studies.workers.executors import LocalExecutor
 from tests.cli.conftest import Outcome
 from tuner import generate
@@ -130,13 +132,16 @@ def test_verifying_ends_with_1_where_scores_do_not_hold(
     assert json.loads(as_json.out)["holds"] is (code == 0)
 
 
+ANY_TASK = Task(blueprint("tiny").plain(1), ("a fox",), (0,), (64, 64))
+
+
 def test_the_limit_of_a_unit_of_work_reaches_the_workers(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limits = []
 
-    def executor(load: Any, workers: int, gpus: float, address: str, task_timeout: float, cargo: Any) -> Any:
-        limits.append(task_timeout)
+    def executor(load: Any, workers: int, gpus: float, address: str, limit: TaskLimit, cargo: Any) -> Any:
+        limits.append(limit.seconds(ANY_TASK))
         return LocalExecutor(load)
 
     monkeypatch.setattr(ray_executor, "RayExecutor", executor)
