@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from studies.propose import gaussian_data
 from studies.propose.improvement import Array
-from tuner.sigmas import aligned_sigma, renoising
-from tuner.solvers import draws_noise, reusing, solve
 
 if TYPE_CHECKING:
-    from tuner.schedule import Schedule, Stage
+    from tuner.schedule import Schedule
 
 HIGHEST = 30.0
 """The highest spatial frequency at full size, cycles per picture height: latents of 60 rows."""
@@ -89,39 +88,10 @@ class GaussianVideo:
 
         Feature caches, guidance and amplitudes are ignored.
         """
-        entered: Array = np.ones(self.variances.shape)
-        spread = entered
-        for index, stage in enumerate(schedule.stages):
-            if index > 0:
-                entered = self._entered(spread, schedule.stages[index - 1], stage)
-            factor, fresh = self._solved(stage, schedule.solver_of(index))
-            spread = np.hypot(factor * entered, fresh)
-        return spread
-
-    def _entered(self, spread: Array, before: Stage, stage: Stage) -> Array:
-        """Resizes and renoises; a coefficient of an orthonormal basis grows with the side of the picture."""
-        level, target, ratio = before.sigmas[-1], stage.sigmas[0], stage.scale / before.scale
-        if stage.resample == "dct":
-            target = aligned_sigma(level, ratio)
-            return np.where(self._frequencies <= before.scale, target / level * spread, target)
-        kept, added = renoising(level, target)
-        entered: Array = np.hypot(kept * ratio * spread, added)
-        return entered
-
-    def _solved(self, stage: Stage, solver: str) -> tuple[Array, Array]:
-        """Computes each mode's factor over a stage, and the spread that the solver's own noise adds."""
-        present = (self._frequencies <= stage.scale) * 1.0
-        variances = np.where(present, stage.scale**2 * self.variances, 1.0)
-        rows = np.eye(1 + stage.steps * draws_noise(solver))[:, :, None, None, None] * present
-
-        def velocity(x: Array, sigma: float) -> Array:
-            predicted: Array = x * ((sigma - (1 - sigma) * variances) / ((1 - sigma) ** 2 * variances + sigma**2))
-            return predicted
-
-        calls = reusing(velocity, stage.sigmas, stage.reuse)
-        made = solve(solver, calls, rows[0] + 0 * variances, stage.sigmas, lambda step: rows[1 + step])
-        fresh: Array = np.sqrt((made[1:] ** 2).sum(axis=0))
-        return made[0], fresh
+        modes = self.variances, self._frequencies
+        return gaussian_data.spreads(
+            schedule, *modes, lambda stage, solver: gaussian_data.solve_stage(stage, solver, *modes)
+        )
 
 
 def ar1_spectrum(correlations: Array, frames: int) -> Array:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import functools
 import itertools
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -26,6 +27,9 @@ BANDS = tuple(itertools.product((30.0, 1.0), (0.2, 0.45, 0.7, 0.95)))
 
 _VARIANCES, _FREQUENCIES = np.array(BANDS).T
 
+Solved: TypeAlias = "Callable[[Stage, str], tuple[Array, Array]]"
+"""Factors and fresh spreads of a stage with a solver."""
+
 
 def distances(schedule: Schedule) -> Array:
     """Computes relative squared 2-Wasserstein distances between bands of the data and of a schedule's output.
@@ -36,47 +40,62 @@ def distances(schedule: Schedule) -> Array:
     Returns:
         A distance for each band, (8,): 0 where the schedule is exact, 1 where the output lacks the band.
     """
-    squared: Array = (1 - _spreads(schedule) / np.sqrt(_VARIANCES)) ** 2
+    left = spreads(schedule, _VARIANCES, _FREQUENCIES, _solved_bands)
+    squared: Array = (1 - left / np.sqrt(_VARIANCES)) ** 2
     return squared
 
 
-def _spreads(schedule: Schedule) -> Array:
-    """Computes the standard deviation of each band of a schedule's output, (8,)."""
-    entered: Array = np.ones(len(BANDS))  # unit noise
+def spreads(schedule: Schedule, variances: Array, frequencies: Array, solved: Solved) -> Array:
+    """Computes the standard deviation that a schedule leaves in each mode of its output, (...).
+
+    Args:
+        schedule: The schedule. Its feature caches, guidance and amplitudes are ignored.
+        variances: Variance of the data in each mode, relative to the noise, (...).
+        frequencies: Frequency of each mode, relative to the highest one at full size; its shape broadcasts.
+        solved: Solves a stage with a solver, as `solve_stage` does for these modes.
+    """
+    entered: Array = np.ones(variances.shape)  # unit noise
     spread = entered
     for index, stage in enumerate(schedule.stages):
         if index > 0:
-            entered = _entered(spread, schedule.stages[index - 1], stage)
-        factor, fresh = _solved(stage, schedule.solver_of(index))
+            entered = _entered(spread, frequencies, schedule.stages[index - 1], stage)
+        factor, fresh = solved(stage, schedule.solver_of(index))
         spread = np.hypot(factor * entered, fresh)
     return spread
 
 
-@functools.lru_cache(maxsize=1024)  # similar schedules share stages
-def _solved(stage: Stage, solver: str) -> tuple[Array, Array]:
-    """Computes each band's factor over a stage, and the standard deviation that the solver's own noise adds.
+def solve_stage(stage: Stage, solver: str, variances: Array, frequencies: Array) -> tuple[Array, Array]:
+    """Computes each mode's factor over a stage, and the standard deviation that the solver's own noise adds.
 
     Both are 0 if the stage's size does not resolve the frequency. The flow is linear, so the latent and the
-    noise of each step are solved side by side, one per row.
+    noise of each step are solved side by side, one per row. Shapes are those of `spreads`.
     """
-    present = np.less_equal(_FREQUENCIES, stage.scale) * 1.0
-    variances = np.where(present, stage.scale**2 * _VARIANCES, 1.0)
-    data, noise = 1 - np.array(stage.sigmas)[:, None], np.array(stage.sigmas)[:, None]
+    present = np.less_equal(frequencies, stage.scale) * 1.0
+    variances = np.where(present, stage.scale**2 * variances, 1.0)
+    modes = (1,) * variances.ndim
+    noise = np.array(stage.sigmas).reshape(-1, *modes)
+    data = 1 - noise
     velocities = (noise - data * variances) / (data**2 * variances + noise**2)  # of a latent of 1
     by_level = dict(zip(stage.sigmas, velocities, strict=True))
-    rows = np.eye(1 + stage.steps * draws_noise(solver))[:, :, None] * present
+    count = 1 + stage.steps * draws_noise(solver)
+    rows = np.eye(count).reshape(count, count, *modes) * present
 
     def velocity(x: Array, sigma: float) -> Array:
         predicted: Array = by_level[sigma] * x
         return predicted
 
     calls = reusing(velocity, stage.sigmas, stage.reuse)
-    made = solve(solver, calls, rows[0], stage.sigmas, lambda step: rows[1 + step])
+    made = solve(solver, calls, rows[0] + 0 * variances, stage.sigmas, lambda step: rows[1 + step])
     fresh: Array = np.sqrt((made[1:] ** 2).sum(axis=0))
     return made[0], fresh
 
 
-def _entered(spread: Array, before: Stage, stage: Stage) -> Array:
+@functools.lru_cache(maxsize=1024)  # similar schedules share stages
+def _solved_bands(stage: Stage, solver: str) -> tuple[Array, Array]:
+    return solve_stage(stage, solver, _VARIANCES, _FREQUENCIES)
+
+
+def _entered(spread: Array, frequencies: Array, before: Stage, stage: Stage) -> Array:
     """Resizes and renoises, as `tuner.sampling.stage_start` does.
 
     Resizing kernels are assumed to keep every frequency. A coefficient of an orthonormal basis grows with the side
@@ -85,7 +104,7 @@ def _entered(spread: Array, before: Stage, stage: Stage) -> Array:
     level, target, ratio = before.sigmas[-1], stage.sigmas[0], stage.scale / before.scale
     if stage.resample == "dct":
         target = aligned_sigma(level, ratio)
-        return np.where(np.less_equal(_FREQUENCIES, before.scale), target / level * spread, target)
+        return np.where(np.less_equal(frequencies, before.scale), target / level * spread, target)
     kept, added = renoising(level, target)
     entered: Array = np.hypot(kept * ratio * spread, added)
     return entered
