@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import base64
-import io
 from typing import TYPE_CHECKING, Any
 
 import yaml
 from mlflow.pyfunc import PythonModel
 from pydantic import BaseModel
 
+from studies.work.png import png
 from tuner.generation import generate
 from tuner.models import ModelOptions, blueprint
 from tuner.presets import Preset
@@ -57,10 +57,4 @@ class PresetModel(PythonModel):  # type: ignore[misc]
         prompts = [asked.prompt for asked in model_input]
         seeds = [place if asked.seed is None else asked.seed for place, asked in enumerate(model_input)]
         images = generate(self._flow, prompts, self._preset, seeds).images
-        return [{"image": _png(image)} for image in images]
-
-
-def _png(image: Any) -> str:
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG")
-    return base64.b64encode(buffer.getvalue()).decode()
+        return [{"image": base64.b64encode(png(image)).decode()} for image in images]

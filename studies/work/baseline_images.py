@@ -10,6 +10,7 @@ from collections.abc import Hashable, Sequence
 from typing import IO, TYPE_CHECKING, TypeAlias
 
 from objectives.base import frames_of
+from studies.work.png import png
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -58,7 +59,7 @@ class BaselineImages:
         """Keeps the baseline's items for a task's prompts, seeds and size, if there is room on the disk."""
         if _key(task) in self._chunks:
             return
-        frames = [[_png(frame) for frame in frames_of(item)] for item in items]
+        frames = [[png(frame, _FASTEST) for frame in frames_of(item)] for item in items]
         size = sum(len(frame) for item in frames for frame in item)
         if self._end + size > self._limit:
             return
@@ -95,12 +96,6 @@ class BaselineImages:
 
 def _key(task: Task) -> Hashable:
     return task.prompts, task.seeds, task.size
-
-
-def _png(frame: Image) -> bytes:
-    buffer = io.BytesIO()
-    frame.save(buffer, format="PNG", compress_level=_FASTEST)
-    return buffer.getvalue()
 
 
 def _has_room(size: int) -> bool:

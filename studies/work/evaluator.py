@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import io
 import math
 import time
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from studies.work.first_velocity import FirstVelocity
 from studies.work.memory import halves, joined, out_of_memory
 from studies.work.objective_warnings import noted
 from studies.work.own_options import Contender, Dressed
+from studies.work.png import png
 from studies.work.reuse import LIMIT, kept_stages, opening_keys, prefix_keys
 from studies.work.task import ChunkResult, Failure, Redrawn, Task
 from studies.work.tensor_cache import TensorCache
@@ -233,7 +233,4 @@ class Evaluator:
 
 def _png(item: Item) -> bytes:
     """Writes an image, or the middle frame of a video."""
-    image = item[len(item) // 2] if isinstance(item, list) else item
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG")
-    return buffer.getvalue()
+    return png(item[len(item) // 2] if isinstance(item, list) else item)
