@@ -9,6 +9,7 @@ denoiser and the text encoders, and not the autoencoder.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
@@ -168,6 +169,14 @@ def needed(
     if freed and placement is None:
         return max(at_once, sizes.denoising(precision) + sizes.decoding(precision) + beside.most(images))
     return at_once + beside.most(images)
+
+
+def machine_bytes() -> int | None:
+    """Returns the bytes of the machine's own memory; None where the platform does not tell."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
 
 
 def unquantized(precision: Precision) -> Precision:

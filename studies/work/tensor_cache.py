@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Hashable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from studies.work.reuse import LIMIT, LimitedCache, tensor_bytes
+from tuner.memory import machine_bytes
 
 if TYPE_CHECKING:
     import torch
@@ -37,7 +37,7 @@ class TensorCache:
     def __init__(self, limit: int = LIMIT):
         self._here = LimitedCache(limit)
         self._host = LimitedCache(
-            min(_HOST * limit, _machine_bytes() // _SHARE), lambda away: tensor_bytes(away[0])
+            min(_HOST * limit, (machine_bytes() or sys.maxsize) // _SHARE), lambda away: tensor_bytes(away[0])
         )
 
     def __contains__(self, key: Hashable) -> bool:
@@ -90,10 +90,3 @@ def _to_host(tensor: torch.Tensor) -> torch.Tensor:
         return torch.empty_like(tensor, device="cpu", pin_memory=True).copy_(tensor)
     except RuntimeError:  # the system lets no more memory be pinned
         return tensor.cpu()
-
-
-def _machine_bytes() -> int:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # not every platform can tell
-        return sys.maxsize

@@ -39,7 +39,7 @@ def test_latents_of_all_prompts_of_a_search_have_room(
     name: str, gpu: Pretend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Latents after a first stage, and first velocities of two more; the GPU holds small ones alone."""
-    monkeypatch.setattr(tensor_cache, "_machine_bytes", lambda: 128 * 2**30)
+    monkeypatch.setattr(tensor_cache, "machine_bytes", lambda: 128 * 2**30)
     taken = gpu("meta")
     known = blueprint(name)
     cache = TensorCache()
@@ -61,7 +61,7 @@ def test_a_gpu_alone_had_no_room_for_them() -> None:
 
 def test_workers_of_one_machine_take_a_part_of_its_memory(gpu: Pretend, monkeypatch: pytest.MonkeyPatch) -> None:
     gpu("meta")
-    monkeypatch.setattr(tensor_cache, "_machine_bytes", lambda: 32 * 3 * LARGE)
+    monkeypatch.setattr(tensor_cache, "machine_bytes", lambda: 32 * 3 * LARGE)
     cache = TensorCache()
     for key in range(5):
         cache.keep(key, torch.empty(LARGE, dtype=torch.uint8, device="meta"))

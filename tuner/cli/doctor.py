@@ -53,10 +53,10 @@ def _facts(out: str) -> dict[str, Any]:
 
 
 def _memory_gb() -> float | None:
-    try:
-        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1)
-    except (AttributeError, ValueError, OSError):  # not every platform can tell
-        return None
+    from tuner.memory import machine_bytes
+
+    size = machine_bytes()
+    return None if size is None else round(size / 1e9, 1)
 
 
 def _hub_access() -> bool:
