@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tuner.diffusers_log import errors_alone
 from tuner.errors import UserError, one_line
 
 if TYPE_CHECKING:
@@ -112,21 +113,18 @@ def load_lora(pipe: Any, network: Any, source: str, name: str) -> None:
     Raises:
         UserError: If the pipeline takes no LoRA, or if this one cannot be fetched or does not fit.
     """
-    from diffusers.utils import logging
-
     if not hasattr(pipe, "load_lora_weights"):
         raise UserError(f"{type(pipe).__name__} takes no LoRA; leave {source!r} out.")
     path = Path(source)
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # else it says of every LoRA that it has none for the text encoders
     try:
-        if (folder := _peft_folder(source)) is not None:
-            pairs = _load_peft(network, folder, name)
-        else:
-            where = (str(path.parent), path.name) if path.is_file() else (source, None)
-            pairs = _checked_pairs(pipe, network, source, *where)
-            pipe.load_lora_weights(where[0], weight_name=where[1], adapter_name=name)
-        _check_reached(pipe, network, source, name, pairs)
+        with errors_alone():  # else it says of every LoRA that it has none for the text encoders
+            if (folder := _peft_folder(source)) is not None:
+                pairs = _load_peft(network, folder, name)
+            else:
+                where = (str(path.parent), path.name) if path.is_file() else (source, None)
+                pairs = _checked_pairs(pipe, network, source, *where)
+                pipe.load_lora_weights(where[0], weight_name=where[1], adapter_name=name)
+            _check_reached(pipe, network, source, name, pairs)
     except UserError:
         raise
     except (OSError, ValueError, RuntimeError, KeyError) as error:
@@ -134,8 +132,6 @@ def load_lora(pipe: Any, network: Any, source: str, name: str) -> None:
             f"LoRA {source!r} cannot be loaded ({type(error).__name__}: {one_line(error)[:200]}); check the name, "
             "the network and that it was made for this model, or give a local folder."
         ) from error
-    finally:
-        logging.set_verbosity(verbosity)
 
 
 def _checked_pairs(pipe: Any, network: Any, source: str, folder: str, file: str | None) -> int:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tuner.diffusers_log import errors_alone
 from tuner.errors import UserError, one_line
 from tuner.models._options import GGUF
 
@@ -168,13 +169,6 @@ def _check_gguf(file: Path) -> None:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keeps off the terminal what the libraries say about each other's versions."""
-    from diffusers.utils import logging as diffusers_logging
-
-    before = diffusers_logging.get_verbosity()
-    diffusers_logging.set_verbosity_error()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        diffusers_logging.set_verbosity(before)
+    with errors_alone(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
