@@ -66,14 +66,14 @@ def drawn(model: FlowModel) -> torch.Tensor:
     return sample(model, model.blueprint.plain(2, SIZE), model.encode(["a red fox"]), [3], SIZE)
 
 
-def loaded(folder: Path, **options: Any) -> FlowModel:
+def loaded(folder: Path, **options: Any) -> Any:
     return blueprint(str(folder)).load("cpu", options=ModelOptions(**options))
 
 
 def test_a_file_replaces_the_denoiser(folder: Path, stored: Path, other: Any) -> None:
     expected = loaded(folder)
     plain = drawn(expected)
-    expected.pipe.transformer = other  # type: ignore[attr-defined]
+    expected.pipe.transformer = other
     by_file = drawn(loaded(folder, transformer=str(stored)))
     assert by_file.allclose(drawn(expected), atol=1e-5)  # weights that lie elsewhere in memory round otherwise
     assert not by_file.allclose(plain, atol=1e-2)
@@ -123,7 +123,7 @@ def test_packed_weights_take_the_memory_of_their_file(folder: Path, packed: Path
     assert with_file.denoising("bfloat16") == packed.stat().st_size
     rest = sizes.encoding("bfloat16") + sizes.decoding("bfloat16")
     assert with_file.at_once("bfloat16") == packed.stat().st_size + rest
-    network = network_of(loaded(folder).pipe.transformer)  # type: ignore[attr-defined]
+    network = network_of(loaded(folder).pipe.transformer)
     assert sizes.loaded(ModelOptions()).denoising("bfloat16") == network.bytes("bfloat16")
 
 

@@ -164,7 +164,8 @@ def test_workers_of_searches_and_evaluations_decode_as_the_plan_says(
     for plan in plans:
         executor = start_workers(plan.settings.model_copy(update={"workers": 0}), ())
         assert isinstance(executor, LocalExecutor)
-        assert executor._load()._model.pipe.vae.use_tiling is tiled  # type: ignore[attr-defined]
+        model: Any = executor._load()._model
+        assert model.pipe.vae.use_tiling is tiled
 
     def stop(chosen: Any, *_: Any, **__: Any) -> Any:
         raise UserError(f"tiling {chosen.options.tiling}")

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from benchmarks import transfer
-from studies.plan.knowledge import Knowledge
-from tests.studies.test_transfer import earlier, known  # noqa: F401
+from studies.records.lessons import knowledge_of
+from tests.studies.test_transfer import finished_study
 
 
 @pytest.mark.parametrize("target", transfer.EARLIER)
@@ -24,7 +24,8 @@ def test_an_earlier_study_and_the_unseen_prompts_have_none_of_the_prompts_search
     assert prompts == transfer._plan(target, 7).prompts
 
 
-def test_a_misleading_study_has_the_same_results_for_other_schedules(known: Knowledge) -> None:  # noqa: F811
+def test_a_misleading_study_has_the_same_results_for_other_schedules(tmp_path: Path) -> None:
+    known = knowledge_of(finished_study(tmp_path))
     dealt = transfer.misleading(known, 1)
     assert [one.schedule for one in dealt.results] == [one.schedule for one in known.results]
     differences = [

@@ -33,17 +33,20 @@ KNOWN = np.column_stack([RNG.uniform(0, 6, (30, 2)), np.zeros((30, 12))])
 VALUES = np.sin(KNOWN[:, 0]) + 0.3 * KNOWN[:, 1]
 
 
-@pytest.fixture(scope="module")
-def earlier(tmp_path_factory: pytest.TempPathFactory) -> StudyFolder:
-    """A finished study of the toy, whose model name only the tests know."""
+def finished_study(out: Path) -> StudyFolder:
+    """Runs a study of the toy, whose model name only the tests know."""
     import studies.plan.plan
     from tests.studies.toy import find_blueprint
 
-    out = tmp_path_factory.mktemp("earlier")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(studies.plan.plan, "blueprint", find_blueprint)
         search(toy_settings(out, study="first"), executor=Counting())
     return open_study(str(out), "first")
+
+
+@pytest.fixture(scope="module")
+def earlier(tmp_path_factory: pytest.TempPathFactory) -> StudyFolder:
+    return finished_study(tmp_path_factory.mktemp("earlier"))
 
 
 @pytest.fixture
